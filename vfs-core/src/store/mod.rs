@@ -1,0 +1,216 @@
+//! The store: where databases live. [`PageStore`] is the contract that every back end keeps.
+//!
+//! A store knows nothing of SQLite. It keeps, for each database, one *head* (what is true), a *log* of commit records,
+//! and *page rows* (the image of one page as of one transaction). Records and rows are opaque bytes to it: the engine
+//! encodes them with a version and a checksum, and checks them whenever they come back.
+//!
+//! Each clause of the contract names the conformance case that proves it, as `case: name`; the crate
+//! `litefleet-conformance` turns every case into a test of every back end.
+
+mod layers;
+mod memory;
+mod model;
+
+use std::fmt::Debug;
+
+use async_trait::async_trait;
+
+use crate::error::Result;
+use crate::types::{DatabaseId, DatabaseName, Epoch, PageNo, PageRange, SessionId, Txid};
+
+pub use layers::{
+    Call, Deferred, Effect, Fault, FaultLayer, FaultPlan, Interceptor, Latency, LatencyLayer,
+    Layer, Metered, MetricsLayer, Operation, OperationCounts, StoreCounters, Verdict,
+};
+pub use memory::MemoryStore;
+pub use model::{
+    CheckpointRequest, CollectRequest, Collected, CommitRequest, DiscardRequest, Discarded,
+    EpochEnd, Head, HeadReply, HeadRequest, Holder, LeaseRequest, Lineage, ListEntry, LogRow,
+    OpenRequest, Opened, PageRow, Purged, ReadRow, RowKind, SessionRequest, StageRequest,
+    StoreLimits, Tail,
+};
+
+/// Whether the commits of one call stand or fall together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommitMode {
+    /// Each commit is judged alone: one that fails its condition does not touch the others.
+    Independent,
+    /// All or none: when one fails its condition none takes effect, and each of the others reports `Conflict`.
+    Atomic,
+}
+
+/// A store of databases. Every method is one exchange with the store, unless it says otherwise.
+///
+/// **Kinds that any method may return:** `Unavailable` when the store cannot be reached, `Full` when there is no room
+/// and nothing was changed, `Corrupt` when the store's own structures fail their checks, `Internal` for a defect.
+/// After `Unavailable` any method can be called again with the same arguments and then does what it would have done
+/// once, even if the first call did reach the store (case: `repeated_calls_do_no_harm`). [`commit`](Self::commit)
+/// promises more: `Unavailable` means that it certainly took no effect, and a lost reply is `CommitUnknown`.
+///
+/// **Fencing.** Every method that takes an `epoch` is serialised with [`open`](Self::open)'s grant of a lease to
+/// somebody else, in the same store transaction. When the database's epoch is not the one given it returns `Fenced` and
+/// changes nothing, whatever the clocks say (case: `every_write_is_fenced`).
+///
+/// **Deleted databases.** Every method that names a database by id returns `NotFound` after it was deleted (case:
+/// `deleted_database_is_unreadable`).
+///
+/// **Cancelling.** A future that is dropped before it is ready leaves its effect unknown, and nothing locked (case:
+/// `dropped_calls_leave_nothing_locked`).
+#[async_trait]
+pub trait PageStore: Debug + Send + Sync + 'static {
+    /// The bounds that callers must keep to. Constant for the life of the store.
+    fn limits(&self) -> StoreLimits;
+
+    /// Starts a session: the record that leases are bound to.
+    ///
+    /// Precondition: the id was never used. Starting it again before it ends is a renewal. `Invalid` when it has
+    /// expired or ended (case: `session_cannot_come_back`).
+    async fn start_session(&self, request: SessionRequest) -> Result<()>;
+
+    /// Extends a session by its lifetime from now, by the store's clock.
+    ///
+    /// `Fenced` when it has expired or ended: it can never be renewed again, and every database must be opened again
+    /// under a new session (case: `expired_session_is_not_renewed`).
+    async fn renew_session(&self, session: SessionId) -> Result<()>;
+
+    /// Ends a session; all its leases are free at once (case: `ended_session_frees_its_leases`). Ending an unknown
+    /// session is no error.
+    async fn end_session(&self, session: SessionId) -> Result<()>;
+
+    /// Finds a database by name, or creates it (`create`), takes the lease when asked for one, and returns the head,
+    /// the log after the newest completed checkpoint, and the rows of the warm pages: all as of one moment (case:
+    /// `open_is_one_moment`).
+    ///
+    /// - `NotFound` when there is none and `create` is false (case: `open_without_create_finds_nothing`).
+    /// - Two concurrent creations of one name make one database (case: `concurrent_creates_make_one`).
+    /// - A lease is granted when nobody holds it, its holder's session has expired or ended, the asking session holds
+    ///   it itself, or by `force`. Each grant raises the epoch by at least 1 (case: `each_grant_raises_the_epoch`), and
+    ///   keeps the old epoch's last txid and commit id for at least a day (case: `epoch_end_is_kept`). Otherwise
+    ///   `LeaseHeld`, and the message says who holds it and until when (case: `held_lease_is_refused`). `Fenced` when
+    ///   the asking session has expired (case: `expired_session_gets_no_lease`).
+    /// - With `known`, the log after that txid instead of the log after the checkpoint, and no warm pages; or
+    ///   [`Tail::Reload`] when records of it are gone (case: `open_with_known_txid`).
+    /// - A tail of more than `tail_bytes` is [`Tail::Truncated`]: the caller reads it with
+    ///   [`read_log`](Self::read_log) (case: `long_tail_is_truncated`).
+    async fn open(&self, request: OpenRequest) -> Result<Opened>;
+
+    /// Gives a lease back, and stores which pages the next open should get along with it. The epoch stays as it is
+    /// until the next grant: a write of the old holder that arrives late is `Fenced` all the same (case:
+    /// `released_epoch_cannot_write`).
+    async fn release(&self, database: DatabaseId, epoch: Epoch, warm: Vec<PageNo>) -> Result<()>;
+
+    /// The head, and the log records after `known`, as of one moment, or [`Tail::Reload`] when some of them are gone
+    /// (case: `head_brings_what_is_new`). When the head's epoch is above `epoch`, also how `epoch` ended (case:
+    /// `epoch_end_is_kept`). Needs no lease.
+    async fn head(&self, request: HeadRequest) -> Result<HeadReply>;
+
+    /// For each page the newest row at or below `snapshot`, with its txid, and, when that row is a delta, the row it
+    /// is based on too. Pages without a row are left out of the reply: they are holes (case: `newest_row_wins`).
+    ///
+    /// - `lineage` names the database first, then its ancestors, each with the largest txid that counts. The first
+    ///   entry that has a row for the page decides (case: `lineage_falls_through`).
+    /// - Rows come in order of page; a base follows its delta (case: `delta_brings_its_base`).
+    /// - A holder may read its own staged rows by a snapshot one above the head's txid (case:
+    ///   `staged_rows_are_visible_above_the_head_only`).
+    /// - `SnapshotTooOld` when the snapshot is below the horizon, checked in the same store transaction (case:
+    ///   `read_below_the_horizon_fails`).
+    /// - `Invalid` when the ranges hold more than [`StoreLimits::read_pages`] pages (case: `limits_are_enforced`).
+    async fn read_pages(
+        &self,
+        lineage: &[Lineage],
+        pages: &[PageRange],
+        snapshot: Txid,
+    ) -> Result<Vec<ReadRow>>;
+
+    /// Commits: for each request, if the head's epoch and txid are the ones given, puts the record at txid + 1, and
+    /// sets the head's txid, commit id and size; with `release` it also gives the lease back (case:
+    /// `commit_can_release`). One store transaction for the whole call where the store's limits allow it.
+    ///
+    /// The outer result is about the call as a whole: `Unavailable` (nothing took effect), `CommitUnknown` (anything
+    /// may have). The inner ones, in order of the requests, are about each commit:
+    /// - `Fenced`: the epoch is not the current one, or the lease was released.
+    /// - `Conflict`: the txid is not the current one (case: `commit_needs_the_expected_txid`), a staging entry exists
+    ///   that is not the request's own (case: `foreign_staging_blocks_commit`), or, in an atomic call, another request
+    ///   failed (case: `atomic_commit_is_all_or_none`).
+    /// - `Invalid`: the record is over [`StoreLimits::record_bytes`], or the same database is named twice.
+    ///
+    /// In [`CommitMode::Independent`] none fails for another's reason (case: `independent_commits_fail_alone`). An
+    /// atomic call of more than [`StoreLimits::atomic_databases`] databases or [`StoreLimits::atomic_bytes`] bytes is
+    /// `Invalid` as a whole.
+    ///
+    /// A commit that is repeated with the same commit id and expected txid, under the same epoch, when it already is
+    /// the head's last, succeeds and changes nothing (case: `commit_is_idempotent_by_id`).
+    ///
+    /// An acknowledged commit is durable as the store promises, and every later call sees it.
+    async fn commit(
+        &self,
+        requests: Vec<CommitRequest>,
+        mode: CommitMode,
+    ) -> Result<Vec<Result<()>>>;
+
+    /// The commit records after `after`, up to `to`, in order and without a gap (case: `log_has_no_gap`), as many of
+    /// them as fit in about [`StoreLimits::log_bytes`], at least one: the caller asks again from the last it got. `to` is
+    /// at most the head's txid. `SnapshotTooOld` when records of the range are gone (case: `collected_log_is_refused`).
+    async fn read_log(&self, lineage: &[Lineage], after: Txid, to: Txid) -> Result<Vec<LogRow>>;
+
+    /// Writes rows of an open large transaction at txid + 1, and lists them under the staging entry, which the first
+    /// call creates. On condition of epoch, txid, and the staging generation: another generation is `Conflict`, so a
+    /// request that arrives after a discard does nothing (case: `late_stage_is_refused`). Staging a page again replaces
+    /// its row (case: `restaging_replaces`). Invisible to everyone else until a commit names the generation (case:
+    /// `staged_rows_are_visible_above_the_head_only`).
+    async fn stage(&self, request: StageRequest) -> Result<()>;
+
+    /// Raises the staging generation at once, deletes a bounded number of the rows that the staging entry lists, and
+    /// when none is left the entry. Called until [`Discarded::done`]; on condition of epoch and txid. Raises the
+    /// generation once per entry, and also when there is no entry: a late first `stage` does no harm (case:
+    /// `discard_raises_the_generation`).
+    async fn discard_staged(&self, request: DiscardRequest) -> Result<Discarded>;
+
+    /// Writes page rows as of the checkpoint's txid; with `last`, marks the checkpoint as completed and sets the head's
+    /// checkpoint. On condition of epoch, and of head.checkpoint <= txid <= head.txid, else `Conflict` (case:
+    /// `checkpoint_moves_forward_only`). Rows of a checkpoint that never completes do no harm (case:
+    /// `half_a_checkpoint_is_harmless`).
+    async fn checkpoint(&self, request: CheckpointRequest) -> Result<()>;
+
+    /// Raises the horizon as far as asked and allowed, then, in the same store transaction, deletes dead rows of the
+    /// pages given, and log records. Returns the horizon.
+    ///
+    /// - The horizon becomes the largest completed checkpoint that is at most `at_most`, was completed at or before
+    ///   `completed_before`, and is not above a pin; it never falls (case: `horizon_never_falls`).
+    /// - A row is dead when a newer row of its page has a txid at or below the horizon, and no row that is kept is
+    ///   based on it; a zero row that is the newest at or below the horizon is dead with those before it (cases:
+    ///   `dead_rows_are_collected`, `bases_outlive_their_deltas`, `nothing_a_snapshot_needs_is_collected`).
+    /// - Log records are deleted up to the smaller of `log_through` and the horizon (case: `collected_log_is_refused`).
+    async fn collect(&self, request: CollectRequest) -> Result<Collected>;
+
+    /// Databases whose names begin with `prefix` and come after `after`, in byte order of the names, `limit` of them at
+    /// the most. A database that exists during the whole of a listing, page after page, appears exactly once (case:
+    /// `listing_while_writing`).
+    async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&DatabaseName>,
+        limit: usize,
+    ) -> Result<Vec<ListEntry>>;
+
+    /// Gives a database another name. On condition of the epoch; `Conflict` when the name is taken (case:
+    /// `rename_moves_the_name`).
+    async fn rename(&self, database: DatabaseId, epoch: Epoch, name: DatabaseName) -> Result<()>;
+
+    /// Deletes a database: its name is free and its content unreadable at once; [`purge`](Self::purge) removes the
+    /// bytes. On condition of the epoch. Its id is never used again (case: `deleted_database_is_unreadable`).
+    async fn delete(&self, database: DatabaseId, epoch: Epoch) -> Result<()>;
+
+    /// Removes up to about `limit` rows and records of deleted databases, and sessions and epoch ends that are old
+    /// enough to forget. Called until [`Purged::done`] (case: `purge_removes_the_bytes`).
+    async fn purge(&self, limit: usize) -> Result<Purged>;
+
+    /// Every stored row of the database after (`page`, `txid`), in that order, staged and dead ones included, `limit`
+    /// of them at the most: for verification (case: `scan_finds_every_row`).
+    async fn scan(
+        &self,
+        database: DatabaseId,
+        after: Option<(PageNo, Txid)>,
+        limit: usize,
+    ) -> Result<Vec<PageRow>>;
+}

@@ -1,0 +1,369 @@
+//! What goes into a store and what comes back: plain values.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::types::{
+    CommitId, DatabaseId, DatabaseName, Epoch, PageNo, PageRange, PageSet, SessionId, Txid,
+    UnixMillis,
+};
+
+/// The bounds that a store sets to its callers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreLimits {
+    /// Pages in one [`read_pages`](super::PageStore::read_pages).
+    pub read_pages: usize,
+    /// Bytes of one commit record; a larger transaction must be staged.
+    pub record_bytes: usize,
+    /// Databases in one atomic commit.
+    pub atomic_databases: usize,
+    /// Bytes of all records of one atomic commit.
+    pub atomic_bytes: usize,
+    /// Rows in one [`stage`](super::PageStore::stage) or [`checkpoint`](super::PageStore::checkpoint).
+    pub write_rows: usize,
+    /// Pages in one [`collect`](super::PageStore::collect).
+    pub collect_pages: usize,
+    /// About how many bytes one [`read_log`](super::PageStore::read_log) returns.
+    pub log_bytes: usize,
+}
+
+/// Starts a session.
+#[derive(Clone, Debug)]
+pub struct SessionRequest {
+    /// Random, never used before.
+    pub session: SessionId,
+    /// Who this is, for people: host name and process id.
+    pub label: String,
+    /// How long it lives after each renewal.
+    pub lifetime: Duration,
+}
+
+/// Who holds a lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// The session it is bound to.
+    pub session: SessionId,
+    /// The session's label.
+    pub label: String,
+    /// How long the session still lives by the store's clock; zero when it has expired. `None` for a store without a
+    /// clock.
+    pub expires_in: Option<Duration>,
+}
+
+/// What is true of a database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The current epoch.
+    pub epoch: Epoch,
+    /// Who holds the lease, if anyone. A holder whose session has expired is still named.
+    pub holder: Option<Holder>,
+    /// The last commit.
+    pub txid: Txid,
+    /// The last commit's id; zeros for the empty database.
+    pub commit_id: CommitId,
+    /// Bytes of the database file.
+    pub size: u64,
+    /// The newest completed checkpoint.
+    pub checkpoint: Txid,
+    /// Snapshots below it cannot be read any more.
+    pub horizon: Txid,
+    /// The staging generation.
+    pub generation: u64,
+    /// Whether a staging entry exists.
+    pub staged: bool,
+}
+
+/// Asks for the lease.
+#[derive(Clone, Copy, Debug)]
+pub struct LeaseRequest {
+    /// The session to bind it to.
+    pub session: SessionId,
+    /// Take it over even from a live session.
+    pub force: bool,
+}
+
+/// Opens a database.
+#[derive(Clone, Debug)]
+pub struct OpenRequest {
+    /// Its name.
+    pub name: DatabaseName,
+    /// Create it when it does not exist.
+    pub create: bool,
+    /// Take the lease.
+    pub lease: Option<LeaseRequest>,
+    /// The state that the caller already has. Ignored when the name now means another database.
+    pub known: Option<(DatabaseId, Txid)>,
+    /// The most bytes of log records to return.
+    pub tail_bytes: usize,
+}
+
+/// A commit record in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogRow {
+    /// The transaction it commits.
+    pub txid: Txid,
+    /// The encoded record.
+    pub record: Bytes,
+}
+
+/// The end of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tail {
+    /// All the records, in order.
+    Complete(Vec<LogRow>),
+    /// More bytes than asked for: read them with [`read_log`](super::PageStore::read_log).
+    Truncated,
+    /// Records after the known txid are gone: start again from the checkpoint.
+    Reload,
+}
+
+/// What an open returns.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// The database.
+    pub database: DatabaseId,
+    /// Whether this call created it.
+    pub created: bool,
+    /// Its head, after the grant when a lease was asked for.
+    pub head: Head,
+    /// The log after the checkpoint, or after the known txid.
+    pub tail: Tail,
+    /// The newest rows at or below the checkpoint of the warm pages, with their bases.
+    pub warm: Vec<ReadRow>,
+}
+
+/// Asks for the head.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadRequest {
+    /// The database.
+    pub database: DatabaseId,
+    /// The caller has everything up to here.
+    pub known: Txid,
+    /// The caller's epoch, to learn how it ended; `None` for a follower.
+    pub epoch: Option<Epoch>,
+    /// The most bytes of log records to return.
+    pub tail_bytes: usize,
+}
+
+/// How an epoch ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EpochEnd {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The last commit under it or before it.
+    pub txid: Txid,
+    /// That commit's id.
+    pub commit_id: CommitId,
+}
+
+/// What a head request returns.
+#[derive(Clone, Debug)]
+pub struct HeadReply {
+    /// The database's name now.
+    pub name: DatabaseName,
+    /// The head.
+    pub head: Head,
+    /// The records after the known txid.
+    pub tail: Tail,
+    /// How the caller's epoch ended, when it has and the store still knows.
+    pub ended: Option<EpochEnd>,
+}
+
+/// One database of a lineage: itself, or an ancestor up to a txid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lineage {
+    /// The database.
+    pub database: DatabaseId,
+    /// Rows and records above do not count.
+    pub max_txid: Txid,
+}
+
+/// What a page row holds. The store needs it to keep bases and to drop zeros; the engine encodes it too, and checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowKind {
+    /// The whole image.
+    Image,
+    /// The difference to the image row of the same page at this older txid.
+    Delta {
+        /// The txid of the base. The base is always an [`Image`](RowKind::Image).
+        base: Txid,
+    },
+    /// All zeros, like a page that has no row.
+    Zero,
+}
+
+/// The image of one page as of one transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PageRow {
+    /// The page.
+    pub page: PageNo,
+    /// The transaction.
+    pub txid: Txid,
+    /// What the bytes are.
+    pub kind: RowKind,
+    /// The encoded row.
+    pub bytes: Bytes,
+}
+
+/// A row, and whose it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadRow {
+    /// The database of the lineage that it was found in.
+    pub database: DatabaseId,
+    /// The row.
+    pub row: PageRow,
+}
+
+/// One commit.
+#[derive(Clone, Debug)]
+pub struct CommitRequest {
+    /// The database.
+    pub database: DatabaseId,
+    /// The lease's epoch.
+    pub epoch: Epoch,
+    /// What the head's txid must be; the record goes to the next one.
+    pub expected: Txid,
+    /// Unique to this attempt.
+    pub commit_id: CommitId,
+    /// Bytes of the database file after it.
+    pub size: u64,
+    /// The encoded record.
+    pub record: Bytes,
+    /// The staging generation whose rows become visible with it. `None` asserts that no staging entry exists.
+    pub staged: Option<u64>,
+    /// Give the lease back with it.
+    pub release: bool,
+}
+
+/// Writes rows of an open large transaction.
+#[derive(Clone, Debug)]
+pub struct StageRequest {
+    /// The database.
+    pub database: DatabaseId,
+    /// The lease's epoch.
+    pub epoch: Epoch,
+    /// What the head's txid must be; the rows go to the next one.
+    pub expected: Txid,
+    /// The staging generation, from the head or the last discard.
+    pub generation: u64,
+    /// The rows: images at txid `expected` + 1.
+    pub rows: Vec<PageRow>,
+}
+
+/// Discards what was staged.
+#[derive(Clone, Copy, Debug)]
+pub struct DiscardRequest {
+    /// The database.
+    pub database: DatabaseId,
+    /// The lease's epoch.
+    pub epoch: Epoch,
+    /// What the head's txid must be.
+    pub expected: Txid,
+    /// The most rows to delete in this call.
+    pub limit: usize,
+}
+
+/// What a discard did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Discarded {
+    /// The staging generation from now on.
+    pub generation: u64,
+    /// Whether everything is gone; else call again.
+    pub done: bool,
+}
+
+/// Writes rows of a checkpoint.
+#[derive(Clone, Debug)]
+pub struct CheckpointRequest {
+    /// The database.
+    pub database: DatabaseId,
+    /// The lease's epoch.
+    pub epoch: Epoch,
+    /// The checkpoint: all rows have this txid.
+    pub txid: Txid,
+    /// The rows.
+    pub rows: Vec<PageRow>,
+    /// Marks the checkpoint as completed.
+    pub last: bool,
+    /// The time of completion, kept with the checkpoint for retention.
+    pub time: UnixMillis,
+}
+
+/// Collects garbage.
+#[derive(Clone, Debug)]
+pub struct CollectRequest {
+    /// The database.
+    pub database: DatabaseId,
+    /// The lease's epoch.
+    pub epoch: Epoch,
+    /// The oldest snapshot in use, or any later txid.
+    pub at_most: Txid,
+    /// Only checkpoints that were completed by then count.
+    pub completed_before: UnixMillis,
+    /// The pages whose dead rows are deleted.
+    pub pages: Vec<PageRange>,
+    /// The log records to delete, as far as the horizon allows.
+    pub log_through: Txid,
+}
+
+/// What a collection did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Collected {
+    /// The horizon now.
+    pub horizon: Txid,
+    /// All records after this txid are still there.
+    pub log_start: Txid,
+    /// Rows deleted.
+    pub rows: u64,
+    /// Records deleted.
+    pub records: u64,
+}
+
+/// A line of a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListEntry {
+    /// The name.
+    pub name: DatabaseName,
+    /// The id.
+    pub database: DatabaseId,
+    /// The head.
+    pub head: Head,
+}
+
+/// What a purge did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Purged {
+    /// Rows and records removed.
+    pub removed: u64,
+    /// Whether nothing is left to remove.
+    pub done: bool,
+}
+
+/// Splits a set of pages into requests of at most `pages` pages each.
+pub(crate) fn chunks(set: &PageSet, pages: usize) -> Vec<Vec<PageRange>> {
+    let bound = u32::try_from(pages.max(1)).unwrap_or(u32::MAX);
+    let mut out = Vec::new();
+    let mut current = Vec::new();
+    let mut room = bound;
+    for range in set.ranges() {
+        let mut first = range.first.0;
+        loop {
+            let last = range.last.0.min(first.saturating_add(room - 1));
+            current.push(PageRange::new(PageNo(first), PageNo(last)));
+            room -= last - first + 1;
+            if room == 0 {
+                out.push(std::mem::take(&mut current));
+                room = bound;
+            }
+            match last.checked_add(1) {
+                Some(next) if last < range.last.0 => first = next,
+                _ => break,
+            }
+        }
+    }
+    if !current.is_empty() {
+        out.push(current);
+    }
+    out
+}
