@@ -145,9 +145,10 @@ macro_rules! __each_store_case {
                 reads::bytes_come_back_as_they_were
                 reads::delta_brings_its_base
                 reads::lineage_falls_through
+                log::log_falls_through_the_lineage
                 reads::unknown_database_is_not_found
-                reads::log_has_no_gap
-                reads::large_records_come_one_by_one
+                log::log_has_no_gap
+                log::large_records_come_one_by_one
                 reads::scan_finds_every_row
                 staging::staged_rows_are_visible_above_the_head_only
                 staging::restaging_replaces
@@ -159,7 +160,7 @@ macro_rules! __each_store_case {
                 checkpoint::checkpoint_moves_forward_only
                 checkpoint::half_a_checkpoint_is_harmless
                 checkpoint::checkpoint_without_rows_completes
-                checkpoint::rows_of_another_txid_are_invalid
+                checkpoint::rows_that_cannot_be_are_invalid
                 collect::horizon_never_falls
                 collect::read_below_the_horizon_fails
                 collect::dead_rows_are_collected
@@ -184,6 +185,7 @@ macro_rules! __each_store_case {
                 faults::deposed_writer_learns_its_outcome
                 faults::late_commit_is_fenced
                 faults::late_stage_after_discard_is_harmless
+                faults::late_discard_leaves_no_half_transaction
                 faults::late_writes_are_fenced
                 faults::repeated_calls_do_no_harm
                 faults::refused_calls_change_nothing

@@ -23,9 +23,19 @@ const TINY: StoreLimits = StoreLimits {
 struct Memory {
     clock: Arc<ManualClock>,
     limits: Option<StoreLimits>,
+    /// Whether reopening hands out the same store again. That proves nothing about durability, but it proves the cases
+    /// about it, and that they keep no handle to a store that is closed.
+    kept: bool,
 }
 
 impl Memory {
+    fn kept() -> Self {
+        Self {
+            kept: true,
+            ..Self::default()
+        }
+    }
+
     fn tiny() -> Self {
         Self {
             limits: Some(TINY),
@@ -44,8 +54,9 @@ impl Harness for Memory {
         }
     }
 
-    async fn reopen(&self, _: Arc<dyn PageStore>) -> Option<Arc<dyn PageStore>> {
-        None
+    async fn reopen(&self, store: Arc<dyn PageStore>) -> Option<Arc<dyn PageStore>> {
+        assert_eq!(Arc::strong_count(&store), 1, "another handle is still open");
+        self.kept.then_some(store)
     }
 
     fn advance(&self, by: Duration) -> bool {
@@ -83,5 +94,8 @@ store_tests!(memory_real_time, RealTime, without reopen, clock);
 store_tests!(memory_metrics, layered(Wrapping::Metrics), without reopen);
 store_tests!(memory_latency, layered(Wrapping::Latency), without reopen);
 store_tests!(memory_faults, layered(Wrapping::Faults), without reopen);
-store_tests!(memory_stacked, layered(Wrapping::Stacked), without reopen);
+store_tests!(
+    memory_stacked,
+    Layered::new(Memory::kept(), Wrapping::Stacked)
+);
 store_tests!(memory_stacked_tiny, Layered::new(Memory::tiny(), Wrapping::Stacked), without reopen);

@@ -4,8 +4,8 @@ use litefleet::store::CheckpointRequest;
 use litefleet::{ErrorKind, Txid, UnixMillis};
 
 use crate::fixture::{
-    Writer, complete, image, log_txids, open_request, picture, places, read_places, refused, scan,
-    zero,
+    Writer, complete, delta, image, log_txids, open_request, picture, places, read_places, refused,
+    scan, zero,
 };
 use crate::harness::Harness;
 
@@ -100,31 +100,38 @@ pub async fn checkpoint_without_rows_completes(harness: &dyn Harness) {
     assert_eq!(read_places(&writer.read(&[1], 2).await), [(1, 2)]);
 }
 
-/// Every row of a checkpoint has its txid, and every staged row the next one; another is `Invalid`, and nothing of
-/// the request is written.
-pub async fn rows_of_another_txid_are_invalid(harness: &dyn Harness) {
+/// Every row of a checkpoint has its txid, and every staged row the next one; no page comes twice, and no delta is
+/// staged. Else the request is `Invalid`, and nothing of it is written.
+pub async fn rows_that_cannot_be_are_invalid(harness: &dyn Harness) {
     let store = harness.store().await;
     let mut writer = Writer::new(&store, "a").await;
     writer.commit_up_to(4).await;
     let before = picture(&store, writer.database).await;
-    for wrong in [0, 2, 3, 5] {
+    let of = |txid| vec![image(1, txid, b"wrong")];
+    let twice = |txid| vec![image(1, txid, b"one"), image(1, txid, b"two")];
+    for rows in [of(0), of(2), of(3), of(5), twice(4)] {
         let request = CheckpointRequest {
             database: writer.database,
             epoch: writer.epoch,
             txid: Txid(4),
-            rows: vec![image(1, wrong, b"wrong")],
+            rows,
             last: true,
             time: UnixMillis(0),
         };
         let result = store.checkpoint(request).await;
-        refused(result, ErrorKind::Invalid, "a checkpoint's row");
+        refused(result, ErrorKind::Invalid, "the rows of a checkpoint");
     }
-    for wrong in [0, 4, 6] {
-        let rows = vec![image(1, wrong, b"wrong")];
+    for rows in [
+        of(0),
+        of(4),
+        of(6),
+        twice(5),
+        vec![delta(1, 5, 4, b"delta")],
+    ] {
         let result = store
             .stage(writer.stage_request(before.head.generation, rows))
             .await;
-        refused(result, ErrorKind::Invalid, "a staged row");
+        refused(result, ErrorKind::Invalid, "staged rows");
     }
     assert_eq!(picture(&store, writer.database).await, before);
 }
