@@ -141,7 +141,7 @@ pub(crate) fn decode_number(what: &str, body: &[u8]) -> Result<u64> {
     Ok(number)
 }
 
-/// The pages of a staging entry, as runs.
+/// The pages of a staging entry, or the warm ones, as runs.
 pub(crate) fn encode_pages(pages: &PageSet) -> Vec<u8> {
     let mut out = Vec::with_capacity(8 * pages.run_count());
     for range in pages.ranges() {
@@ -161,23 +161,6 @@ pub(crate) fn decode_pages(what: &str, body: &[u8]) -> Result<PageSet> {
             return Err(input.malformed());
         }
         pages.insert_range(PageRange::new(first, last));
-    }
-    Ok(pages)
-}
-
-/// The warm pages, in the caller's order.
-pub(crate) fn encode_warm(pages: &[PageNo]) -> Vec<u8> {
-    pages
-        .iter()
-        .flat_map(|page| page.get().to_le_bytes())
-        .collect()
-}
-
-pub(crate) fn decode_warm(what: &str, body: &[u8]) -> Result<Vec<PageNo>> {
-    let mut input = Input { what, rest: body };
-    let mut pages = Vec::with_capacity(body.len() / 4);
-    while !input.rest.is_empty() {
-        pages.push(PageNo(u32::from_le_bytes(input.take()?)));
     }
     Ok(pages)
 }
@@ -241,7 +224,5 @@ mod tests {
         }
         let pages: PageSet = [1, 2, 3, 9, 11, 12].into_iter().map(PageNo).collect();
         assert_eq!(decode_pages("it", &encode_pages(&pages)).unwrap(), pages);
-        let warm = vec![PageNo(9), PageNo(1)];
-        assert_eq!(decode_warm("it", &encode_warm(&warm)).unwrap(), warm);
     }
 }

@@ -1,7 +1,7 @@
 //! Garbage collection.
 
 use litefleet::store::{CollectRequest, Collected, RowKind};
-use litefleet::{DatabaseId, PageNo, PageRange, Result, Txid};
+use litefleet::{DatabaseId, PageNo, PageRange, PageSet, Result, Txid};
 
 use super::{EmbeddedStore, check_ranges, stored};
 use crate::engine::{Changes, Durability, Engine, Purpose, View};
@@ -15,12 +15,12 @@ const RECORDS_PER_CALL: u64 = 1 << 16;
 
 impl EmbeddedStore {
     pub(super) fn collect_garbage(&self, request: &CollectRequest) -> Result<Collected> {
-        check_ranges("collection", &request.pages, self.limits().collect_pages)?;
-        Ok(self.write_pages(|engine, _| collect(engine, request))?)
+        let pages = check_ranges("collection", &request.pages, self.limits().collect_pages)?;
+        Ok(self.write_pages(|engine, _| collect(engine, request, &pages))?)
     }
 }
 
-fn collect(engine: &Engine, request: &CollectRequest) -> Outcome<Collected> {
+fn collect(engine: &Engine, request: &CollectRequest, pages: &PageSet) -> Outcome<Collected> {
     let view = engine.view();
     let id = request.database;
     let before = stored::head(&view, id)?;
@@ -29,8 +29,8 @@ fn collect(engine: &Engine, request: &CollectRequest) -> Outcome<Collected> {
     let mut changes = engine.changes();
     raise_horizon(&view, &mut changes, request, &mut head)?;
     let mut rows = 0;
-    for range in &request.pages {
-        rows += collect_range(&view, &mut changes, id, *range, head.horizon)?;
+    for range in pages.ranges() {
+        rows += collect_range(&view, &mut changes, id, range, head.horizon)?;
     }
     let through = request
         .log_through
@@ -129,7 +129,7 @@ impl Page {
     fn collect(&self, changes: &mut Changes<'_>, id: DatabaseId, horizon: Txid) -> u64 {
         let below = self.rows.partition_point(|(txid, _)| *txid <= horizon);
         let (below, above) = self.rows.split_at(below);
-        let Some((newest, kind)) = below.last() else {
+        let Some(((newest, kind), older)) = below.split_last() else {
             return 0;
         };
         let base = |kind: &RowKind| match kind {
@@ -143,14 +143,15 @@ impl Page {
             .chain([kind])
             .filter_map(base)
             .collect();
-        let mut removed = 0;
-        for (txid, _) in below {
-            let superseded = txid < newest || *kind == RowKind::Zero;
-            if superseded && !kept.contains(txid) {
-                changes.remove(Table::Pages, &keys::page(id, self.number, *txid));
-                removed += 1;
-            }
+        let mut dead: Vec<Txid> = older.iter().map(|(txid, _)| *txid).collect();
+        dead.retain(|txid| !kept.contains(txid));
+        // A zero row must stay while an older row does: without it that one would be read in its place.
+        if *kind == RowKind::Zero && dead.len() == older.len() {
+            dead.push(*newest);
         }
-        removed
+        for txid in &dead {
+            changes.remove(Table::Pages, &keys::page(id, self.number, *txid));
+        }
+        dead.len() as u64
     }
 }

@@ -1,6 +1,6 @@
 //! Committing.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use litefleet::store::{CommitMode, CommitRequest};
 use litefleet::{Error, ErrorKind, Result};
@@ -41,10 +41,14 @@ impl EmbeddedStore {
                 )));
             }
         }
-        let mut seen = HashSet::new();
+        let mut named = HashMap::new();
+        for request in requests {
+            *named.entry(request.database).or_insert(0_usize) += 1;
+        }
+        let once = |request: &CommitRequest| named.get(&request.database) == Some(&1);
         let formal: Vec<Result<()>> = requests
             .iter()
-            .map(|request| self.check_form(request, seen.insert(request.database)))
+            .map(|request| self.check_form(request, once(request)))
             .collect();
         let outcome = self.write(|engine, _| apply(engine, requests, &formal, mode));
         match outcome {
@@ -56,8 +60,8 @@ impl EmbeddedStore {
         }
     }
 
-    fn check_form(&self, request: &CommitRequest, first: bool) -> Result<()> {
-        if !first {
+    fn check_form(&self, request: &CommitRequest, once: bool) -> Result<()> {
+        if !once {
             return Err(Error::invalid("the same database twice in one commit"));
         }
         let (bytes, limit) = (request.record.len(), self.limits().record_bytes);

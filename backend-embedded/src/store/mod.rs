@@ -24,7 +24,7 @@ use litefleet::store::{
     PageStore, Purged, ReadRow, SessionRequest, StageRequest, StoreLimits,
 };
 use litefleet::{
-    DatabaseId, DatabaseName, Epoch, Error, PageNo, PageRange, Result, SessionId, Txid,
+    DatabaseId, DatabaseName, Epoch, Error, PageNo, PageRange, PageSet, Result, SessionId, Txid,
 };
 
 use crate::config::EmbeddedConfig;
@@ -139,12 +139,13 @@ impl EmbeddedStore {
                 rows.len()
             )));
         }
+        let mut pages = PageSet::new();
         match rows
             .iter()
-            .find(|row| row.txid != txid || row.page.get() == 0)
+            .find(|row| row.txid != txid || row.page.get() == 0 || !pages.insert(row.page))
         {
             Some(row) => Err(Error::invalid(format!(
-                "{what} at txid {txid} has a row of page {} at txid {}",
+                "{what} at txid {txid} has a row of page {} at txid {}: another txid, no page, or twice",
                 row.page, row.txid
             ))),
             None => Ok(()),
@@ -152,14 +153,25 @@ impl EmbeddedStore {
     }
 }
 
-fn check_ranges(what: &str, ranges: &[PageRange], limit: usize) -> Result<()> {
+/// The pages of the ranges, each once, when they keep to the limit.
+fn check_ranges(what: &str, ranges: &[PageRange], limit: usize) -> Result<PageSet> {
+    if let Some(range) = ranges.iter().find(|range| range.first > range.last) {
+        return Err(Error::invalid(format!(
+            "{what} of pages {} to {}: the last is below the first",
+            range.first, range.last
+        )));
+    }
     let pages: u64 = ranges.iter().map(|range| range.count()).sum();
     if pages > limit as u64 {
         return Err(Error::invalid(format!(
             "{what} of {pages} pages, the limit is {limit}"
         )));
     }
-    Ok(())
+    let mut wanted = PageSet::new();
+    for range in ranges {
+        wanted.insert_range(*range);
+    }
+    Ok(wanted)
 }
 
 #[async_trait]

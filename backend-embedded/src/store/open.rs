@@ -1,7 +1,7 @@
 //! Opening, releasing, and the head.
 
 use litefleet::store::{EpochEnd, HeadReply, HeadRequest, LeaseRequest, OpenRequest, Opened};
-use litefleet::{DatabaseId, DatabaseName, Epoch, Error, PageNo, Result, UnixMillis};
+use litefleet::{DatabaseId, DatabaseName, Epoch, Error, PageNo, PageSet, Result, UnixMillis};
 
 use super::pages::read_row;
 use super::{EmbeddedStore, Writer, log, stored};
@@ -153,7 +153,7 @@ impl EmbeddedStore {
         let tail = log::tail(view, id, &head, after, request.tail_bytes)?;
         let mut warm = Vec::new();
         if known.is_none() {
-            for page in warm_pages(view, id)? {
+            for page in warm_pages(view, id)?.pages() {
                 read_row(view, id, page, head.checkpoint, &mut warm)?;
             }
         }
@@ -182,7 +182,11 @@ impl EmbeddedStore {
             let mut changes = engine.changes();
             stored::put_head(&mut changes, id, &head);
             let key = keys::of_database(Kind::Warm, id);
-            stored::put(&mut changes, &key, &values::encode_warm(warm));
+            stored::put(
+                &mut changes,
+                &key,
+                &values::encode_pages(&warm.iter().copied().collect()),
+            );
             changes.apply(Purpose::Free, Durability::Ordered)
         })?)
     }
@@ -257,11 +261,11 @@ pub(super) fn forget_old_ends(
     Ok(forgotten)
 }
 
-fn warm_pages(view: &View<'_>, id: DatabaseId) -> Outcome<Vec<PageNo>> {
+fn warm_pages(view: &View<'_>, id: DatabaseId) -> Outcome<PageSet> {
     let key = keys::of_database(Kind::Warm, id);
     let what = format!("the warm pages of database {id}");
     match view.get(Table::Heads, &key)? {
-        Some(value) => Ok(values::decode_warm(&what, unseal(&what, &key, &value)?)?),
-        None => Ok(Vec::new()),
+        Some(value) => Ok(values::decode_pages(&what, unseal(&what, &key, &value)?)?),
+        None => Ok(PageSet::new()),
     }
 }

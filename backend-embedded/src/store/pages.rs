@@ -117,7 +117,7 @@ impl EmbeddedStore {
         ranges: &[PageRange],
         snapshot: Txid,
     ) -> Result<Vec<ReadRow>> {
-        check_ranges("read", ranges, self.limits().read_pages)?;
+        let wanted = check_ranges("read", ranges, self.limits().read_pages)?;
         self.read(|engine| {
             let view = engine.view();
             let mut databases = Vec::with_capacity(lineage.len());
@@ -135,12 +135,12 @@ impl EmbeddedStore {
             }
             let mut out = Vec::new();
             if let [(id, at)] = databases[..] {
-                for range in ranges {
-                    read_range(&view, id, *range, at, &mut out)?;
+                for range in wanted.ranges() {
+                    read_range(&view, id, range, at, &mut out)?;
                 }
                 return Ok(out);
             }
-            for page in ranges.iter().flat_map(|range| range.pages()) {
+            for page in wanted.pages() {
                 for (id, at) in &databases {
                     if read_row(&view, *id, page, *at, &mut out)? {
                         break;
