@@ -78,7 +78,7 @@ struct Database {
     log_start: Txid,
     log: BTreeMap<Txid, Bytes>,
     rows: BTreeMap<(PageNo, Txid), (RowKind, Bytes)>,
-    warm: Vec<PageNo>,
+    warm: PageSet,
     /// How each epoch ended, and when it did.
     ends: BTreeMap<Epoch, (EpochEnd, Duration)>,
 }
@@ -100,7 +100,7 @@ impl Database {
             log_start: Txid(0),
             log: BTreeMap::new(),
             rows: BTreeMap::new(),
-            warm: Vec::new(),
+            warm: PageSet::new(),
             ends: BTreeMap::new(),
         }
     }
@@ -206,15 +206,14 @@ impl Database {
                 RowKind::Image | RowKind::Zero => None,
             })
             .collect();
-        let dead: Vec<(PageNo, Txid)> = self
-            .rows
-            .range((page, Txid(0))..=(page, newest.txid))
-            .map(|(key, _)| *key)
-            .filter(|(_, txid)| {
-                let superseded = *txid < newest.txid || newest.kind == RowKind::Zero;
-                superseded && kept_base != Some(*txid) && !bases.contains(txid)
-            })
-            .collect();
+        let mut dead: Vec<(PageNo, Txid)> =
+            self.rows.range((page, Txid(0))..(page, newest.txid)).map(|(key, _)| *key).collect();
+        let older = dead.len();
+        dead.retain(|(_, txid)| kept_base != Some(*txid) && !bases.contains(txid));
+        // A zero row must stay while an older row does: without it that one would be read in its place.
+        if newest.kind == RowKind::Zero && dead.len() == older {
+            dead.push((page, newest.txid));
+        }
         for key in &dead {
             self.rows.remove(key);
         }
@@ -333,9 +332,10 @@ impl MemoryStore {
                 self.limits.write_rows
             )));
         }
-        match rows.iter().find(|row| row.txid != txid || row.page.get() == 0) {
+        let mut pages = PageSet::new();
+        match rows.iter().find(|row| row.txid != txid || row.page.get() == 0 || !pages.insert(row.page)) {
             Some(row) => Err(Error::invalid(format!(
-                "{what} at txid {txid} has a row of page {} at txid {}",
+                "{what} at txid {txid} has a row of page {} at txid {}: another txid, no page, or twice",
                 row.page, row.txid
             ))),
             None => Ok(()),
@@ -344,6 +344,12 @@ impl MemoryStore {
 }
 
 fn check_ranges(what: &str, ranges: &[PageRange], limit: usize) -> Result<()> {
+    if let Some(range) = ranges.iter().find(|range| range.first > range.last) {
+        return Err(Error::invalid(format!(
+            "{what} of pages {} to {}: the last is below the first",
+            range.first, range.last
+        )));
+    }
     let pages: u64 = ranges.iter().map(|range| range.count()).sum();
     if pages > limit as u64 {
         return Err(Error::invalid(format!("{what} of {pages} pages, the limit is {limit}")));
@@ -419,8 +425,8 @@ impl PageStore for MemoryStore {
         let tail = database.tail_after(known.unwrap_or(database.checkpoint), request.tail_bytes);
         let mut warm = Vec::new();
         if known.is_none() {
-            for page in &database.warm {
-                database.read(id, *page, database.checkpoint, &mut warm);
+            for page in database.warm.pages() {
+                database.read(id, page, database.checkpoint, &mut warm);
             }
         }
         Ok(Opened { database: id, created, head: state.head(database, now), tail, warm })
@@ -434,7 +440,7 @@ impl PageStore for MemoryStore {
         }
         found.fence(epoch)?;
         found.holder = None;
-        found.warm = warm;
+        found.warm = warm.into_iter().collect();
         Ok(())
     }
 
@@ -466,8 +472,12 @@ impl PageStore for MemoryStore {
             }
             databases.push((entry.database, database, at));
         }
+        let mut wanted = PageSet::new();
+        for range in pages {
+            wanted.insert_range(*range);
+        }
         let mut out = Vec::new();
-        for page in pages.iter().flat_map(|range| range.pages()) {
+        for page in wanted.pages() {
             for (id, database, at) in &databases {
                 if database.read(*id, page, *at, &mut out) {
                     break;
@@ -490,10 +500,13 @@ impl PageStore for MemoryStore {
             }
         }
         let mut state = self.lock();
-        let mut seen = std::collections::HashSet::new();
+        let mut named = HashMap::new();
+        for request in &requests {
+            *named.entry(request.database).or_insert(0_usize) += 1;
+        }
         let mut verdicts = Vec::with_capacity(requests.len());
         for request in &requests {
-            verdicts.push(if !seen.insert(request.database) {
+            verdicts.push(if named.get(&request.database).is_some_and(|count| *count > 1) {
                 Err(Error::invalid("the same database twice in one commit"))
             } else if request.record.len() > self.limits.record_bytes {
                 let bytes = request.record.len();
@@ -654,13 +667,14 @@ impl PageStore for MemoryStore {
     async fn list(&self, prefix: &str, after: Option<&DatabaseName>, limit: usize) -> Result<Vec<ListEntry>> {
         let now = self.clock.monotonic();
         let state = self.lock();
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let entry = |(name, id): (&DatabaseName, &DatabaseId)| {
             state.database(*id).map(|db| ListEntry { name: name.clone(), database: *id, head: state.head(db, now) })
         };
         state
             .names
-            .iter()
-            .filter(|(name, _)| after.is_none_or(|after| *name > after) && name.as_str().starts_with(prefix))
+            .range::<DatabaseName, _>((from, Bound::Unbounded))
+            .filter(|(name, _)| name.as_str().starts_with(prefix))
             .take(limit)
             .map(entry)
             .collect()

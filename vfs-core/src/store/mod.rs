@@ -43,8 +43,8 @@ pub enum CommitMode {
 /// **Kinds that any method may return:** `Unavailable` when the store cannot be reached, `Full` when there is no room
 /// and nothing was changed, `Corrupt` when the store's own structures fail their checks, `Internal` for a defect.
 /// After `Unavailable` any method can be called again with the same arguments and then does what it would have done
-/// once, even if the first call did reach the store (case: `repeated_calls_do_no_harm`). [`commit`](Self::commit)
-/// promises more: `Unavailable` means that it certainly took no effect, and a lost reply is `CommitUnknown`.
+/// once, even if the first call did reach the store; only [`delete`](Self::delete) may then say `NotFound` (case:
+/// `repeated_calls_do_no_harm`). [`commit`](Self::commit) promises more: `Unavailable` means that it certainly took no effect, and a lost reply is `CommitUnknown`.
 ///
 /// **Fencing.** Every method that takes an `epoch` is serialised with [`open`](Self::open)'s grant of a lease to
 /// somebody else, in the same store transaction. When the database's epoch is not the one given it returns `Fenced` and
@@ -69,11 +69,12 @@ pub trait PageStore: Debug + Send + Sync + 'static {
     /// Extends a session by its lifetime from now, by the store's clock.
     ///
     /// `Fenced` when it has expired or ended: it can never be renewed again, and every database must be opened again
-    /// under a new session (case: `expired_session_is_not_renewed`).
+    /// under a new session (case: `expired_session_is_not_renewed`). So it is when the store does not know the session:
+    /// it may have been forgotten (case: `unknown_session_is_fenced`).
     async fn renew_session(&self, session: SessionId) -> Result<()>;
 
-    /// Ends a session; all its leases are free at once (case: `ended_session_frees_its_leases`). Ending an unknown
-    /// session is no error.
+    /// Ends a session; all its leases are free at once (case: `ended_session_frees_its_leases`). Whether it can still
+    /// write under their epochs until the next grant is left to the store. Ending an unknown session is no error.
     async fn end_session(&self, session: SessionId) -> Result<()>;
 
     /// Finds a database by name, or creates it (`create`), takes the lease when asked for one, and returns the head,
@@ -85,16 +86,18 @@ pub trait PageStore: Debug + Send + Sync + 'static {
     /// - A lease is granted when nobody holds it, its holder's session has expired or ended, the asking session holds
     ///   it itself, or by `force`. Each grant raises the epoch by at least 1 (case: `each_grant_raises_the_epoch`), and
     ///   keeps the old epoch's last txid and commit id for at least a day (case: `epoch_end_is_kept`). Otherwise
-    ///   `LeaseHeld`, and the message says who holds it and until when (case: `held_lease_is_refused`). `Fenced` when
-    ///   the asking session has expired (case: `expired_session_gets_no_lease`).
+    ///   `LeaseHeld`, and the message says who holds it and until when (case: `held_lease_is_refused`). `Fenced`, and
+    ///   nothing is created, when the asking session has expired or ended or is unknown (case:
+    ///   `expired_session_gets_no_lease`).
     /// - With `known`, the log after that txid instead of the log after the checkpoint, and no warm pages; or
     ///   [`Tail::Reload`] when records of it are gone (case: `open_with_known_txid`).
     /// - A tail of more than `tail_bytes` is [`Tail::Truncated`]: the caller reads it with
     ///   [`read_log`](Self::read_log) (case: `long_tail_is_truncated`).
     async fn open(&self, request: OpenRequest) -> Result<Opened>;
 
-    /// Gives a lease back, and stores which pages the next open should get along with it. The epoch stays as it is
-    /// until the next grant: a write of the old holder that arrives late is `Fenced` all the same (case:
+    /// Gives a lease back, and stores which pages the next open should get along with it (case:
+    /// `warm_pages_come_with_the_open`). The epoch stays as it is until the next grant: a write of the old holder that
+    /// arrives late is `Fenced` all the same, but releasing again succeeds and changes nothing (case:
     /// `released_epoch_cannot_write`).
     async fn release(&self, database: DatabaseId, epoch: Epoch, warm: Vec<PageNo>) -> Result<()>;
 
@@ -108,7 +111,8 @@ pub trait PageStore: Debug + Send + Sync + 'static {
     ///
     /// - `lineage` names the database first, then its ancestors, each with the largest txid that counts. The first
     ///   entry that has a row for the page decides (case: `lineage_falls_through`).
-    /// - Rows come in order of page; a base follows its delta (case: `delta_brings_its_base`).
+    /// - Rows come in order of page, each page once, whatever the order of the ranges and however they overlap (case:
+    ///   `rows_come_in_order_of_page`); a base follows its delta (case: `delta_brings_its_base`).
     /// - A holder may read its own staged rows by a snapshot one above the head's txid (case:
     ///   `staged_rows_are_visible_above_the_head_only`).
     /// - `SnapshotTooOld` when the snapshot is below the horizon, checked in the same store transaction (case:
@@ -126,40 +130,48 @@ pub trait PageStore: Debug + Send + Sync + 'static {
     /// - `Conflict`: the txid is not the current one (case: `commit_needs_the_expected_txid`), a staging entry exists
     ///   that is not the request's own (case: `foreign_staging_blocks_commit`), or, in an atomic call, another request
     ///   failed (case: `atomic_commit_is_all_or_none`).
-    /// - `Invalid`: the record is over [`StoreLimits::record_bytes`], or the same database is named twice.
+    /// - `Invalid`: the record is over [`StoreLimits::record_bytes`] (case: `limits_are_enforced`), or another request
+    ///   of the call names the same database: then none of those takes effect (case:
+    ///   `naming_a_database_twice_is_invalid`).
     ///
     /// In [`CommitMode::Independent`] none fails for another's reason (case: `independent_commits_fail_alone`). An
     /// atomic call of more than [`StoreLimits::atomic_databases`] databases or [`StoreLimits::atomic_bytes`] bytes is
-    /// `Invalid` as a whole.
+    /// `Invalid` as a whole (case: `atomic_limits_are_enforced`).
     ///
     /// A commit that is repeated with the same commit id and expected txid, under the same epoch, when it already is
-    /// the head's last, succeeds and changes nothing (case: `commit_is_idempotent_by_id`).
+    /// the head's last, succeeds and changes nothing, also when it released the lease (cases:
+    /// `commit_is_idempotent_by_id`, `staged_commit_is_idempotent_by_id`).
     ///
-    /// An acknowledged commit is durable as the store promises, and every later call sees it.
+    /// An acknowledged commit is durable as the store promises, and every later call sees it (cases:
+    /// `acknowledged_commit_is_seen_by_all`, `acknowledged_commits_survive`).
     async fn commit(&self, requests: Vec<CommitRequest>, mode: CommitMode) -> Result<Vec<Result<()>>>;
 
     /// The commit records after `after`, up to `to`, in order and without a gap (case: `log_has_no_gap`), as many of
     /// them as fit in about [`StoreLimits::log_bytes`], at least one: the caller asks again from the last it got. `to` is
-    /// at most the head's txid. `SnapshotTooOld` when records of the range are gone (case: `collected_log_is_refused`).
+    /// at most the head's txid. Records up to an ancestor's `max_txid` come from the ancestor, those above from the
+    /// database before it in the lineage (case: `log_falls_through_the_lineage`). `SnapshotTooOld` when records of the
+    /// range are gone (case: `collected_log_is_refused`).
     async fn read_log(&self, lineage: &[Lineage], after: Txid, to: Txid) -> Result<Vec<LogRow>>;
 
     /// Writes rows of an open large transaction at txid + 1, and lists them under the staging entry, which the first
     /// call creates. On condition of epoch, txid, and the staging generation: another generation is `Conflict`, so a
     /// request that arrives after a discard does nothing (case: `late_stage_is_refused`). Staging a page again replaces
-    /// its row (case: `restaging_replaces`). Invisible to everyone else until a commit names the generation (case:
+    /// its row (case: `restaging_replaces`). `Invalid` when there are more than [`StoreLimits::write_rows`] rows (case:
+    /// `limits_are_enforced`), one is a delta or of another txid, or two are of one page (case:
+    /// `rows_that_cannot_be_are_invalid`). Invisible to everyone else until a commit names the generation (case:
     /// `staged_rows_are_visible_above_the_head_only`).
     async fn stage(&self, request: StageRequest) -> Result<()>;
 
     /// Raises the staging generation at once, deletes a bounded number of the rows that the staging entry lists, and
     /// when none is left the entry. Called until [`Discarded::done`]; on condition of epoch and txid. Raises the
     /// generation once per entry, and also when there is no entry: a late first `stage` does no harm (case:
-    /// `discard_raises_the_generation`).
+    /// `discard_raises_the_generation`). From the first call on, and until the entry is gone, no commit succeeds.
     async fn discard_staged(&self, request: DiscardRequest) -> Result<Discarded>;
 
     /// Writes page rows as of the checkpoint's txid; with `last`, marks the checkpoint as completed and sets the head's
     /// checkpoint. On condition of epoch, and of head.checkpoint <= txid <= head.txid, else `Conflict` (case:
     /// `checkpoint_moves_forward_only`). Rows of a checkpoint that never completes do no harm (case:
-    /// `half_a_checkpoint_is_harmless`).
+    /// `half_a_checkpoint_is_harmless`). `Invalid` for rows as with [`stage`](Self::stage), but for deltas.
     async fn checkpoint(&self, request: CheckpointRequest) -> Result<()>;
 
     /// Raises the horizon as far as asked and allowed, then, in the same store transaction, deletes dead rows of the
@@ -168,18 +180,22 @@ pub trait PageStore: Debug + Send + Sync + 'static {
     /// - The horizon becomes the largest completed checkpoint that is at most `at_most`, was completed at or before
     ///   `completed_before`, and is not above a pin; it never falls (case: `horizon_never_falls`).
     /// - A row is dead when a newer row of its page has a txid at or below the horizon, and no row that is kept is
-    ///   based on it; a zero row that is the newest at or below the horizon is dead with those before it (cases:
-    ///   `dead_rows_are_collected`, `bases_outlive_their_deltas`, `nothing_a_snapshot_needs_is_collected`).
+    ///   based on it; a zero row that is the newest at or below the horizon is dead with those before it, unless one of
+    ///   those is kept as a base and would be read in its place (cases: `dead_rows_are_collected`,
+    ///   `bases_outlive_their_deltas`, `zeros_hide_what_is_kept_before_them`, `nothing_a_snapshot_needs_is_collected`).
+    ///   So a page without a row is zeros as of the horizon, whatever older records of the log say of it (case:
+    ///   `random_histories_match_the_model`).
     /// - Log records are deleted up to the smaller of `log_through` and the horizon (case: `collected_log_is_refused`).
+    /// - `Invalid` for more than [`StoreLimits::collect_pages`] pages (case: `limits_are_enforced`).
     async fn collect(&self, request: CollectRequest) -> Result<Collected>;
 
     /// Databases whose names begin with `prefix` and come after `after`, in byte order of the names, `limit` of them at
-    /// the most. A database that exists during the whole of a listing, page after page, appears exactly once (case:
-    /// `listing_while_writing`).
+    /// the most (case: `listing_goes_by_bytes`). A database that exists under one name during the whole of a listing,
+    /// page after page, appears exactly once (case: `listing_while_writing`).
     async fn list(&self, prefix: &str, after: Option<&DatabaseName>, limit: usize) -> Result<Vec<ListEntry>>;
 
-    /// Gives a database another name. On condition of the epoch; `Conflict` when the name is taken (case:
-    /// `rename_moves_the_name`).
+    /// Gives a database another name. On condition of the epoch; `Conflict` when another database has
+    /// the name (cases: `rename_moves_the_name`, `one_of_many_gets_a_name`).
     async fn rename(&self, database: DatabaseId, epoch: Epoch, name: DatabaseName) -> Result<()>;
 
     /// Deletes a database: its name is free and its content unreadable at once; [`purge`](Self::purge) removes the

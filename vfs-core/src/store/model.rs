@@ -126,7 +126,8 @@ pub struct Opened {
     pub head: Head,
     /// The log after the checkpoint, or after the known txid.
     pub tail: Tail,
-    /// The newest rows at or below the checkpoint of the warm pages, with their bases.
+    /// The newest rows at or below the checkpoint of the warm pages, with their bases, in the order of
+    /// [`read_pages`](super::PageStore::read_pages).
     pub warm: Vec<ReadRow>,
 }
 
@@ -244,7 +245,7 @@ pub struct StageRequest {
     pub expected: Txid,
     /// The staging generation, from the head or the last discard.
     pub generation: u64,
-    /// The rows: images at txid `expected` + 1.
+    /// The rows: images or zeros, no deltas, at txid `expected` + 1; no page twice.
     pub rows: Vec<PageRow>,
 }
 
@@ -279,7 +280,7 @@ pub struct CheckpointRequest {
     pub epoch: Epoch,
     /// The checkpoint: all rows have this txid.
     pub txid: Txid,
-    /// The rows.
+    /// The rows; no page twice.
     pub rows: Vec<PageRow>,
     /// Marks the checkpoint as completed.
     pub last: bool,
