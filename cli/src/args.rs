@@ -34,7 +34,7 @@ pub(crate) struct Cli {
     pub(crate) store: Option<OsString>,
 
     /// How long to wait for a lease or a lock
-    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = parse_seconds, global = true)]
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = parse_seconds, allow_negative_numbers = true, global = true)]
     pub(crate) wait: Duration,
 
     /// Whether the store was named by the environment and not by `--store`.
@@ -288,6 +288,12 @@ pub(crate) struct DemoArgs {
 }
 
 fn parse_name(text: &str) -> Result<DatabaseName, String> {
+    // To SQLite this is no name, and no VFS hears of it: what is written there is lost.
+    if text == ":memory:" {
+        return Err(
+            "to SQLite this means a database that is not stored; choose another name".to_owned(),
+        );
+    }
     DatabaseName::new(text).map_err(|e| e.message().to_owned())
 }
 

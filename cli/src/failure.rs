@@ -78,13 +78,19 @@ impl Failure {
         let Some(code) = error.sqlite_error() else {
             return Self::failed(one_line(&error.to_string()));
         };
+        let stopped = matches!(
+            code.extended_code & 0xff,
+            ffi::SQLITE_INTERRUPT | ffi::SQLITE_BUSY
+        );
+        if stopped && cancel::requested() {
+            return Self::interrupted("the statement was rolled back");
+        }
         let words = connection.and_then(|c| vfs_words(c, *code));
         let kind = words.as_deref().and_then(kind_of_words);
         let exit = match (kind, code.extended_code & 0xff) {
             (Some(kind), _) => exit_of(kind),
             (None, ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED) => Exit::Busy,
             (None, ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB) => Exit::Corrupt,
-            (None, ffi::SQLITE_INTERRUPT) if cancel::requested() => Exit::Interrupted,
             _ => Exit::Failed,
         };
         let message = sqlite_message(error);
@@ -100,7 +106,9 @@ impl Failure {
     /// Puts words before the message.
     #[must_use]
     pub(crate) fn context(mut self, words: impl std::fmt::Display) -> Self {
-        self.message = format!("{words}: {}", self.message);
+        if !self.message.is_empty() {
+            self.message = format!("{words}: {}", self.message);
+        }
         self
     }
 

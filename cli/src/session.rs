@@ -6,6 +6,7 @@ use std::time::Duration;
 use litefleet::{DatabaseName, ErrorKind, Fleet, FleetSettings};
 use rusqlite::{Connection, OpenFlags};
 
+use crate::cancel;
 use crate::failure::{Exit, Failure, Result, quoted};
 use crate::store_url::StoreUrl;
 
@@ -65,12 +66,19 @@ impl Session {
             Access::Create => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
         };
         let flags = flags | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let failed = |e: &rusqlite::Error| {
-            Failure::sqlite(None, e)
+        let failed = |e: rusqlite::Error| {
+            // The message would repeat the URI.
+            let e = match e {
+                rusqlite::Error::SqliteFailure(code, _) => {
+                    rusqlite::Error::SqliteFailure(code, None)
+                }
+                other => other,
+            };
+            Failure::sqlite(None, &e)
                 .context(format_args!("cannot open the database {}", quoted(name)))
         };
-        let connection = Connection::open_with_flags(uri(name), flags).map_err(|e| failed(&e))?;
-        connection.busy_timeout(self.wait).map_err(|e| failed(&e))?;
+        let mut connection = Connection::open_with_flags(uri(name), flags).map_err(failed)?;
+        cancel::wait_for_locks(&mut connection, self.wait).map_err(failed)?;
         Ok(connection)
     }
 
@@ -101,7 +109,7 @@ impl Session {
             let last = batch.last().map(|entry| entry.name.clone());
             let full = batch.len() == BATCH;
             for entry in batch {
-                if crate::cancel::requested() {
+                if cancel::requested() {
                     return Err(Failure::interrupted("the list is not complete"));
                 }
                 if !each(entry)? {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, ffi};
 
+use crate::cancel;
 use crate::failure::{Exit, Failure, Result};
 
 /// Opens a SQLite file on SQLite's own VFS and begins a read transaction, so that the copy is of one moment.
@@ -38,8 +39,9 @@ pub(crate) fn open(file: &Path, wait: Duration) -> Result<Connection> {
 }
 
 fn begin(path: &PathBuf, flags: OpenFlags, wait: Duration) -> rusqlite::Result<Connection> {
-    let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-    connection.busy_timeout(wait)?;
+    let mut connection =
+        Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    cancel::wait_for_locks(&mut connection, wait)?;
     connection.execute_batch("BEGIN")?;
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
     Ok(connection)
@@ -56,6 +58,9 @@ fn needs_rollback(error: &rusqlite::Error) -> bool {
 
 /// SQLite's error with a file, in words for whoever gave it.
 fn explain(file: &Path, error: &rusqlite::Error) -> Failure {
+    if cancel::requested() {
+        return Failure::interrupted("nothing was imported");
+    }
     let words = match error.sqlite_error().map(|e| e.extended_code & 0xff) {
         Some(ffi::SQLITE_NOTADB) => {
             return Failure::new(

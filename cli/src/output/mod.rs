@@ -57,7 +57,10 @@ fn columns(statement: &Statement<'_>) -> Vec<String> {
 fn csv(statement: &mut Statement<'_>, out: &mut dyn Write) -> Result<(), PrintError> {
     let header = columns(statement);
     let mut writer = csv::Writer::from_writer(out);
-    let failed = |e: csv::Error| PrintError::Output(e.into());
+    let failed = |e: csv::Error| match e.into_kind() {
+        csv::ErrorKind::Io(e) => PrintError::Output(e),
+        other => PrintError::Output(std::io::Error::other(format!("{other:?}"))),
+    };
     writer.write_record(&header).map_err(failed)?;
     let mut rows = statement.raw_query();
     while let Some(row) = rows.next()? {
