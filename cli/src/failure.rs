@@ -75,7 +75,11 @@ impl Failure {
         connection: Option<&rusqlite::Connection>,
         error: &rusqlite::Error,
     ) -> Self {
-        let Some(code) = error.sqlite_error() else {
+        let code = match error {
+            rusqlite::Error::SqlInputError { error, .. } => Some(error),
+            other => other.sqlite_error(),
+        };
+        let Some(code) = code else {
             return Self::failed(one_line(&error.to_string()));
         };
         let stopped = matches!(

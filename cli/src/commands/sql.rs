@@ -130,6 +130,7 @@ fn prompt(script: &mut Script<'_>, args: &SqlArgs, out: &mut dyn Write) -> Resul
     }
     cancel::reset();
     if let Some(history) = &history {
+        let _ = history.parent().map(std::fs::create_dir_all);
         // Without a home folder that can be written the history is lost, and nothing else.
         let _ = editor.save_history(history);
     }

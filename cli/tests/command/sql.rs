@@ -156,7 +156,7 @@ fn a_script_stops_at_its_first_error() {
     );
     place
         .run(["sql", "a", "SELECT nonsense FROM t"])
-        .fails(1, "no such column");
+        .fails(1, "no such column: nonsense\n");
     place
         .run_with_input(&["sql", "a"], "SELECT 'open;\n")
         .fails(1, "line 1");
