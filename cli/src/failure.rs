@@ -136,7 +136,7 @@ impl Failure {
 impl From<litefleet::Error> for Failure {
     fn from(error: litefleet::Error) -> Self {
         let advice = match error.kind() {
-            ErrorKind::LeaseHeld => "; try again later, or wait longer with --wait",
+            ErrorKind::LeaseHeld => "; try again later",
             ErrorKind::Corrupt => {
                 "; 'litefleet verify' says what is damaged, restore the database from a copy"
             }

@@ -39,7 +39,7 @@ impl Session {
         settings: FleetSettings,
         body: impl FnOnce(&Self) -> Result<T>,
     ) -> Result<T> {
-        let fleet = Fleet::builder(url.open(create)?)
+        let fleet = Fleet::builder(url.open(create, wait)?)
             .settings(settings)
             .build()?;
         fleet.register(VFS, false)?;

@@ -1,13 +1,17 @@
 //! Store URLs: which back end, and where. The only file that knows the back ends.
 
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use etcetera::BaseStrategy;
+use litefleet::ErrorKind;
+use litefleet::clock::{Clock, SystemClock};
 use litefleet::store::{MemoryStore, PageStore};
 use litefleet_embedded::{EmbeddedConfig, EmbeddedStore};
 
+use crate::cancel;
 use crate::failure::{Exit, Failure, Result};
 
 /// What exists, for messages and help.
@@ -64,7 +68,7 @@ impl StoreUrl {
     }
 
     /// Opens the store. Without `create` a folder that is not there is an error, so that a typing mistake makes no store.
-    pub(crate) fn open(&self, create: bool) -> Result<Arc<dyn PageStore>> {
+    pub(crate) fn open(&self, create: bool, wait: Duration) -> Result<Arc<dyn PageStore>> {
         match self {
             Self::Memory => Ok(Arc::new(MemoryStore::new())),
             Self::Embedded(folder) => {
@@ -83,7 +87,7 @@ impl StoreUrl {
                         folder.display()
                     )));
                 }
-                let store = EmbeddedStore::open(EmbeddedConfig::new(folder)).map_err(|e| {
+                let store = embedded(folder, wait).map_err(|e| {
                     Failure::from(e).context(format_args!(
                         "cannot open the store in {}",
                         folder.display()
@@ -103,6 +107,21 @@ impl StoreUrl {
                 argument.push(folder);
                 argument
             }
+        }
+    }
+}
+
+/// Opens an embedded store; waits for another process that has it open.
+fn embedded(folder: &Path, wait: Duration) -> litefleet::Result<EmbeddedStore> {
+    let clock = SystemClock::default();
+    loop {
+        match EmbeddedStore::open(EmbeddedConfig::new(folder)) {
+            Err(e) if e.kind() == ErrorKind::LeaseHeld && clock.monotonic() < wait => {
+                if cancel::wait(Duration::from_millis(50)) {
+                    return Err(e);
+                }
+            }
+            outcome => return outcome,
         }
     }
 }

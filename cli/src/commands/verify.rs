@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use litefleet::DatabaseName;
+use litefleet::{DatabaseName, ErrorKind, VerifyReport};
 use serde_json::json;
 
 use super::say;
@@ -23,7 +23,11 @@ pub(crate) fn run(session: &Session, args: &VerifyArgs) -> Result<()> {
         Ok(())
     };
     if args.names.is_empty() {
-        session.for_each("", |entry| check(&entry.name).map(|()| true))?;
+        session.for_each("", |entry| match check(&entry.name) {
+            // It was removed since it was listed.
+            Err(f) if f.exit() == Exit::NotFound => Ok(true),
+            outcome => outcome.map(|()| true),
+        })?;
     } else {
         args.names.iter().try_for_each(check)?;
     }
@@ -42,11 +46,22 @@ fn one(session: &Session, name: &DatabaseName, json: bool) -> Result<bool> {
         return Err(Failure::interrupted("not everything was verified"));
     }
     let bar = progress(0, format!("verifying {}", quoted(name)));
-    let report = session.fleet.verify(name, &mut |state| {
+    let outcome = session.fleet.verify(name, &mut |state| {
         bar.set_length(state.total);
         bar.set_position(state.done);
-    })?;
+    });
     drop(bar);
+    let report = match outcome {
+        Ok(report) => report,
+        // Too damaged to be looked through is a finding as well.
+        Err(e) if e.kind() == ErrorKind::Corrupt => VerifyReport {
+            rows: 0,
+            records: 0,
+            pages: 0,
+            problems: vec![e.to_string()],
+        },
+        Err(e) => return Err(e.into()),
+    };
     let mut problems = report.problems;
     problems.extend(integrity_check(session, name)?);
     if json {
@@ -74,7 +89,10 @@ fn one(session: &Session, name: &DatabaseName, json: bool) -> Result<bool> {
 
 /// What SQLite finds wrong. Damage that keeps it from looking is a finding too.
 fn integrity_check(session: &Session, name: &DatabaseName) -> Result<Vec<String>> {
-    let connection = session.connect(name, Access::Follow)?;
+    let connection = match session.connect(name, Access::Follow) {
+        Err(f) if f.exit() == Exit::Corrupt => return Ok(f.line().into_iter().collect()),
+        outcome => outcome?,
+    };
     let _interruptible = Interruptible::new(&connection);
     let lines: rusqlite::Result<Vec<String>> = connection
         .prepare("PRAGMA integrity_check")
