@@ -16,9 +16,9 @@ Exit codes:
   1    failed
   2    the command line is wrong
   3    there is no such database, file or store
-  4    busy: another process holds the lease, the store or a lock
+  4    busy: another process holds the lease or a lock
   5    damage was found
-  6    the store cannot be reached
+  6    the store cannot be reached, or another process has it open
   130  interrupted
 
 Stores:
@@ -33,7 +33,7 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "URL", env = "LITEFLEET_STORE", hide_env_values = true, global = true, value_hint = ValueHint::DirPath)]
     pub(crate) store: Option<OsString>,
 
-    /// How long to wait for a lease or a lock
+    /// How long to wait for a lease, a lock, or a store that is open elsewhere
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = parse_seconds, allow_negative_numbers = true, global = true)]
     pub(crate) wait: Duration,
 

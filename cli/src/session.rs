@@ -1,6 +1,7 @@
 //! A store that is open in this process, and connections to its databases.
 
 use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use litefleet::{DatabaseName, ErrorKind, Fleet, FleetSettings};
@@ -10,7 +11,8 @@ use crate::cancel;
 use crate::failure::{Exit, Failure, Result, quoted};
 use crate::store_url::StoreUrl;
 
-const VFS: &str = "litefleet";
+/// Sessions of this process so far: each has a VFS of its own.
+static SESSIONS: AtomicU64 = AtomicU64::new(0);
 
 /// What a connection may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +29,7 @@ pub(crate) enum Access {
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) fleet: Fleet,
+    vfs: String,
     wait: Duration,
 }
 
@@ -42,10 +45,13 @@ impl Session {
         let fleet = Fleet::builder(url.open(create, wait)?)
             .settings(settings)
             .build()?;
-        fleet.register(VFS, false)?;
-        let session = Self { fleet, wait };
+        let vfs = format!("litefleet-{}", SESSIONS.fetch_add(1, Ordering::Relaxed));
+        fleet.register(&vfs, false)?;
+        let session = Self { fleet, vfs, wait };
         let outcome = body(&session);
         let ended = session.fleet.shutdown();
+        // Registered, it would keep the store open.
+        let ended = ended.and(session.fleet.unregister(&session.vfs));
         let value = outcome?;
         ended.map_err(|e| {
             Failure::from(e)
@@ -77,7 +83,8 @@ impl Session {
             Failure::sqlite(None, &e)
                 .context(format_args!("cannot open the database {}", quoted(name)))
         };
-        let mut connection = Connection::open_with_flags(uri(name), flags).map_err(failed)?;
+        let mut connection =
+            Connection::open_with_flags(uri(name, &self.vfs), flags).map_err(failed)?;
         cancel::wait_for_locks(&mut connection, self.wait).map_err(failed)?;
         Ok(connection)
     }
@@ -134,7 +141,7 @@ pub(crate) fn or_create(failure: Failure, advice: &str) -> Failure {
 }
 
 /// The URI of a database: every byte that could mean something to SQLite is percent-encoded, `/` included.
-fn uri(name: &DatabaseName) -> String {
+fn uri(name: &DatabaseName, vfs: &str) -> String {
     let mut uri = String::from("file:");
     for byte in name.as_str().bytes() {
         if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
@@ -145,7 +152,7 @@ fn uri(name: &DatabaseName) -> String {
         }
     }
     uri.push_str("?vfs=");
-    uri.push_str(VFS);
+    uri.push_str(vfs);
     uri
 }
 
@@ -155,7 +162,7 @@ mod tests {
 
     #[test]
     fn names_are_encoded() {
-        let uri = |name: &str| uri(&DatabaseName::new(name).unwrap());
+        let uri = |name: &str| uri(&DatabaseName::new(name).unwrap(), "litefleet");
         assert_eq!(uri("a-b_c.d~9"), "file:a-b_c.d~9?vfs=litefleet");
         assert_eq!(
             uri("//h/a?b#c%41&d=é"),

@@ -70,7 +70,7 @@ impl StoreUrl {
     /// Opens the store. Without `create` a folder that is not there is an error, so that a typing mistake makes no store.
     pub(crate) fn open(&self, create: bool, wait: Duration) -> Result<Arc<dyn PageStore>> {
         match self {
-            Self::Memory => Ok(Arc::new(MemoryStore::new())),
+            Self::Memory => Ok(Arc::new(MemoryStore::new(Arc::new(SystemClock::default())))),
             Self::Embedded(folder) => {
                 if !create && !folder.exists() {
                     return Err(Failure::new(
@@ -116,7 +116,7 @@ fn embedded(folder: &Path, wait: Duration) -> litefleet::Result<EmbeddedStore> {
     let clock = SystemClock::default();
     loop {
         match EmbeddedStore::open(EmbeddedConfig::new(folder)) {
-            Err(e) if e.kind() == ErrorKind::LeaseHeld && clock.monotonic() < wait => {
+            Err(e) if e.kind() == ErrorKind::Unavailable && clock.monotonic() < wait => {
                 if cancel::wait(Duration::from_millis(50)) {
                     return Err(e);
                 }

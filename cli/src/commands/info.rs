@@ -32,6 +32,13 @@ pub(crate) fn run(session: &Session, args: &InfoArgs) -> Result<()> {
             ),
         },
     };
+    let tail = match (info.tail_records, info.tail_bytes) {
+        (Some(records), Some(bytes)) => format!(
+            "{records} records, {}",
+            HumanBytes(bytes.try_into().unwrap_or(u64::MAX))
+        ),
+        _ => "long".to_owned(),
+    };
     say(format_args!("name        {}", visible(info.name.as_str())))?;
     say(format_args!("id          {}", info.database))?;
     say(format_args!(
@@ -42,11 +49,7 @@ pub(crate) fn run(session: &Session, args: &InfoArgs) -> Result<()> {
     say(format_args!("txid        {}", head.txid))?;
     say(format_args!("checkpoint  {}", head.checkpoint))?;
     say(format_args!("horizon     {}", head.horizon))?;
-    say(format_args!(
-        "log tail    {} records, {}",
-        info.tail_records,
-        HumanBytes(u64::try_from(info.tail_bytes).unwrap_or(u64::MAX))
-    ))?;
+    say(format_args!("log tail    {tail}"))?;
     say(format_args!("lease       {holder} (epoch {})", head.epoch))?;
     if head.staged {
         say("staged      pages of an unfinished large transaction; the next writer removes them")?;

@@ -10,6 +10,8 @@ mod ls;
 mod names;
 mod script;
 mod sql;
+#[cfg(test)]
+mod tests;
 mod verify;
 
 use std::io::Write;

@@ -141,7 +141,7 @@ fn the_default_store_is_in_the_users_data_folder() {
 }
 
 #[test]
-fn somebody_else_has_it() {
+fn another_process_has_the_store_open() {
     let place = Place::new();
     place.create("a", "CREATE TABLE t (v)");
     let mut holder = place
@@ -156,7 +156,7 @@ fn somebody_else_has_it() {
     output.read_line(&mut String::new()).unwrap();
     place
         .run(["--wait", "0.1", "sql", "a", "INSERT INTO t VALUES (1)"])
-        .fails(4, "");
+        .fails(6, "open");
     std::io::Write::write_all(&mut input, b"COMMIT;\n").unwrap();
     drop(input);
     std::io::Read::read_to_end(&mut output, &mut Vec::new()).unwrap();

@@ -6,7 +6,7 @@ use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
 /// Makes a small shop.
-pub(super) const SAMPLE: &str = "
+pub(crate) const SAMPLE: &str = "
 CREATE TABLE customers (id INTEGER PRIMARY KEY, name TEXT NOT NULL, city TEXT);
 CREATE TABLE orders (id INTEGER PRIMARY KEY, customer INTEGER NOT NULL REFERENCES customers, amount REAL, note BLOB);
 CREATE INDEX orders_by_customer ON orders (customer, amount);
@@ -22,7 +22,7 @@ COMMIT;";
 
 /// Everything a database says, in short: its schema and the rows of every table, in any order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Fingerprint {
+pub(crate) struct Fingerprint {
     tables: u64,
     rows: u64,
     sum: u64,
@@ -36,7 +36,7 @@ impl std::fmt::Display for Fingerprint {
 
 impl Fingerprint {
     /// Reads every row of every table in one read transaction, or in the one that is open.
-    pub(super) fn of(connection: &Connection) -> rusqlite::Result<Self> {
+    pub(crate) fn of(connection: &Connection) -> rusqlite::Result<Self> {
         let mut print = Self {
             tables: 0,
             rows: 0,

@@ -1,7 +1,7 @@
 //! `litefleet demo`: what the store promises, tried out here and now.
 
 mod crash;
-mod data;
+pub(super) mod data;
 
 use std::io::Write;
 use std::path::PathBuf;
