@@ -20,18 +20,18 @@ pub(crate) fn run(session: &Session, args: &InfoArgs) -> Result<()> {
         object.insert("tail_bytes".into(), json!(info.tail_bytes));
         return say(serde_json::Value::Object(object));
     }
-    let holder = match &head.holder {
-        None => "nobody".to_owned(),
-        Some(holder) => match holder.expires_in {
-            None => visible(&holder.label),
-            Some(left) if left.is_zero() => format!("{}, expired", visible(&holder.label)),
-            Some(left) => format!(
-                "{}, for {:.1} s unless renewed",
-                visible(&holder.label),
-                left.as_secs_f64()
-            ),
-        },
-    };
+    let holder = head.holder.as_ref().map_or("nobody".to_owned(), |holder| {
+        let label = if holder.label.is_empty() {
+            "a process that ended".to_owned()
+        } else {
+            visible(&holder.label)
+        };
+        match holder.expires_in {
+            None => label,
+            Some(left) if left.is_zero() => format!("{label}, expired"),
+            Some(left) => format!("{label}, for {:.1} s unless renewed", left.as_secs_f64()),
+        }
+    });
     let tail = match (info.tail_records, info.tail_bytes) {
         (Some(records), Some(bytes)) => format!(
             "{records} records, {}",

@@ -1,7 +1,9 @@
 //! Ctrl-C leaves nothing half done.
 
 use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use rusqlite::Connection;
 
@@ -59,18 +61,49 @@ fn an_import_that_waits_stops_at_once() {
     place.run(["info", "a"]).fails(3, "not found");
 }
 
+/// A file that takes a while to copy.
+fn large(place: &Place) -> PathBuf {
+    let file = place.file("source.db");
+    let sql = "PRAGMA synchronous = OFF; CREATE TABLE t (b);
+        WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40)
+        INSERT INTO t SELECT randomblob(1000000) FROM n";
+    Connection::open(&file).unwrap().execute_batch(sql).unwrap();
+    file
+}
+
+#[test]
+fn a_killed_import_stands_in_nobodys_way() {
+    let place = Place::new();
+    let file = large(&place);
+    place.create("other", "CREATE TABLE t (v)");
+    for percent in [10, 60] {
+        let mut child = place
+            .command()
+            .args(["import", file.to_str().unwrap(), "a"])
+            .spawn()
+            .unwrap();
+        // There is nothing to wait for inside an import: any moment must do.
+        std::thread::park_timeout(Duration::from_millis(10 * percent));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let ran = place.run(["info", "a", "--json"]);
+        assert!(
+            ran.code == Some(3) || ran.out.contains("\"txid\":0"),
+            "{ran:?}"
+        );
+    }
+    place.import(&file, "a");
+    assert_eq!(
+        place.value("a", "SELECT count(*), sum(length(b)) FROM t"),
+        "40,40000000"
+    );
+    assert_eq!(place.run(["verify"]).ok().matches(": ok").count(), 2);
+}
+
 #[test]
 fn an_export_is_there_or_not() {
     let place = Place::new();
-    let file = place.file("source.db");
-    Connection::open(&file)
-        .unwrap()
-        .execute_batch(
-            "PRAGMA synchronous = OFF; CREATE TABLE t (b);
-             WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40)
-             INSERT INTO t SELECT randomblob(1000000) FROM n",
-        )
-        .unwrap();
+    let file = large(&place);
     place.import(&file, "a");
     let (target, partial) = (place.file("a.db"), place.file("a.db.partial"));
     let child = place
