@@ -46,11 +46,7 @@ impl Directory {
             Some(text) => parse_format(&path, &text)?,
             None => write_format(&path)?,
         };
-        let directory = Self {
-            path,
-            id,
-            _lock: lock,
-        };
+        let directory = Self { path, id, _lock: lock };
         directory.check_data()?;
         Ok(directory)
     }
@@ -73,9 +69,7 @@ impl Directory {
     fn check_data(&self) -> Result<()> {
         let data = self.data();
         let failed = |error| io_error(&format!("cannot inspect {}", data.display()), error);
-        if !data.try_exists().map_err(failed)?
-            || data.join("version").try_exists().map_err(failed)?
-        {
+        if !data.try_exists().map_err(failed)? || data.join("version").try_exists().map_err(failed)? {
             return Ok(());
         }
         for entry in fs::read_dir(&data).map_err(failed)? {
@@ -100,12 +94,7 @@ impl Directory {
 
 /// Refuses a directory with anything in it that is not a store.
 fn check_foreign(path: &Path) -> Result<()> {
-    let failed = |error| {
-        io_error(
-            &format!("cannot read the directory {}", path.display()),
-            error,
-        )
-    };
+    let failed = |error| io_error(&format!("cannot read the directory {}", path.display()), error);
     if path.join(FORMAT).try_exists().map_err(failed)? {
         return Ok(());
     }
@@ -124,13 +113,8 @@ fn check_foreign(path: &Path) -> Result<()> {
 
 fn take_lock(path: &Path) -> Result<File> {
     let failed = |error| io_error(&format!("cannot lock {}", path.display()), error);
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path.join(LOCK))
-        .map_err(failed)?;
+    let mut file =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path.join(LOCK)).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
@@ -140,19 +124,13 @@ fn take_lock(path: &Path) -> Result<File> {
             return Err(Error::unavailable(format!(
                 "the store in {} is open in another place already ({}): close it there, or use another directory",
                 path.display(),
-                if who.is_empty() {
-                    "unknown process"
-                } else {
-                    who
-                }
+                if who.is_empty() { "unknown process" } else { who }
             )));
         }
         Err(TryLockError::Error(error)) => return Err(failed(error)),
     }
     // On a full disk the name stays out, and the store can be read all the same.
-    let written = file
-        .set_len(0)
-        .and_then(|()| file.write_all(format!("process {}\n", std::process::id()).as_bytes()));
+    let written = file.set_len(0).and_then(|()| file.write_all(format!("process {}\n", std::process::id()).as_bytes()));
     match written {
         Err(error) if crate::error::io_kind(&error) != ErrorKind::Full => Err(failed(error)),
         _ => Ok(file),
@@ -161,10 +139,7 @@ fn take_lock(path: &Path) -> Result<File> {
 
 fn parse_format(path: &Path, text: &str) -> Result<[u8; 16]> {
     let damaged = || {
-        Error::corrupt(format!(
-            "{} is damaged: restore it, or the store, from a backup",
-            path.join(FORMAT).display()
-        ))
+        Error::corrupt(format!("{} is damaged: restore it, or the store, from a backup", path.join(FORMAT).display()))
     };
     let mut lines = text.lines();
     if lines.next() != Some(MAGIC) {
@@ -185,9 +160,7 @@ fn parse_format(path: &Path, text: &str) -> Result<[u8; 16]> {
         )));
     }
     let id = lines.next().and_then(|line| line.strip_prefix("store "));
-    id.filter(|_| version == FORMAT_VERSION)
-        .and_then(parse_id)
-        .ok_or_else(damaged)
+    id.filter(|_| version == FORMAT_VERSION).and_then(parse_id).ok_or_else(damaged)
 }
 
 fn parse_id(hex: &str) -> Option<[u8; 16]> {
@@ -197,10 +170,7 @@ fn parse_id(hex: &str) -> Option<[u8; 16]> {
 
 fn write_format(path: &Path) -> Result<[u8; 16]> {
     let id = Randomness::from_os().id();
-    let text = format!(
-        "{MAGIC}\nformat {FORMAT_VERSION}\nstore {:032x}\n",
-        u128::from_be_bytes(id)
-    );
+    let text = format!("{MAGIC}\nformat {FORMAT_VERSION}\nstore {:032x}\n", u128::from_be_bytes(id));
     let write = || {
         let new = path.join(FORMAT_NEW);
         let mut file = File::create(&new)?;
@@ -210,8 +180,7 @@ fn write_format(path: &Path) -> Result<[u8; 16]> {
         sync_directory(path)?;
         path.parent().map_or(Ok(()), sync_directory)
     };
-    write()
-        .map_err(|error| io_error(&format!("cannot make a store in {}", path.display()), error))?;
+    write().map_err(|error| io_error(&format!("cannot make a store in {}", path.display()), error))?;
     Ok(id)
 }
 

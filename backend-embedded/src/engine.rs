@@ -78,9 +78,7 @@ pub(crate) struct Engine {
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Engine")
-            .field("data", &self.data)
-            .finish_non_exhaustive()
+        f.debug_struct("Engine").field("data", &self.data).finish_non_exhaustive()
     }
 }
 
@@ -101,20 +99,14 @@ impl Engine {
             .map_err(failed)?;
         let options = || KeyspaceCreateOptions::default().max_memtable_size(u64::MAX);
         let table = |table: Table| database.keyspace(table.name(), options).map_err(failed);
-        let tables = [
-            table(Table::Heads)?,
-            table(Table::Log)?,
-            table(Table::Pages)?,
-        ];
+        let tables = [table(Table::Heads)?, table(Table::Log)?, table(Table::Pages)?];
         // What a killed process wrote without an fsync is visible now, and must be durable before anyone sees it.
         database.persist(PersistMode::SyncAll).map_err(failed)?;
         let heads = &tables[Table::Heads.index()];
         let synced = match heads.get(keys::singleton(Kind::Sync)).map_err(failed)? {
-            Some(value) => marks.decode(&value).ok_or_else(|| {
-                Error::corrupt(format!(
-                    "{what}: the number of the last write fails its check"
-                ))
-            })?,
+            Some(value) => marks
+                .decode(&value)
+                .ok_or_else(|| Error::corrupt(format!("{what}: the number of the last write fails its check")))?,
             None => 0,
         };
         Ok(Self {
@@ -133,10 +125,7 @@ impl Engine {
 
     /// The present state, as one consistent moment.
     pub(crate) fn view(&self) -> View<'_> {
-        View {
-            engine: self,
-            snapshot: self.database.snapshot(),
-        }
+        View { engine: self, snapshot: self.database.snapshot() }
     }
 
     /// The state as of a moment that was fixed before.
@@ -145,19 +134,12 @@ impl Engine {
             let message = "the store was opened again after an error meanwhile: try again";
             return Err(Error::unavailable(message).into());
         }
-        Ok(View {
-            engine: self,
-            snapshot: moment.snapshot.clone(),
-        })
+        Ok(View { engine: self, snapshot: moment.snapshot.clone() })
     }
 
     /// An empty set of changes.
     pub(crate) fn changes(&self) -> Changes<'_> {
-        Changes {
-            engine: self,
-            batch: self.database.batch(),
-            bytes: [0; 3],
-        }
+        Changes { engine: self, batch: self.database.batch(), bytes: [0; 3] }
     }
 
     fn table(&self, table: Table) -> &Keyspace {
@@ -174,8 +156,8 @@ impl Engine {
     pub(crate) fn page_room_is_wanting(&self) -> Outcome<bool> {
         let pages = self.table(Table::Pages);
         let unsealed = load(&self.unsealed, Table::Pages);
-        let busy = unsealed >= self.memtable_bytes && pages.sealed_memtable_count() > 0
-            || pages.l0_table_count() >= RUNS;
+        let busy =
+            unsealed >= self.memtable_bytes && pages.sealed_memtable_count() > 0 || pages.l0_table_count() >= RUNS;
         if busy {
             self.check_running()?;
         }
@@ -183,12 +165,7 @@ impl Engine {
     }
 
     /// Does the changes, all or none. One caller at a time. When it fails with [`Fault::Write`] they may be done or not.
-    fn apply(
-        &self,
-        mut changes: Changes<'_>,
-        purpose: Purpose,
-        durability: Durability,
-    ) -> Outcome<()> {
+    fn apply(&self, mut changes: Changes<'_>, purpose: Purpose, durability: Durability) -> Outcome<()> {
         if changes.batch.is_empty() {
             return Ok(());
         }
@@ -213,11 +190,7 @@ impl Engine {
         }
         let journal: u64 = bytes.iter().sum();
         for table in Table::ALL {
-            add(
-                &self.unsealed,
-                table,
-                *bytes.get(table.index()).unwrap_or(&0),
-            );
+            add(&self.unsealed, table, *bytes.get(table.index()).unwrap_or(&0));
             add(&self.journaled, table, journal);
         }
         self.seal_what_is_due(durability)
@@ -228,15 +201,13 @@ impl Engine {
         let mut synced = durability == Durability::Now;
         for table in Table::ALL {
             let unsealed = load(&self.unsealed, table);
-            let due = unsealed >= self.memtable_bytes
-                || unsealed > 0 && load(&self.journaled, table) >= JOURNAL_SPAN_BYTES;
+            let due =
+                unsealed >= self.memtable_bytes || unsealed > 0 && load(&self.journaled, table) >= JOURNAL_SPAN_BYTES;
             if !due || self.table(table).sealed_memtable_count() > 0 {
                 continue;
             }
             if !synced {
-                self.database
-                    .persist(PersistMode::SyncData)
-                    .map_err(write_fault)?;
+                self.database.persist(PersistMode::SyncData).map_err(write_fault)?;
                 synced = true;
             }
             store_zero(&self.unsealed, table);
@@ -252,8 +223,8 @@ impl Engine {
     fn await_room(&self, table: Table) -> Outcome<()> {
         let keyspace = self.table(table);
         loop {
-            let full = load(&self.unsealed, table) >= STRETCH * self.memtable_bytes
-                && keyspace.sealed_memtable_count() > 0;
+            let full =
+                load(&self.unsealed, table) >= STRETCH * self.memtable_bytes && keyspace.sealed_memtable_count() > 0;
             if !full && keyspace.l0_table_count() < RUNS {
                 return Ok(());
             }
@@ -263,9 +234,7 @@ impl Engine {
     }
 
     fn check_running(&self) -> Outcome<()> {
-        self.database
-            .persist(PersistMode::Buffer)
-            .map_err(write_fault)
+        self.database.persist(PersistMode::Buffer).map_err(write_fault)
     }
 
     fn check_room(&self, purpose: Purpose) -> Outcome<()> {
@@ -310,9 +279,7 @@ pub(crate) fn pause() {
 }
 
 fn load(counters: &[AtomicU64; 3], table: Table) -> u64 {
-    counters
-        .get(table.index())
-        .map_or(0, |c| c.load(Ordering::Relaxed))
+    counters.get(table.index()).map_or(0, |c| c.load(Ordering::Relaxed))
 }
 
 fn add(counters: &[AtomicU64; 3], table: Table, bytes: u64) {
@@ -341,10 +308,7 @@ pub(crate) struct Moment {
 
 impl View<'_> {
     pub(crate) fn moment(&self) -> Moment {
-        Moment {
-            instance: self.engine.instance,
-            snapshot: self.snapshot.clone(),
-        }
+        Moment { instance: self.engine.instance, snapshot: self.snapshot.clone() }
     }
 
     pub(crate) fn get(&self, table: Table, key: &[u8]) -> Outcome<Option<Slice>> {
@@ -358,9 +322,7 @@ impl View<'_> {
         first: &[u8],
         last: &[u8],
     ) -> impl DoubleEndedIterator<Item = Outcome<(Slice, Slice)>> + use<> {
-        self.snapshot
-            .range(self.engine.table(table), first..=last)
-            .map(|entry| Ok(entry.into_inner()?))
+        self.snapshot.range(self.engine.table(table), first..=last).map(|entry| Ok(entry.into_inner()?))
     }
 
     /// What begins with a prefix and comes after a key, in order.
@@ -380,9 +342,7 @@ impl View<'_> {
             .range::<&[u8], _>(self.engine.table(table), (from, Bound::Unbounded))
             .map(|entry| Ok(entry.into_inner()?))
             .take_while(move |entry: &Outcome<(Slice, Slice)>| {
-                entry
-                    .as_ref()
-                    .map_or(true, |(key, _)| key.starts_with(&prefix))
+                entry.as_ref().map_or(true, |(key, _)| key.starts_with(&prefix))
             })
     }
 }

@@ -66,11 +66,9 @@ pub(crate) fn engine_error(what: &str, error: fjall::Error) -> Error {
     let kind = match &error {
         E::Storage(error) => table_kind(error),
         E::Io(error) => io_kind(error),
-        E::JournalRecovery(_)
-        | E::Decompress(_)
-        | E::InvalidTrailer
-        | E::InvalidTag(_)
-        | E::Unrecoverable => ErrorKind::Corrupt,
+        E::JournalRecovery(_) | E::Decompress(_) | E::InvalidTrailer | E::InvalidTag(_) | E::Unrecoverable => {
+            ErrorKind::Corrupt
+        }
         E::InvalidVersion(_) => ErrorKind::Invalid,
         E::Poisoned | E::Locked => ErrorKind::Unavailable,
         // A keyspace is never deleted; and the enum may grow.
@@ -95,9 +93,7 @@ pub(crate) fn io_kind(error: &io::Error) -> ErrorKind {
         | io::ErrorKind::FileTooLarge
         | io::ErrorKind::WriteZero => ErrorKind::Full,
         // A file or a part of one that must be there is not.
-        io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => {
-            ErrorKind::Corrupt
-        }
+        io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => ErrorKind::Corrupt,
         _ => ErrorKind::Unavailable,
     }
 }

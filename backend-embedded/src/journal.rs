@@ -35,9 +35,7 @@ pub(crate) struct Marks {
 impl Marks {
     /// Those of the store with this id: content of a database cannot pass for one without knowing it.
     pub(crate) fn new(store: [u8; 16]) -> Self {
-        Self {
-            seed: xxh3_64(&store),
-        }
+        Self { seed: xxh3_64(&store) }
     }
 
     /// The value under the key of [`Kind::Sync`].
@@ -61,12 +59,7 @@ impl Marks {
 
 /// Checks the journals in the engine's directory, oldest first, and cuts a torn end off the newest.
 pub(crate) fn check(data: &Path, marks: Marks) -> Result<()> {
-    let failed = |error| {
-        io_error(
-            &format!("cannot read the journals in {}", data.display()),
-            error,
-        )
-    };
+    let failed = |error| io_error(&format!("cannot read the journals in {}", data.display()), error);
     let mut journals = list(data).map_err(failed)?;
     let newest = journals.pop();
     let mut last = None;
@@ -99,12 +92,7 @@ pub(crate) fn check(data: &Path, marks: Marks) -> Result<()> {
 /// Writes every journal anew. After an fsync has failed the operating system may show bytes that never reached the
 /// disk and that it will not write again.
 pub(crate) fn rewrite(data: &Path) -> Result<()> {
-    let failed = |error| {
-        io_error(
-            &format!("cannot write the journals in {}", data.display()),
-            error,
-        )
-    };
+    let failed = |error| io_error(&format!("cannot write the journals in {}", data.display()), error);
     let write = |path: &PathBuf| {
         let new = path.with_extension("new");
         let mut from = File::open(path)?;
@@ -134,9 +122,7 @@ fn list(data: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(data)? {
         let path = entry?.path();
-        let number = path
-            .file_stem()
-            .and_then(|stem| stem.to_str()?.parse::<u64>().ok());
+        let number = path.file_stem().and_then(|stem| stem.to_str()?.parse::<u64>().ok());
         if let Some(number) = number
             && path.extension().is_some_and(|extension| extension == "jnl")
         {
@@ -163,14 +149,8 @@ impl Walk {
     fn over(path: &Path, marks: Marks, last_mark: Option<u64>) -> io::Result<Self> {
         let file = File::open(path)?;
         let length = file.metadata()?.len();
-        let mut walk = Self {
-            reader: BufReader::with_capacity(BUFFER, file),
-            marks,
-            length,
-            position: 0,
-            valid: 0,
-            last_mark,
-        };
+        let mut walk =
+            Self { reader: BufReader::with_capacity(BUFFER, file), marks, length, position: 0, valid: 0, last_mark };
         while let Some(mark) = walk.batch()? {
             walk.valid = walk.position;
             walk.last_mark = mark.or(walk.last_mark);
@@ -218,28 +198,7 @@ impl Walk {
             return Ok(None);
         };
         hash.update(&header);
-        let [
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            k0,
-            k1,
-            _,
-            _,
-            _,
-            _,
-            v0,
-            v1,
-            v2,
-            v3,
-        ] = header;
+        let [_, _, _, _, _, _, _, _, _, _, k0, k1, _, _, _, _, v0, v1, v2, v3] = header;
         let key_bytes = u64::from(u16::from_le_bytes([k0, k1]));
         let value_bytes = u64::from(u32::from_le_bytes([v0, v1, v2, v3]));
         if key_bytes + value_bytes > self.length - self.position {
@@ -251,9 +210,7 @@ impl Walk {
         let mut left = key_bytes + value_bytes;
         while left > 0 {
             let buffer = self.reader.fill_buf()?;
-            let n = usize::try_from(left)
-                .unwrap_or(usize::MAX)
-                .min(buffer.len());
+            let n = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
             let Some(bytes) = buffer.get(..n).filter(|bytes| !bytes.is_empty()) else {
                 return Ok(None);
             };
@@ -265,9 +222,7 @@ impl Walk {
             self.position += n as u64;
             left -= n as u64;
         }
-        let mark = start
-            .strip_prefix(mark_key.as_slice())
-            .and_then(|value| self.marks.decode(value));
+        let mark = start.strip_prefix(mark_key.as_slice()).and_then(|value| self.marks.decode(value));
         Ok(Some(mark))
     }
 
@@ -327,9 +282,7 @@ impl Walk {
             window.drain(..keep);
         }
         // The first that is missing may be torn; where it is not known, the first that is found may be.
-        let torn = self
-            .last_mark
-            .map_or(smallest, |last| last.saturating_add(1));
+        let torn = self.last_mark.map_or(smallest, |last| last.saturating_add(1));
         Ok(largest.is_some_and(|largest| largest > torn))
     }
 }

@@ -91,52 +91,29 @@ pub(crate) fn named(name: &DatabaseName) -> Vec<u8> {
 }
 
 pub(crate) fn checkpoint(database: DatabaseId, txid: Txid) -> Vec<u8> {
-    key(
-        Kind::Checkpoint,
-        &[&database.get().to_be_bytes(), &txid.get().to_be_bytes()],
-    )
+    key(Kind::Checkpoint, &[&database.get().to_be_bytes(), &txid.get().to_be_bytes()])
 }
 
 pub(crate) fn epoch_end(database: DatabaseId, epoch: Epoch) -> Vec<u8> {
-    key(
-        Kind::EpochEnd,
-        &[&database.get().to_be_bytes(), &epoch.get().to_be_bytes()],
-    )
+    key(Kind::EpochEnd, &[&database.get().to_be_bytes(), &epoch.get().to_be_bytes()])
 }
 
 pub(crate) fn epoch_end_time(at: UnixMillis, database: DatabaseId, epoch: Epoch) -> Vec<u8> {
-    key(
-        Kind::EpochEndTime,
-        &[
-            &at.get().to_be_bytes(),
-            &database.get().to_be_bytes(),
-            &epoch.get().to_be_bytes(),
-        ],
-    )
+    key(Kind::EpochEndTime, &[&at.get().to_be_bytes(), &database.get().to_be_bytes(), &epoch.get().to_be_bytes()])
 }
 
 pub(crate) fn staging(database: DatabaseId, generation: u64, number: u64) -> Vec<u8> {
-    key(
-        Kind::Staging,
-        &[
-            &database.get().to_be_bytes(),
-            &generation.to_be_bytes(),
-            &number.to_be_bytes(),
-        ],
-    )
+    key(Kind::Staging, &[&database.get().to_be_bytes(), &generation.to_be_bytes(), &number.to_be_bytes()])
 }
 
 /// The number at the end of a key.
 pub(crate) fn last_number(key: &[u8]) -> Option<u64> {
-    key.last_chunk::<8>()
-        .map(|bytes| u64::from_be_bytes(*bytes))
+    key.last_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes))
 }
 
 /// The number of a key that begins after its kind.
 pub(crate) fn database_of(key: &[u8]) -> Option<DatabaseId> {
-    key.get(1..)?
-        .first_chunk::<8>()
-        .map(|bytes| DatabaseId(u64::from_be_bytes(*bytes)))
+    key.get(1..)?.first_chunk::<8>().map(|bytes| DatabaseId(u64::from_be_bytes(*bytes)))
 }
 
 /// The key of a commit record in [`Table::Log`].
@@ -160,10 +137,7 @@ pub(crate) fn page(database: DatabaseId, page: PageNo, txid: Txid) -> [u8; 20] {
 pub(crate) fn page_and_txid(key: &[u8]) -> Option<(PageNo, Txid)> {
     let page = key.get(8..12)?.first_chunk::<4>()?;
     let txid = key.get(12..20)?.first_chunk::<8>()?;
-    Some((
-        PageNo(u32::from_be_bytes(*page)),
-        Txid(u64::from_be_bytes(*txid)),
-    ))
+    Some((PageNo(u32::from_be_bytes(*page)), Txid(u64::from_be_bytes(*txid))))
 }
 
 #[cfg(test)]

@@ -24,11 +24,7 @@ impl Slot {
     pub(crate) fn open(config: EmbeddedConfig) -> Result<Self> {
         let directory = Directory::open(&config.path)?;
         let engine = open_engine(&directory, &config)?;
-        Ok(Self {
-            engine: RwLock::new(Some(engine)),
-            config,
-            directory,
-        })
+        Ok(Self { engine: RwLock::new(Some(engine)), config, directory })
     }
 
     pub(crate) fn config(&self) -> &EmbeddedConfig {

@@ -25,9 +25,7 @@ pub(crate) fn unseal<'a>(what: &str, key: &[u8], value: &'a [u8]) -> Result<&'a 
         && u64::from_le_bytes(*sum) == checksum(key, *version, body)
     {
         if *version != VERSION {
-            return Err(Error::invalid(format!(
-                "{what} has version {version}; this release reads version {VERSION}"
-            )));
+            return Err(Error::invalid(format!("{what} has version {version}; this release reads version {VERSION}")));
         }
         return Ok(body);
     }
@@ -64,11 +62,7 @@ pub(crate) fn row_value(key: &[u8], kind: RowKind, bytes: &[u8]) -> Vec<u8> {
 }
 
 /// The kind of a row, and where its bytes begin.
-pub(crate) fn row_kind(
-    what: impl Fn() -> String,
-    key: &[u8],
-    value: &[u8],
-) -> Result<(RowKind, usize)> {
+pub(crate) fn row_kind(what: impl Fn() -> String, key: &[u8], value: &[u8]) -> Result<(RowKind, usize)> {
     let parse = || {
         let (tag, rest) = value.split_first()?;
         let (sum, rest) = rest.split_first_chunk::<4>()?;
@@ -76,9 +70,7 @@ pub(crate) fn row_kind(
             0 => (&[][..], RowKind::Image),
             1 => {
                 let base = rest.first_chunk::<8>()?;
-                let kind = RowKind::Delta {
-                    base: Txid(u64::from_le_bytes(*base)),
-                };
+                let kind = RowKind::Delta { base: Txid(u64::from_le_bytes(*base)) };
                 (&base[..], kind)
             }
             2 => (&[][..], RowKind::Zero),
@@ -88,10 +80,9 @@ pub(crate) fn row_kind(
     };
     match parse() {
         Some((VERSION, kind, start)) => Ok((kind, start)),
-        Some((version, ..)) => Err(Error::invalid(format!(
-            "{} has version {version}; this release reads version {VERSION}",
-            what()
-        ))),
+        Some((version, ..)) => {
+            Err(Error::invalid(format!("{} has version {version}; this release reads version {VERSION}", what())))
+        }
         None => Err(damaged(&what())),
     }
 }
@@ -127,11 +118,7 @@ mod tests {
 
     #[test]
     fn a_row_keeps_its_kind() {
-        let kinds = [
-            RowKind::Image,
-            RowKind::Zero,
-            RowKind::Delta { base: Txid(7) },
-        ];
+        let kinds = [RowKind::Image, RowKind::Zero, RowKind::Delta { base: Txid(7) }];
         for kind in kinds {
             let value = row_value(b"here", kind, b"bytes");
             let (read, start) = row_kind(String::new, b"here", &value).unwrap();
@@ -140,10 +127,7 @@ mod tests {
             for bit in 0..start * 8 {
                 let mut flipped = value.clone();
                 flipped[bit / 8] ^= 1 << (bit % 8);
-                assert!(
-                    row_kind(String::new, b"here", &flipped).is_err(),
-                    "bit {bit}"
-                );
+                assert!(row_kind(String::new, b"here", &flipped).is_err(), "bit {bit}");
             }
         }
     }

@@ -34,10 +34,7 @@ impl Session {
 
 impl Sessions {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self {
-            clock,
-            known: Mutex::default(),
-        }
+        Self { clock, known: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, Session>> {
@@ -49,10 +46,7 @@ impl Sessions {
         let now = self.clock.monotonic();
         let mut known = self.lock();
         if known.get(&request.session).is_some_and(|s| !s.live(now)) {
-            return Err(Error::invalid(format!(
-                "session {} has ended, start one with a new id",
-                request.session
-            )));
+            return Err(Error::invalid(format!("session {} has ended, start one with a new id", request.session)));
         }
         let session = Session {
             label: request.label,
@@ -71,9 +65,9 @@ impl Sessions {
                 found.expires = now.saturating_add(found.lifetime);
                 Ok(())
             }
-            Some(_) | None => Err(Error::fenced(format!(
-                "session {session} has expired; its leases may be others' now"
-            ))),
+            Some(_) | None => {
+                Err(Error::fenced(format!("session {session} has expired; its leases may be others' now")))
+            }
         }
     }
 
@@ -87,9 +81,7 @@ impl Sessions {
         if self.live(session) {
             return Ok(());
         }
-        Err(Error::fenced(format!(
-            "session {session} has expired or was never started"
-        )))
+        Err(Error::fenced(format!("session {session} has expired or was never started")))
     }
 
     pub(crate) fn live(&self, session: SessionId) -> bool {
@@ -105,18 +97,13 @@ impl Sessions {
         Holder {
             session,
             label: found.map_or_else(String::new, |s| s.label.clone()),
-            expires_in: Some(
-                found
-                    .filter(|s| !s.ended)
-                    .map_or(Duration::ZERO, |s| s.expires.saturating_sub(now)),
-            ),
+            expires_in: Some(found.filter(|s| !s.ended).map_or(Duration::ZERO, |s| s.expires.saturating_sub(now))),
         }
     }
 
     /// Forgets those that are over for long.
     pub(crate) fn forget_old(&self) {
         let now = self.clock.monotonic();
-        self.lock()
-            .retain(|_, s| now.saturating_sub(s.expires) < REMEMBERED);
+        self.lock().retain(|_, s| now.saturating_sub(s.expires) < REMEMBERED);
     }
 }

@@ -1,9 +1,7 @@
 //! The bodies of the sealed values. Numbers are little-endian; `docs/format-embedded.md` gives them byte by byte.
 
 use litefleet::store::EpochEnd;
-use litefleet::{
-    CommitId, Epoch, Error, PageNo, PageRange, PageSet, Result, SessionId, Txid, UnixMillis,
-};
+use litefleet::{CommitId, Epoch, Error, PageNo, PageRange, PageSet, Result, SessionId, Txid, UnixMillis};
 
 /// What is staged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,11 +118,7 @@ pub(crate) fn encode_end(end: &EpochEnd, at: UnixMillis) -> Vec<u8> {
 
 pub(crate) fn decode_end(what: &str, epoch: Epoch, body: &[u8]) -> Result<EpochEnd> {
     let mut input = Input { what, rest: body };
-    let end = EpochEnd {
-        epoch,
-        txid: Txid(input.number()?),
-        commit_id: CommitId(input.take()?),
-    };
+    let end = EpochEnd { epoch, txid: Txid(input.number()?), commit_id: CommitId(input.take()?) };
     input.number()?;
     input.end()?;
     Ok(end)
@@ -184,11 +178,7 @@ impl Input<'_> {
     }
 
     fn end(&self) -> Result<()> {
-        if self.rest.is_empty() {
-            Ok(())
-        } else {
-            Err(self.malformed())
-        }
+        if self.rest.is_empty() { Ok(()) } else { Err(self.malformed()) }
     }
 
     fn malformed(&self) -> Error {

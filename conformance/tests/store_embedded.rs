@@ -35,17 +35,11 @@ struct Embedded {
 
 impl Embedded {
     fn tiny() -> Self {
-        Self {
-            limits: Some(TINY),
-            ..Self::default()
-        }
+        Self { limits: Some(TINY), ..Self::default() }
     }
 
     fn on_files() -> Self {
-        Self {
-            memtable_bytes: Some(1 << 16),
-            ..Self::default()
-        }
+        Self { memtable_bytes: Some(1 << 16), ..Self::default() }
     }
 
     fn open(&self, path: &Path) -> EmbeddedStore {
@@ -61,10 +55,7 @@ impl Embedded {
 
     fn give(&self, directory: TempDir) -> Arc<dyn PageStore> {
         let store: Arc<dyn PageStore> = Arc::new(self.open(directory.path()));
-        self.directories
-            .lock()
-            .unwrap()
-            .insert(address(&store), directory);
+        self.directories.lock().unwrap().insert(address(&store), directory);
         store
     }
 }
@@ -95,7 +86,4 @@ impl Harness for Embedded {
 store_tests!(embedded, Embedded::default());
 store_tests!(embedded_tiny, Embedded::tiny());
 store_tests!(embedded_on_files, Embedded::on_files());
-store_tests!(
-    embedded_stacked,
-    Layered::new(Embedded::default(), Wrapping::Stacked)
-);
+store_tests!(embedded_stacked, Layered::new(Embedded::default(), Wrapping::Stacked));

@@ -3,16 +3,24 @@
 //! The future is polled on the caller's own thread, inside the context of the fleet's runtime, whose threads drive the
 //! sockets and timers; between polls the thread is parked. Unlike `Handle::block_on` this works on every thread, a
 //! worker of any Tokio runtime included, and a future that is ready at once costs neither a thread switch nor a wake-up.
+//!
+//! Two things of Tokio's need care on a worker of another runtime. Its budget for cooperative scheduling would be used up,
+//! so the future runs without one. And `tokio::task::yield_now` puts the wake-up off until that worker is idle, which it
+//! is not while we wait: so the thread looks again after [`RECHECK`] even if nobody woke it. Stores should not yield.
 
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::error::{Error, Result};
+
+/// How long a wake-up can be put off at most.
+const RECHECK: Duration = Duration::from_millis(20);
 
 /// Waits for futures, and runs work in the background.
 #[derive(Debug)]
@@ -55,12 +63,12 @@ impl Bridge {
         let _context = self.handle.enter();
         let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
         let mut context = Context::from_waker(&waker);
-        let mut future = pin!(future);
+        let mut future = pin!(tokio::task::unconstrained(future));
         loop {
             if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
                 return output;
             }
-            std::thread::park();
+            std::thread::park_timeout(RECHECK);
         }
     }
 
@@ -85,11 +93,16 @@ impl Drop for Bridge {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
+    /// Waits for a timer, yields, and uses up more than a task's budget.
     async fn slow() -> u32 {
         tokio::time::sleep(Duration::from_millis(1)).await;
         tokio::task::yield_now().await;
+        for _ in 0..1000 {
+            let (sender, receiver) = tokio::sync::oneshot::channel();
+            sender.send(7).unwrap();
+            receiver.await.unwrap();
+        }
         7
     }
 

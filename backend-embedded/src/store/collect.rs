@@ -32,10 +32,7 @@ fn collect(engine: &Engine, request: &CollectRequest, pages: &PageSet) -> Outcom
     for range in pages.ranges() {
         rows += collect_range(&view, &mut changes, id, range, head.horizon)?;
     }
-    let through = request
-        .log_through
-        .min(head.horizon)
-        .min(Txid(head.log_start.get() + RECORDS_PER_CALL));
+    let through = request.log_through.min(head.horizon).min(Txid(head.log_start.get() + RECORDS_PER_CALL));
     let mut records = 0;
     if through > head.log_start {
         for txid in head.log_start.get() + 1..=through.get() {
@@ -48,12 +45,7 @@ fn collect(engine: &Engine, request: &CollectRequest, pages: &PageSet) -> Outcom
         stored::put_head(&mut changes, id, &head);
     }
     changes.apply(Purpose::Free, Durability::Ordered)?;
-    Ok(Collected {
-        horizon: head.horizon,
-        log_start: head.log_start,
-        rows,
-        records,
-    })
+    Ok(Collected { horizon: head.horizon, log_start: head.log_start, rows, records })
 }
 
 /// To the largest checkpoint that is allowed; those below it are forgotten.
@@ -113,10 +105,7 @@ fn collect_range(
             Some(page) if page.number == number => page.rows.push((txid, kind)),
             _ => {
                 removed += page.map_or(0, |page| page.collect(changes, id, horizon));
-                page = Some(Page {
-                    number,
-                    rows: vec![(txid, kind)],
-                });
+                page = Some(Page { number, rows: vec![(txid, kind)] });
             }
         }
     }
@@ -137,12 +126,7 @@ impl Page {
             RowKind::Image | RowKind::Zero => None,
         };
         // A row above the horizon may be based on any that is not.
-        let kept: Vec<Txid> = above
-            .iter()
-            .map(|(_, kind)| kind)
-            .chain([kind])
-            .filter_map(base)
-            .collect();
+        let kept: Vec<Txid> = above.iter().map(|(_, kind)| kind).chain([kind]).filter_map(base).collect();
         let mut dead: Vec<Txid> = older.iter().map(|(txid, _)| *txid).collect();
         dead.retain(|txid| !kept.contains(txid));
         // A zero row must stay while an older row does: without it that one would be read in its place.

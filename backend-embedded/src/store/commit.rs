@@ -24,11 +24,7 @@ enum Verdict {
 type Verdicts = Vec<Result<()>>;
 
 impl EmbeddedStore {
-    pub(super) fn commit_all(
-        &self,
-        requests: &[CommitRequest],
-        mode: CommitMode,
-    ) -> Result<Verdicts> {
+    pub(super) fn commit_all(&self, requests: &[CommitRequest], mode: CommitMode) -> Result<Verdicts> {
         let limits = self.limits();
         if mode == CommitMode::Atomic {
             let bytes: usize = requests.iter().map(|r| r.record.len()).sum();
@@ -46,16 +42,11 @@ impl EmbeddedStore {
             *named.entry(request.database).or_insert(0_usize) += 1;
         }
         let once = |request: &CommitRequest| named.get(&request.database) == Some(&1);
-        let formal: Vec<Result<()>> = requests
-            .iter()
-            .map(|request| self.check_form(request, once(request)))
-            .collect();
+        let formal: Vec<Result<()>> = requests.iter().map(|request| self.check_form(request, once(request))).collect();
         let outcome = self.write(|engine, _| apply(engine, requests, &formal, mode));
         match outcome {
             Ok(verdicts) => Ok(verdicts),
-            Err(fault @ (Fault::Write(_) | Fault::Panicked)) => {
-                self.resolve(requests, formal, fault)
-            }
+            Err(fault @ (Fault::Write(_) | Fault::Panicked)) => self.resolve(requests, formal, fault),
             Err(fault) => Err(fault.into()),
         }
     }
@@ -66,20 +57,13 @@ impl EmbeddedStore {
         }
         let (bytes, limit) = (request.record.len(), self.limits().record_bytes);
         if bytes > limit {
-            return Err(Error::invalid(format!(
-                "a record of {bytes} bytes, the limit is {limit}"
-            )));
+            return Err(Error::invalid(format!("a record of {bytes} bytes, the limit is {limit}")));
         }
         Ok(())
     }
 
     /// The write failed on the way, and the engine was opened again since: the heads say what is true.
-    fn resolve(
-        &self,
-        requests: &[CommitRequest],
-        formal: Vec<Result<()>>,
-        fault: Fault,
-    ) -> Result<Verdicts> {
+    fn resolve(&self, requests: &[CommitRequest], formal: Vec<Result<()>>, fault: Fault) -> Result<Verdicts> {
         let landed = self.read(|engine| {
             let view = engine.view();
             let landed = |request: &CommitRequest| match stored::head(&view, request.database) {
@@ -98,9 +82,10 @@ impl EmbeddedStore {
         let error = not_done(fault);
         if landed.contains(&true) {
             // All of one batch or nothing: the others had not passed their checks, or come in a batch after it.
-            let verdicts = formal.into_iter().zip(landed).map(|(formal, landed)| {
-                formal.and_then(|()| if landed { Ok(()) } else { Err(error.clone()) })
-            });
+            let verdicts = formal
+                .into_iter()
+                .zip(landed)
+                .map(|(formal, landed)| formal.and_then(|()| if landed { Ok(()) } else { Err(error.clone()) }));
             return Ok(verdicts.collect());
         }
         Err(error)
@@ -140,20 +125,13 @@ fn check(view: &View<'_>, request: &CommitRequest) -> Outcome<Verdict> {
             return Ok(Verdict::Apply(head));
         }
         (Staging::None, Some(_)) => "the staged rows were discarded",
-        (Staging::Open | Staging::Discarding(_), _) => {
-            "a staging entry of another transaction exists"
-        }
+        (Staging::Open | Staging::Discarding(_), _) => "a staging entry of another transaction exists",
     };
     Err(Error::conflict(conflict).into())
 }
 
 /// Judges all, then does those that passed, in one batch.
-fn apply(
-    engine: &Engine,
-    requests: &[CommitRequest],
-    formal: &[Result<()>],
-    mode: CommitMode,
-) -> Outcome<Verdicts> {
+fn apply(engine: &Engine, requests: &[CommitRequest], formal: &[Result<()>], mode: CommitMode) -> Outcome<Verdicts> {
     let view = engine.view();
     let mut verdicts = Vec::with_capacity(requests.len());
     for (request, formal) in requests.iter().zip(formal) {
@@ -167,9 +145,7 @@ fn apply(
     }
     if mode == CommitMode::Atomic && verdicts.iter().any(Result::is_err) {
         let failed = |verdict: Result<Verdict>| {
-            Err(verdict
-                .err()
-                .unwrap_or_else(|| Error::conflict("another commit of the atomic set failed")))
+            Err(verdict.err().unwrap_or_else(|| Error::conflict("another commit of the atomic set failed")))
         };
         return Ok(verdicts.into_iter().map(failed).collect());
     }
@@ -183,12 +159,7 @@ fn apply(
     Ok(verdicts.into_iter().map(|v| v.map(|_| ())).collect())
 }
 
-fn put_commit(
-    view: &View<'_>,
-    changes: &mut Changes<'_>,
-    request: &CommitRequest,
-    mut head: HeadValue,
-) -> Outcome<()> {
+fn put_commit(view: &View<'_>, changes: &mut Changes<'_>, request: &CommitRequest, mut head: HeadValue) -> Outcome<()> {
     let id = request.database;
     let txid = request.expected.next();
     changes.put(Table::Log, &keys::log(id, txid), &request.record);

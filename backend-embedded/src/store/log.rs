@@ -36,29 +36,17 @@ fn records(
         if stop(value.len(), rows.is_empty()) {
             return Ok(Read::Stopped);
         }
-        rows.push(LogRow {
-            txid: next,
-            record: Bytes::copy_from_slice(&value),
-        });
+        rows.push(LogRow { txid: next, record: Bytes::copy_from_slice(&value) });
         next = next.next();
     }
     if next <= to {
-        return Err(Error::corrupt(format!(
-            "the log record of txid {next} of database {id} is missing"
-        ))
-        .into());
+        return Err(Error::corrupt(format!("the log record of txid {next} of database {id} is missing")).into());
     }
     Ok(Read::All)
 }
 
 /// The end of the log, up to a bound of bytes.
-pub(super) fn tail(
-    view: &View<'_>,
-    id: DatabaseId,
-    head: &HeadValue,
-    after: Txid,
-    bytes: usize,
-) -> Outcome<Tail> {
+pub(super) fn tail(view: &View<'_>, id: DatabaseId, head: &HeadValue, after: Txid, bytes: usize) -> Outcome<Tail> {
     if after < head.log_start || after > head.txid {
         return Ok(Tail::Reload);
     }
@@ -78,12 +66,7 @@ pub(super) fn tail(
 }
 
 impl EmbeddedStore {
-    pub(super) fn read_log_rows(
-        &self,
-        lineage: &[Lineage],
-        after: Txid,
-        to: Txid,
-    ) -> Result<Vec<LogRow>> {
+    pub(super) fn read_log_rows(&self, lineage: &[Lineage], after: Txid, to: Txid) -> Result<Vec<LogRow>> {
         let bound = self.limits().log_bytes;
         self.read(|engine| {
             let view = engine.view();
@@ -92,9 +75,7 @@ impl EmbeddedStore {
             for (index, entry) in lineage.iter().enumerate() {
                 let head = stored::head(&view, entry.database)?;
                 let to = to.min(entry.max_txid).min(head.txid);
-                let from = lineage
-                    .get(index + 1)
-                    .map_or(after, |parent| after.max(parent.max_txid));
+                let from = lineage.get(index + 1).map_or(after, |parent| after.max(parent.max_txid));
                 if from < to {
                     parts.push_front((entry.database, from, to, head.log_start));
                 }

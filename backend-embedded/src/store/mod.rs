@@ -19,13 +19,11 @@ use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 use litefleet::store::{
-    CheckpointRequest, CollectRequest, Collected, CommitMode, CommitRequest, DiscardRequest,
-    Discarded, HeadReply, HeadRequest, Lineage, ListEntry, LogRow, OpenRequest, Opened, PageRow,
-    PageStore, Purged, ReadRow, SessionRequest, StageRequest, StoreLimits,
+    CheckpointRequest, CollectRequest, Collected, CommitMode, CommitRequest, DiscardRequest, Discarded, HeadReply,
+    HeadRequest, Lineage, ListEntry, LogRow, OpenRequest, Opened, PageRow, PageStore, Purged, ReadRow, SessionRequest,
+    StageRequest, StoreLimits,
 };
-use litefleet::{
-    DatabaseId, DatabaseName, Epoch, Error, PageNo, PageRange, PageSet, Result, SessionId, Txid,
-};
+use litefleet::{DatabaseId, DatabaseName, Epoch, Error, PageNo, PageRange, PageSet, Result, SessionId, Txid};
 
 use crate::config::EmbeddedConfig;
 use crate::engine::{Engine, pause};
@@ -69,16 +67,8 @@ impl EmbeddedStore {
             Some(value) => Ok(stored::number("the last database id", &key, &value)?),
             None => Ok(0),
         })?;
-        let writer = Mutex::new(Writer {
-            last_id,
-            reserved_id: last_id,
-        });
-        Ok(Self {
-            writer,
-            page_writer: Mutex::default(),
-            sessions,
-            slot,
-        })
+        let writer = Mutex::new(Writer { last_id, reserved_id: last_id });
+        Ok(Self { writer, page_writer: Mutex::default(), sessions, slot })
     }
 
     fn limits(&self) -> &StoreLimits {
@@ -109,10 +99,7 @@ impl EmbeddedStore {
             && let Err(closed) = self.slot.reopen(fault)
         {
             // Tried again by the next call.
-            tracing::error!(
-                error = &closed as &dyn std::error::Error,
-                "the store stays closed"
-            );
+            tracing::error!(error = &closed as &dyn std::error::Error, "the store stays closed");
         }
         outcome
     }
@@ -120,10 +107,7 @@ impl EmbeddedStore {
     /// As [`write`](Self::write), for those that write or delete page rows: waits first until what was written before
     /// is out of memory.
     fn write_pages<T>(&self, run: impl FnMut(&Engine, &mut Writer) -> Outcome<T>) -> Outcome<T> {
-        let _turn = self
-            .page_writer
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.page_writer.lock().unwrap_or_else(PoisonError::into_inner);
         // An engine that has stopped is the writer's business.
         while let Ok(true) = self.slot.with(Engine::page_room_is_wanting) {
             pause();
@@ -134,16 +118,10 @@ impl EmbeddedStore {
     fn check_rows(&self, what: &str, rows: &[PageRow], txid: Txid) -> Result<()> {
         let limit = self.limits().write_rows;
         if rows.len() > limit {
-            return Err(Error::invalid(format!(
-                "{what} of {} rows, the limit is {limit}",
-                rows.len()
-            )));
+            return Err(Error::invalid(format!("{what} of {} rows, the limit is {limit}", rows.len())));
         }
         let mut pages = PageSet::new();
-        match rows
-            .iter()
-            .find(|row| row.txid != txid || row.page.get() == 0 || !pages.insert(row.page))
-        {
+        match rows.iter().find(|row| row.txid != txid || row.page.get() == 0 || !pages.insert(row.page)) {
             Some(row) => Err(Error::invalid(format!(
                 "{what} at txid {txid} has a row of page {} at txid {}: another txid, no page, or twice",
                 row.page, row.txid
@@ -163,9 +141,7 @@ fn check_ranges(what: &str, ranges: &[PageRange], limit: usize) -> Result<PageSe
     }
     let pages: u64 = ranges.iter().map(|range| range.count()).sum();
     if pages > limit as u64 {
-        return Err(Error::invalid(format!(
-            "{what} of {pages} pages, the limit is {limit}"
-        )));
+        return Err(Error::invalid(format!("{what} of {pages} pages, the limit is {limit}")));
     }
     let mut wanted = PageSet::new();
     for range in ranges {
@@ -205,20 +181,11 @@ impl PageStore for EmbeddedStore {
         self.read_head(&request)
     }
 
-    async fn read_pages(
-        &self,
-        lineage: &[Lineage],
-        pages: &[PageRange],
-        snapshot: Txid,
-    ) -> Result<Vec<ReadRow>> {
+    async fn read_pages(&self, lineage: &[Lineage], pages: &[PageRange], snapshot: Txid) -> Result<Vec<ReadRow>> {
         self.read_page_rows(lineage, pages, snapshot)
     }
 
-    async fn commit(
-        &self,
-        requests: Vec<CommitRequest>,
-        mode: CommitMode,
-    ) -> Result<Vec<Result<()>>> {
+    async fn commit(&self, requests: Vec<CommitRequest>, mode: CommitMode) -> Result<Vec<Result<()>>> {
         self.commit_all(&requests, mode)
     }
 
@@ -242,12 +209,7 @@ impl PageStore for EmbeddedStore {
         self.collect_garbage(&request)
     }
 
-    async fn list(
-        &self,
-        prefix: &str,
-        after: Option<&DatabaseName>,
-        limit: usize,
-    ) -> Result<Vec<ListEntry>> {
+    async fn list(&self, prefix: &str, after: Option<&DatabaseName>, limit: usize) -> Result<Vec<ListEntry>> {
         self.list_databases(prefix, after, limit)
     }
 
@@ -263,12 +225,7 @@ impl PageStore for EmbeddedStore {
         self.purge_deleted(limit)
     }
 
-    async fn scan(
-        &self,
-        database: DatabaseId,
-        after: Option<(PageNo, Txid)>,
-        limit: usize,
-    ) -> Result<Vec<PageRow>> {
+    async fn scan(&self, database: DatabaseId, after: Option<(PageNo, Txid)>, limit: usize) -> Result<Vec<PageRow>> {
         self.scan_rows(database, after, limit)
     }
 }

@@ -28,22 +28,13 @@ impl EmbeddedStore {
                 let database = DatabaseId(stored::number(what, &key, &value)?);
                 let name = DatabaseName::from_bytes(key.get(1..).unwrap_or_default())?;
                 let head = stored::head(&view, database)?;
-                out.push(ListEntry {
-                    name,
-                    database,
-                    head: stored::public(&head, &self.sessions),
-                });
+                out.push(ListEntry { name, database, head: stored::public(&head, &self.sessions) });
             }
             Ok(out)
         })
     }
 
-    pub(super) fn rename_database(
-        &self,
-        id: DatabaseId,
-        epoch: Epoch,
-        name: &DatabaseName,
-    ) -> Result<()> {
+    pub(super) fn rename_database(&self, id: DatabaseId, epoch: Epoch, name: &DatabaseName) -> Result<()> {
         Ok(self.write(|engine, _| {
             let view = engine.view();
             stored::fence(&stored::head(&view, id)?, epoch)?;

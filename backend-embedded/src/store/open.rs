@@ -27,11 +27,7 @@ impl EmbeddedStore {
                 match stored::find(&view, &request.name)? {
                     Some(id) => self.opened(&view, id, request, false).map(Some),
                     None if request.create => Ok(None),
-                    None => Err(Error::not_found(format!(
-                        "there is no database named {}",
-                        request.name
-                    ))
-                    .into()),
+                    None => Err(Error::not_found(format!("there is no database named {}", request.name)).into()),
                 }
             })?;
             if let Some(opened) = opened {
@@ -64,21 +60,13 @@ impl EmbeddedStore {
                 }
                 let id = new_id(writer, &mut changes, &mut durability);
                 let name = &request.name;
-                stored::put(
-                    &mut changes,
-                    &keys::named(name),
-                    &values::encode_number(id.get()),
-                );
+                stored::put(&mut changes, &keys::named(name), &values::encode_number(id.get()));
                 let key = keys::of_database(Kind::NameOf, id);
                 stored::put(&mut changes, &key, name.as_str().as_bytes());
                 (id, HeadValue::empty())
             }
             None => {
-                return Err(Error::not_found(format!(
-                    "there is no database named {}",
-                    request.name
-                ))
-                .into());
+                return Err(Error::not_found(format!("there is no database named {}", request.name)).into());
             }
         };
         if let Some(lease) = request.lease {
@@ -123,11 +111,7 @@ impl EmbeddedStore {
             .into());
         }
         let now = self.slot.config().clock.unix();
-        let end = EpochEnd {
-            epoch: head.epoch,
-            txid: head.txid,
-            commit_id: head.commit_id,
-        };
+        let end = EpochEnd { epoch: head.epoch, txid: head.txid, commit_id: head.commit_id };
         let key = keys::epoch_end(id, end.epoch);
         stored::put(changes, &key, &values::encode_end(&end, now));
         stored::put(changes, &keys::epoch_end_time(now, id, end.epoch), &[]);
@@ -137,18 +121,9 @@ impl EmbeddedStore {
         Ok(())
     }
 
-    fn opened(
-        &self,
-        view: &View<'_>,
-        id: DatabaseId,
-        request: &OpenRequest,
-        created: bool,
-    ) -> Outcome<Opened> {
+    fn opened(&self, view: &View<'_>, id: DatabaseId, request: &OpenRequest, created: bool) -> Outcome<Opened> {
         let head = stored::head(view, id)?;
-        let known = request
-            .known
-            .filter(|(known, _)| *known == id)
-            .map(|(_, txid)| txid);
+        let known = request.known.filter(|(known, _)| *known == id).map(|(_, txid)| txid);
         let after = known.unwrap_or(head.checkpoint);
         let tail = log::tail(view, id, &head, after, request.tail_bytes)?;
         let mut warm = Vec::new();
@@ -157,21 +132,10 @@ impl EmbeddedStore {
                 read_row(view, id, page, head.checkpoint, &mut warm)?;
             }
         }
-        Ok(Opened {
-            database: id,
-            created,
-            head: stored::public(&head, &self.sessions),
-            tail,
-            warm,
-        })
+        Ok(Opened { database: id, created, head: stored::public(&head, &self.sessions), tail, warm })
     }
 
-    pub(super) fn release_lease(
-        &self,
-        id: DatabaseId,
-        epoch: Epoch,
-        warm: &[PageNo],
-    ) -> Result<()> {
+    pub(super) fn release_lease(&self, id: DatabaseId, epoch: Epoch, warm: &[PageNo]) -> Result<()> {
         Ok(self.write(|engine, _| {
             let mut head = stored::head(&engine.view(), id)?;
             if head.epoch == epoch && head.holder.is_none() {
@@ -182,11 +146,7 @@ impl EmbeddedStore {
             let mut changes = engine.changes();
             stored::put_head(&mut changes, id, &head);
             let key = keys::of_database(Kind::Warm, id);
-            stored::put(
-                &mut changes,
-                &key,
-                &values::encode_pages(&warm.iter().copied().collect()),
-            );
+            stored::put(&mut changes, &key, &values::encode_pages(&warm.iter().copied().collect()));
             changes.apply(Purpose::Free, Durability::Ordered)
         })?)
     }
@@ -210,11 +170,7 @@ impl EmbeddedStore {
     }
 }
 
-fn new_id(
-    writer: &mut Writer,
-    changes: &mut Changes<'_>,
-    durability: &mut Durability,
-) -> DatabaseId {
+fn new_id(writer: &mut Writer, changes: &mut Changes<'_>, durability: &mut Durability) -> DatabaseId {
     writer.last_id += 1;
     if writer.last_id > writer.reserved_id {
         let reserved = writer.last_id + ID_BLOCK;

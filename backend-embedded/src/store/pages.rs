@@ -91,13 +91,7 @@ fn walk(
     Ok(None)
 }
 
-fn read_range(
-    view: &View<'_>,
-    id: DatabaseId,
-    range: PageRange,
-    at: Txid,
-    out: &mut Vec<ReadRow>,
-) -> Outcome<()> {
+fn read_range(view: &View<'_>, id: DatabaseId, range: PageRange, at: Txid, out: &mut Vec<ReadRow>) -> Outcome<()> {
     let mut rest = Some(range.first);
     if range.count() >= WALK_PAGES {
         rest = walk(view, id, range, at, out)?;

@@ -21,19 +21,11 @@ impl EmbeddedStore {
             let view = engine.view();
             let mut changes = engine.changes();
             let forgotten = forget_old_ends(&view, &mut changes, now, limit)?;
-            let mut purge = Purge {
-                view: &view,
-                changes,
-                left: limit,
-                removed: 0,
-            };
+            let mut purge = Purge { view: &view, changes, left: limit, removed: 0 };
             let done = purge.run()?;
             let removed = purge.removed;
             purge.changes.apply(Purpose::Free, Durability::Ordered)?;
-            Ok(Purged {
-                removed,
-                done: done && forgotten < limit,
-            })
+            Ok(Purged { removed, done: done && forgotten < limit })
         })?)
     }
 }
@@ -48,13 +40,9 @@ struct Purge<'a> {
 impl Purge<'_> {
     /// True when nothing is left.
     fn run(&mut self) -> Outcome<bool> {
-        for entry in self
-            .view
-            .prefix(Table::Heads, &[Kind::Condemned as u8], None)
-        {
+        for entry in self.view.prefix(Table::Heads, &[Kind::Condemned as u8], None) {
             let (key, _) = entry?;
-            let id = keys::database_of(&key)
-                .ok_or_else(|| Error::corrupt("a deleted database has a malformed key"))?;
+            let id = keys::database_of(&key).ok_or_else(|| Error::corrupt("a deleted database has a malformed key"))?;
             if !self.database(id)? {
                 return Ok(false);
             }

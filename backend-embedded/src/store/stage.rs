@@ -18,10 +18,7 @@ impl EmbeddedStore {
         self.check_rows("stage", &request.rows, request.expected.next())?;
         let delta = |row: &&_| matches!(kind_of(row), RowKind::Delta { .. });
         if let Some(row) = request.rows.iter().find(delta) {
-            return Err(Error::invalid(format!(
-                "a staged row must be whole; page {} is a delta",
-                row.page
-            )));
+            return Err(Error::invalid(format!("a staged row must be whole; page {} is a delta", row.page)));
         }
         Ok(self.write_pages(|engine, _| stage(engine, request))?)
     }
@@ -125,10 +122,7 @@ fn discard(engine: &Engine, request: &DiscardRequest) -> Outcome<Discarded> {
     }
     stored::put_head(&mut changes, id, &head);
     changes.apply(Purpose::Free, Durability::Ordered)?;
-    Ok(Discarded {
-        generation: head.generation,
-        done: head.staging == Staging::None,
-    })
+    Ok(Discarded { generation: head.generation, done: head.staging == Staging::None })
 }
 
 /// Removes entries that belong to nothing any more, as far as the limit goes.

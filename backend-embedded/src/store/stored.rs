@@ -72,15 +72,10 @@ pub(super) fn public(value: &HeadValue, sessions: &Sessions) -> Head {
 /// The current epoch, and a lease under it.
 pub(super) fn fence(head: &HeadValue, epoch: Epoch) -> Result<()> {
     if head.epoch != epoch {
-        return Err(Error::fenced(format!(
-            "epoch {epoch} is over, the current one is {}",
-            head.epoch
-        )));
+        return Err(Error::fenced(format!("epoch {epoch} is over, the current one is {}", head.epoch)));
     }
     if head.holder.is_none() {
-        return Err(Error::fenced(format!(
-            "the lease of epoch {epoch} was released"
-        )));
+        return Err(Error::fenced(format!("the lease of epoch {epoch} was released")));
     }
     Ok(())
 }
@@ -89,10 +84,7 @@ pub(super) fn expect(head: &HeadValue, txid: Txid) -> Result<()> {
     if head.txid == txid {
         return Ok(());
     }
-    Err(Error::conflict(format!(
-        "expected txid {txid}, the head is at {}",
-        head.txid
-    )))
+    Err(Error::conflict(format!("expected txid {txid}, the head is at {}", head.txid)))
 }
 
 pub(super) fn put_head(changes: &mut Changes<'_>, id: DatabaseId, head: &HeadValue) {
@@ -114,15 +106,9 @@ pub(super) fn row(id: DatabaseId, key: &[u8], value: &[u8]) -> Result<PageRow> {
     let (page, txid) = page_and_txid(id, key)?;
     let what = || format!("the row of page {page} at txid {txid} of database {id}");
     let (kind, start) = row_kind(what, key, value)?;
-    Ok(PageRow {
-        page,
-        txid,
-        kind,
-        bytes: Bytes::copy_from_slice(value.get(start..).unwrap_or_default()),
-    })
+    Ok(PageRow { page, txid, kind, bytes: Bytes::copy_from_slice(value.get(start..).unwrap_or_default()) })
 }
 
 pub(super) fn page_and_txid(id: DatabaseId, key: &[u8]) -> Result<(PageNo, Txid)> {
-    keys::page_and_txid(key)
-        .ok_or_else(|| Error::corrupt(format!("a row of database {id} has a malformed key")))
+    keys::page_and_txid(key).ok_or_else(|| Error::corrupt(format!("a row of database {id} has a malformed key")))
 }

@@ -47,6 +47,8 @@ pub struct RecordBody {
     pub time: UnixMillis,
     /// Bytes of the file after it.
     pub size: u64,
+    /// Bytes of the file before it, when it made the file shorter; else 0.
+    pub shrunk_from: u64,
     /// Pages that are zeros from here on.
     pub zeroed: PageSet,
     /// Pages whose images are rows at this txid.
@@ -100,6 +102,7 @@ impl RecordBody {
         out.extend_from_slice(&self.commit_id.bytes());
         varint::put(&mut out, self.time.get());
         varint::put(&mut out, self.size);
+        varint::put(&mut out, self.shrunk_from);
         put_set(&mut out, &self.zeroed);
         match &self.staged {
             StagedPages::None => out.push(0),
@@ -197,6 +200,7 @@ fn decode_body(bytes: &Bytes) -> Result<RecordBody> {
     let commit_id = CommitId(reader.array()?);
     let time = UnixMillis(reader.number()?);
     let size = reader.number()?;
+    let shrunk_from = reader.number()?;
     let zeroed = read_set(&mut reader)?;
     let staged = match reader.byte()? {
         0 => StagedPages::None,
@@ -223,7 +227,7 @@ fn decode_body(bytes: &Bytes) -> Result<RecordBody> {
     if !reader.is_empty() {
         return Err(Error::corrupt("bytes after the end"));
     }
-    Ok(RecordBody { commit_id, time, size, zeroed, staged, pages })
+    Ok(RecordBody { commit_id, time, size, shrunk_from, zeroed, staged, pages })
 }
 
 #[cfg(test)]
@@ -241,11 +245,7 @@ mod tests {
                 set
             })
         };
-        let staged = prop_oneof![
-            Just(StagedPages::None),
-            Just(StagedPages::All),
-            sets().prop_map(StagedPages::These)
-        ];
+        let staged = prop_oneof![Just(StagedPages::None), Just(StagedPages::All), sets().prop_map(StagedPages::These)];
         let patch = (any::<bool>(), prop::collection::vec(0u8..4, 0..300), any::<u32>());
         let pages = prop::collection::btree_map(1u32..9999, patch, 0..20);
         (any::<[u8; 16]>(), any::<u64>(), any::<u64>(), sets(), staged, pages).prop_map(
@@ -253,6 +253,7 @@ mod tests {
                 commit_id: CommitId(id),
                 time: UnixMillis(time),
                 size,
+                shrunk_from: size / 2,
                 zeroed,
                 staged,
                 pages: pages

@@ -41,13 +41,7 @@ fn seal(database: DatabaseId, page: PageNo, txid: Txid, kind: RowKind, mut out: 
 }
 
 /// Encodes a whole image.
-pub fn encode_image(
-    database: DatabaseId,
-    page: PageNo,
-    txid: Txid,
-    image: &[u8],
-    compression: Compression,
-) -> PageRow {
+pub fn encode_image(database: DatabaseId, page: PageNo, txid: Txid, image: &[u8], compression: Compression) -> PageRow {
     debug_assert_eq!(image.len(), PAGE_SIZE);
     let mut out = vec![0; HEADER];
     if compression == Compression::Lz4 {
@@ -64,14 +58,7 @@ pub fn encode_image(
 }
 
 /// Encodes the difference to the image of the same page at `base`.
-pub fn encode_delta(
-    database: DatabaseId,
-    page: PageNo,
-    txid: Txid,
-    base: Txid,
-    runs: &[u8],
-    image: &[u8],
-) -> PageRow {
+pub fn encode_delta(database: DatabaseId, page: PageNo, txid: Txid, base: Txid, runs: &[u8], image: &[u8]) -> PageRow {
     let mut out = vec![0; HEADER];
     out[1] = DELTA;
     varint::put(&mut out, base.get());
@@ -146,7 +133,9 @@ impl Content {
             Self::Image(image) => Ok(image),
             Self::Delta { base: at, runs, checksum } => {
                 let Some(base) = base else {
-                    return Err(Error::corrupt(format!("page {page} at txid {txid}: its base at txid {at} is missing")));
+                    return Err(Error::corrupt(format!(
+                        "page {page} at txid {txid}: its base at txid {at} is missing"
+                    )));
                 };
                 let mut image = base.to_vec();
                 apply_runs(&runs, &mut image)?;
