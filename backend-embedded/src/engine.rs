@@ -237,6 +237,20 @@ impl Engine {
         self.database.persist(PersistMode::Buffer).map_err(write_fault)
     }
 
+    /// Marks the end of what was written, before the engine is closed: damage to the last commit can then be told from a
+    /// torn end.
+    pub(crate) fn mark_end(&self) -> Outcome<()> {
+        let written = self.journaled.iter().any(|counter| counter.load(Ordering::Relaxed) > 0);
+        if !written {
+            return Ok(());
+        }
+        let mut changes = self.changes();
+        let number = self.synced.load(Ordering::Relaxed) + 1;
+        changes.put(Table::Heads, &keys::singleton(Kind::Sync), &self.marks.encode(number));
+        let batch = changes.batch.durability(Some(PersistMode::SyncData));
+        batch.commit().map_err(write_fault)
+    }
+
     fn check_room(&self, purpose: Purpose) -> Outcome<()> {
         let needed = match purpose {
             Purpose::Grow => self.reserve_bytes,

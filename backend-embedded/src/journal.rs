@@ -243,7 +243,7 @@ impl Walk {
             if buffer.is_empty() {
                 return Ok(true);
             }
-            if buffer.iter().any(|byte| *byte != 0) {
+            if !is_zero(buffer) {
                 return Ok(false);
             }
             let n = buffer.len();
@@ -268,14 +268,16 @@ impl Walk {
             let n = buffer.len();
             self.reader.consume(n);
             // Most of it is zeros that were never written.
-            if window.iter().any(|byte| *byte != 0) {
-                for found in window.windows(width) {
-                    if let Some(value) = found.strip_prefix(key.as_slice())
-                        && let Some(number) = self.marks.decode(value)
-                    {
-                        smallest = smallest.min(number);
-                        largest = largest.max(Some(number));
-                    }
+            if is_zero(&window) {
+                window.clear();
+                continue;
+            }
+            for found in window.windows(width) {
+                if let Some(value) = found.strip_prefix(key.as_slice())
+                    && let Some(number) = self.marks.decode(value)
+                {
+                    smallest = smallest.min(number);
+                    largest = largest.max(Some(number));
                 }
             }
             let keep = window.len().saturating_sub(width - 1);
@@ -285,4 +287,9 @@ impl Walk {
         let torn = self.last_mark.map_or(smallest, |last| last.saturating_add(1));
         Ok(largest.is_some_and(|largest| largest > torn))
     }
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+    bytes.chunks(ZEROS.len()).all(|chunk| Some(chunk) == ZEROS.get(..chunk.len()))
 }

@@ -131,6 +131,15 @@ impl EmbeddedStore {
     }
 }
 
+impl Drop for EmbeddedStore {
+    fn drop(&mut self) {
+        if let Err(fault) = self.slot.with(Engine::mark_end) {
+            // Nothing depends on it.
+            tracing::debug!(error = &fault as &dyn std::error::Error, "the end of the journal has no mark");
+        }
+    }
+}
+
 /// The pages of the ranges, each once, when they keep to the limit.
 fn check_ranges(what: &str, ranges: &[PageRange], limit: usize) -> Result<PageSet> {
     if let Some(range) = ranges.iter().find(|range| range.first > range.last) {
