@@ -13,6 +13,7 @@
 //! ([`Engine::await_page_room`]), so that commits do not wait. More than one sealed table never exists, which keeps the
 //! engine's own brakes (100 ms steps, without end when its workers have died) from ever being used.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -21,8 +22,8 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Sl
 use litefleet::{Error, Result};
 
 use crate::config::EmbeddedConfig;
-use crate::directory::{Directory, free_bytes};
-use crate::error::{Fault, Outcome, engine_error};
+use crate::directory::{Directory, free_bytes, sync_directory};
+use crate::error::{Fault, Outcome, engine_error, io_error};
 use crate::journal::{self, Marks};
 use crate::keys::{self, Kind, Table};
 
@@ -100,6 +101,10 @@ impl Engine {
         let options = || KeyspaceCreateOptions::default().max_memtable_size(u64::MAX);
         let table = |table: Table| database.keyspace(table.name(), options).map_err(failed);
         let tables = [table(Table::Heads)?, table(Table::Log)?, table(Table::Pages)?];
+        // The engine makes directories without syncing the one above: after a power failure a table could be gone whole.
+        sync_directories(&data)
+            .and_then(|()| sync_directory(directory.path()))
+            .map_err(|error| io_error(&what, error))?;
         // What a killed process wrote without an fsync is visible now, and must be durable before anyone sees it.
         database.persist(PersistMode::SyncAll).map_err(failed)?;
         let heads = &tables[Table::Heads.index()];
@@ -265,6 +270,16 @@ impl Engine {
         }
         Err(Fault::Refused(full(&self.data, free, needed)))
     }
+}
+
+fn sync_directories(path: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_directories(&entry.path())?;
+        }
+    }
+    sync_directory(path)
 }
 
 fn write_fault(error: fjall::Error) -> Fault {

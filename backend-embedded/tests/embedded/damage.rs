@@ -38,16 +38,16 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// Everything that can be read of each database: a line for each answer.
-fn read_all(store: &EmbeddedStore, ids: &[DatabaseId]) -> Vec<Result<String, ErrorKind>> {
+fn read_all(store: &EmbeddedStore, ids: &[(DatabaseId, Txid)]) -> Vec<Result<String, ErrorKind>> {
     let mut out = Vec::new();
-    for id in ids {
+    for (id, at) in ids {
+        let at = *at;
         let head = now(store.head(litefleet::store::HeadRequest {
             database: *id,
             known: Txid(0),
             epoch: None,
             tail_bytes: usize::MAX,
         }));
-        let at = head.as_ref().map_or(Txid(0), |reply| reply.head.txid);
         out.push(
             head.map(|reply| format!("{} {} {:?}", reply.head.txid, reply.head.size, reply.head.commit_id))
                 .map_err(|e| e.kind()),
@@ -77,7 +77,8 @@ fn flipped_bytes_are_never_handed_out() {
     drop(workload);
     drop(store);
     let store = open(&whole);
-    let ids: Vec<DatabaseId> = now(store.list("", None, 100)).unwrap().iter().map(|entry| entry.database).collect();
+    let ids: Vec<(DatabaseId, Txid)> =
+        now(store.list("", None, 100)).unwrap().iter().map(|entry| (entry.database, entry.head.txid)).collect();
     let right = read_all(&store, &ids);
     assert!(right.iter().filter(|answer| answer.is_ok()).count() > 100);
     drop(store);
