@@ -50,8 +50,7 @@ impl Cli {
     pub(crate) fn read() -> Self {
         let matches = Self::command().get_matches();
         let mut cli = Self::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
-        cli.store_from_environment =
-            matches.value_source("store") == Some(ValueSource::EnvVariable);
+        cli.store_from_environment = matches.value_source("store") == Some(ValueSource::EnvVariable);
         cli
     }
 
@@ -290,17 +289,13 @@ pub(crate) struct DemoArgs {
 fn parse_name(text: &str) -> Result<DatabaseName, String> {
     // To SQLite this is no name, and no VFS hears of it: what is written there is lost.
     if text == ":memory:" {
-        return Err(
-            "to SQLite this means a database that is not stored; choose another name".to_owned(),
-        );
+        return Err("to SQLite this means a database that is not stored; choose another name".to_owned());
     }
     DatabaseName::new(text).map_err(|e| e.message().to_owned())
 }
 
 fn parse_seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text
-        .parse()
-        .map_err(|_| "expected a number of seconds".to_owned())?;
+    let seconds: f64 = text.parse().map_err(|_| "expected a number of seconds".to_owned())?;
     // SQLite counts the time in milliseconds in an i32.
     if !(0.0..=2_000_000.0).contains(&seconds) {
         return Err("expected 0 to 2000000 seconds".to_owned());

@@ -6,11 +6,7 @@ use std::time::Duration;
 use litefleet::clock::{Clock, SystemClock};
 use rusqlite::{Connection, InterruptHandle};
 
-static STATE: Mutex<State> = Mutex::new(State {
-    requested: false,
-    idle: false,
-    running: None,
-});
+static STATE: Mutex<State> = Mutex::new(State { requested: false, idle: false, running: None });
 static CHANGED: Condvar = Condvar::new();
 
 struct State {
@@ -66,10 +62,7 @@ pub(crate) fn reset() {
 pub(crate) fn wait(time: Duration) -> bool {
     CHANGED
         .wait_timeout_while(state(), time, |state| !state.requested)
-        .map_or_else(
-            |poisoned| poisoned.into_inner().0.requested,
-            |(state, _)| state.requested,
-        )
+        .map_or_else(|poisoned| poisoned.into_inner().0.requested, |(state, _)| state.requested)
 }
 
 /// While it lives, Ctrl-C interrupts the statement that runs on the connection.

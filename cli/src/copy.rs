@@ -30,28 +30,16 @@ impl std::fmt::Display for Copied {
 pub(crate) fn progress(total: u64, what: String) -> ProgressBar {
     let style = ProgressStyle::with_template("{msg} {wide_bar} {percent}%  {eta}")
         .unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(total)
-        .with_style(style)
-        .with_message(what)
-        .with_finish(ProgressFinish::AndClear)
+    ProgressBar::new(total).with_style(style).with_message(what).with_finish(ProgressFinish::AndClear)
 }
 
 /// Copies `from` over whatever `to` holds. When it fails or is interrupted, `to` is as it was.
-pub(crate) fn database(
-    from: &Connection,
-    to: &mut Connection,
-    wait: Duration,
-    what: String,
-) -> Result<Copied> {
-    let page_size: u32 = from
-        .query_row("PRAGMA page_size", [], |row| row.get(0))
-        .map_err(|e| Failure::sqlite(Some(from), &e))?;
+pub(crate) fn database(from: &Connection, to: &mut Connection, wait: Duration, what: String) -> Result<Copied> {
+    let page_size: u32 =
+        from.query_row("PRAGMA page_size", [], |row| row.get(0)).map_err(|e| Failure::sqlite(Some(from), &e))?;
     let outcome = steps(from, to, wait, what);
     match outcome {
-        Ok(pages) => Ok(Copied {
-            pages,
-            bytes: pages * u64::from(page_size),
-        }),
+        Ok(pages) => Ok(Copied { pages, bytes: pages * u64::from(page_size) }),
         // Only when the backup is gone can the connections be asked for the VFS's words.
         Err(Stopped::Cancelled) => Err(Failure::interrupted("nothing was changed")),
         Err(Stopped::Busy) => Err(Failure::new(
@@ -68,12 +56,7 @@ enum Stopped {
     Sqlite(rusqlite::Error),
 }
 
-fn steps(
-    from: &Connection,
-    to: &mut Connection,
-    wait: Duration,
-    what: String,
-) -> Result<u64, Stopped> {
+fn steps(from: &Connection, to: &mut Connection, wait: Duration, what: String) -> Result<u64, Stopped> {
     let backup = Backup::new(from, to).map_err(Stopped::Sqlite)?;
     let bar = progress(0, what);
     let clock = SystemClock::default();

@@ -45,10 +45,7 @@ pub(crate) struct Failure {
 
 impl Failure {
     pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self {
-            exit,
-            message: message.into(),
-        }
+        Self { exit, message: message.into() }
     }
 
     /// A failure without a code of its own.
@@ -71,10 +68,7 @@ impl Failure {
     }
 
     /// What went wrong, as SQLite and, where the connection goes through it, the VFS tell it.
-    pub(crate) fn sqlite(
-        connection: Option<&rusqlite::Connection>,
-        error: &rusqlite::Error,
-    ) -> Self {
+    pub(crate) fn sqlite(connection: Option<&rusqlite::Connection>, error: &rusqlite::Error) -> Self {
         let code = match error {
             rusqlite::Error::SqlInputError { error, .. } => Some(error),
             other => other.sqlite_error(),
@@ -82,10 +76,7 @@ impl Failure {
         let Some(code) = code else {
             return Self::failed(one_line(&error.to_string()));
         };
-        let stopped = matches!(
-            code.extended_code & 0xff,
-            ffi::SQLITE_INTERRUPT | ffi::SQLITE_BUSY
-        );
+        let stopped = matches!(code.extended_code & 0xff, ffi::SQLITE_INTERRUPT | ffi::SQLITE_BUSY);
         if stopped && cancel::requested() {
             return Self::interrupted("the statement was rolled back");
         }
@@ -137,9 +128,7 @@ impl From<litefleet::Error> for Failure {
     fn from(error: litefleet::Error) -> Self {
         let advice = match error.kind() {
             ErrorKind::LeaseHeld => "; try again later",
-            ErrorKind::Corrupt => {
-                "; 'litefleet verify' says what is damaged, restore the database from a copy"
-            }
+            ErrorKind::Corrupt => "; 'litefleet verify' says what is damaged, restore the database from a copy",
             _ => "",
         };
         Self::new(exit_of(error.kind()), format!("{error}{advice}"))
@@ -165,11 +154,7 @@ pub(crate) fn quoted(name: &DatabaseName) -> String {
 pub(crate) fn visible(text: &str) -> String {
     text.chars()
         .flat_map(|c| {
-            let escaped = if c.is_control() {
-                c.escape_default().to_string()
-            } else {
-                c.to_string()
-            };
+            let escaped = if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
             escaped.chars().collect::<Vec<_>>()
         })
         .collect()
@@ -187,26 +172,16 @@ fn exit_of(kind: ErrorKind) -> Exit {
 
 /// The kind that stands at the end of an error's text.
 fn kind_of_words(words: &str) -> Option<ErrorKind> {
-    [
-        ErrorKind::NotFound,
-        ErrorKind::LeaseHeld,
-        ErrorKind::Fenced,
-        ErrorKind::Corrupt,
-        ErrorKind::Unavailable,
-    ]
-    .into_iter()
-    .find(|kind| words.ends_with(&format!("({})", kind.as_str())))
+    [ErrorKind::NotFound, ErrorKind::LeaseHeld, ErrorKind::Fenced, ErrorKind::Corrupt, ErrorKind::Unavailable]
+        .into_iter()
+        .find(|kind| words.ends_with(&format!("({})", kind.as_str())))
 }
 
 /// The VFS's words for the last error, for the codes that can come from it.
 fn vfs_words(connection: &rusqlite::Connection, code: ffi::Error) -> Option<String> {
     let own_error_of_sqlite = matches!(
         code.extended_code & 0xff,
-        ffi::SQLITE_ERROR
-            | ffi::SQLITE_CONSTRAINT
-            | ffi::SQLITE_INTERRUPT
-            | ffi::SQLITE_MISMATCH
-            | ffi::SQLITE_RANGE
+        ffi::SQLITE_ERROR | ffi::SQLITE_CONSTRAINT | ffi::SQLITE_INTERRUPT | ffi::SQLITE_MISMATCH | ffi::SQLITE_RANGE
     );
     if own_error_of_sqlite {
         return None;

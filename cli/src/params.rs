@@ -19,9 +19,7 @@ fn typed(value: &str) -> Value {
     {
         return Value::Integer(number);
     }
-    let digit = value
-        .trim_start_matches('-')
-        .starts_with(|c: char| c.is_ascii_digit());
+    let digit = value.trim_start_matches('-').starts_with(|c: char| c.is_ascii_digit());
     if digit
         && value.contains(['.', 'e', 'E'])
         && let Ok(number) = value.parse::<f64>()
@@ -32,11 +30,7 @@ fn typed(value: &str) -> Value {
     if value.eq_ignore_ascii_case("null") {
         return Value::Null;
     }
-    if let Some(bytes) = value
-        .strip_prefix("x'")
-        .and_then(|v| v.strip_suffix('\''))
-        .and_then(from_hex)
-    {
+    if let Some(bytes) = value.strip_prefix("x'").and_then(|v| v.strip_suffix('\'')).and_then(from_hex) {
         return Value::Blob(bytes);
     }
     let unquoted = value.strip_prefix('\'').and_then(|v| v.strip_suffix('\''));

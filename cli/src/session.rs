@@ -42,9 +42,7 @@ impl Session {
         settings: FleetSettings,
         body: impl FnOnce(&Self) -> Result<T>,
     ) -> Result<T> {
-        let fleet = Fleet::builder(url.open(create, wait)?)
-            .settings(settings)
-            .build()?;
+        let fleet = Fleet::builder(url.open(create, wait)?).settings(settings).build()?;
         let vfs = format!("litefleet-{}", SESSIONS.fetch_add(1, Ordering::Relaxed));
         fleet.register(&vfs, false)?;
         let session = Self { fleet, vfs, wait };
@@ -53,10 +51,8 @@ impl Session {
         // Registered, it would keep the store open.
         let ended = ended.and(session.fleet.unregister(&session.vfs));
         let value = outcome?;
-        ended.map_err(|e| {
-            Failure::from(e)
-                .context("everything was done, but the session could not be ended cleanly")
-        })?;
+        ended
+            .map_err(|e| Failure::from(e).context("everything was done, but the session could not be ended cleanly"))?;
         Ok(value)
     }
 
@@ -75,16 +71,12 @@ impl Session {
         let failed = |e: rusqlite::Error| {
             // The message would repeat the URI.
             let e = match e {
-                rusqlite::Error::SqliteFailure(code, _) => {
-                    rusqlite::Error::SqliteFailure(code, None)
-                }
+                rusqlite::Error::SqliteFailure(code, _) => rusqlite::Error::SqliteFailure(code, None),
                 other => other,
             };
-            Failure::sqlite(None, &e)
-                .context(format_args!("cannot open the database {}", quoted(name)))
+            Failure::sqlite(None, &e).context(format_args!("cannot open the database {}", quoted(name)))
         };
-        let mut connection =
-            Connection::open_with_flags(uri(name, &self.vfs), flags).map_err(failed)?;
+        let mut connection = Connection::open_with_flags(uri(name, &self.vfs), flags).map_err(failed)?;
         cancel::wait_for_locks(&mut connection, self.wait).map_err(failed)?;
         Ok(connection)
     }
@@ -133,11 +125,7 @@ impl Session {
 
 /// Advice for a database that was expected to exist.
 pub(crate) fn or_create(failure: Failure, advice: &str) -> Failure {
-    if failure.exit() == Exit::NotFound {
-        failure.advice(advice)
-    } else {
-        failure
-    }
+    if failure.exit() == Exit::NotFound { failure.advice(advice) } else { failure }
 }
 
 /// The URI of a database: every byte that could mean something to SQLite is percent-encoded, `/` included.
@@ -164,10 +152,7 @@ mod tests {
     fn names_are_encoded() {
         let uri = |name: &str| uri(&DatabaseName::new(name).unwrap(), "litefleet");
         assert_eq!(uri("a-b_c.d~9"), "file:a-b_c.d~9?vfs=litefleet");
-        assert_eq!(
-            uri("//h/a?b#c%41&d=é"),
-            "file:%2F%2Fh%2Fa%3Fb%23c%2541%26d%3D%C3%A9?vfs=litefleet"
-        );
+        assert_eq!(uri("//h/a?b#c%41&d=é"), "file:%2F%2Fh%2Fa%3Fb%23c%2541%26d%3D%C3%A9?vfs=litefleet");
         assert_eq!(uri(":memory:"), "file:%3Amemory%3A?vfs=litefleet");
     }
 }

@@ -16,10 +16,7 @@ use crate::failure::{Exit, Failure, Result};
 pub(crate) fn open(file: &Path, wait: Duration) -> Result<Connection> {
     let path = file.canonicalize().map_err(|e| Failure::file(file, &e))?;
     if path.is_dir() {
-        return Err(Failure::failed(format!(
-            "{} is a folder; expected a SQLite file",
-            file.display()
-        )));
+        return Err(Failure::failed(format!("{} is a folder; expected a SQLite file", file.display())));
     }
     // SQLite would report a file that cannot be read only as "unable to open".
     std::fs::File::open(&path).map_err(|e| Failure::file(file, &e))?;
@@ -39,8 +36,7 @@ pub(crate) fn open(file: &Path, wait: Duration) -> Result<Connection> {
 }
 
 fn begin(path: &PathBuf, flags: OpenFlags, wait: Duration) -> rusqlite::Result<Connection> {
-    let mut connection =
-        Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    let mut connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     cancel::wait_for_locks(&mut connection, wait)?;
     connection.execute_batch("BEGIN")?;
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
@@ -48,12 +44,9 @@ fn begin(path: &PathBuf, flags: OpenFlags, wait: Duration) -> rusqlite::Result<C
 }
 
 fn needs_rollback(error: &rusqlite::Error) -> bool {
-    error.sqlite_error().is_some_and(|e| {
-        matches!(
-            e.extended_code,
-            ffi::SQLITE_READONLY_ROLLBACK | ffi::SQLITE_READONLY_RECOVERY
-        )
-    })
+    error
+        .sqlite_error()
+        .is_some_and(|e| matches!(e.extended_code, ffi::SQLITE_READONLY_ROLLBACK | ffi::SQLITE_READONLY_RECOVERY))
 }
 
 /// SQLite's error with a file, in words for whoever gave it.
@@ -65,24 +58,15 @@ fn explain(file: &Path, error: &rusqlite::Error) -> Failure {
         Some(ffi::SQLITE_NOTADB) => {
             return Failure::new(
                 Exit::Corrupt,
-                format!(
-                    "{} is not a SQLite database (or it is encrypted)",
-                    file.display()
-                ),
+                format!("{} is not a SQLite database (or it is encrypted)", file.display()),
             );
         }
         Some(ffi::SQLITE_CORRUPT) => {
             "the file is damaged or truncated; nothing was imported, try 'sqlite3 FILE .recover'"
         }
-        Some(ffi::SQLITE_BUSY) => {
-            "another process is writing to it; try again later, or wait longer with --wait"
-        }
-        Some(ffi::SQLITE_CANTOPEN) => {
-            "a file in WAL mode needs a folder in which its -shm file can be made"
-        }
+        Some(ffi::SQLITE_BUSY) => "another process is writing to it; try again later, or wait longer with --wait",
+        Some(ffi::SQLITE_CANTOPEN) => "a file in WAL mode needs a folder in which its -shm file can be made",
         _ => return Failure::sqlite(None, error).context(file.display()),
     };
-    Failure::sqlite(None, error)
-        .context(file.display())
-        .advice(words)
+    Failure::sqlite(None, error).context(file.display()).advice(words)
 }

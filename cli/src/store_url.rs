@@ -41,16 +41,11 @@ impl StoreUrl {
             "embedded" if rest.is_empty() => {
                 usage("embedded: needs a folder, as in embedded:/var/lib/litefleet".into())
             }
-            "embedded" => Ok(Self::Embedded(
-                rest.strip_prefix("//")
-                    .filter(|p| p.starts_with('/'))
-                    .unwrap_or(rest)
-                    .into(),
-            )),
+            "embedded" => {
+                Ok(Self::Embedded(rest.strip_prefix("//").filter(|p| p.starts_with('/')).unwrap_or(rest).into()))
+            }
             "memory" if rest.is_empty() => Ok(Self::Memory),
-            "memory" => usage(format!(
-                "memory: takes nothing after it, and here is '{rest}'"
-            )),
+            "memory" => usage(format!("memory: takes nothing after it, and here is '{rest}'")),
             _ => usage(format!(
                 "there is no store of the kind '{scheme}:'; expected {FORMS} (a folder with a colon in its name: ./{scheme}:…)"
             )),
@@ -60,9 +55,7 @@ impl StoreUrl {
     /// The embedded store in the user's data folder.
     pub(crate) fn user_default() -> Result<Self> {
         let base = etcetera::choose_base_strategy().map_err(|e| {
-            Failure::failed(format!(
-                "there is no home folder to keep a store in ({e}); name a store with --store"
-            ))
+            Failure::failed(format!("there is no home folder to keep a store in ({e}); name a store with --store"))
         })?;
         Ok(Self::Embedded(base.data_dir().join("litefleet")))
     }
@@ -82,16 +75,10 @@ impl StoreUrl {
                     ));
                 }
                 if folder.exists() && !folder.is_dir() {
-                    return Err(Failure::failed(format!(
-                        "{} is a file; a store is a folder",
-                        folder.display()
-                    )));
+                    return Err(Failure::failed(format!("{} is a file; a store is a folder", folder.display())));
                 }
                 let store = embedded(folder, wait).map_err(|e| {
-                    Failure::from(e).context(format_args!(
-                        "cannot open the store in {}",
-                        folder.display()
-                    ))
+                    Failure::from(e).context(format_args!("cannot open the store in {}", folder.display()))
                 })?;
                 Ok(Arc::new(store))
             }
@@ -131,9 +118,7 @@ fn split_scheme(text: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = text.split_once(':')?;
     let is_scheme = scheme.len() > 1
         && scheme.starts_with(|c: char| c.is_ascii_alphabetic())
-        && scheme
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
+        && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
     is_scheme.then_some((scheme, rest))
 }
 
@@ -147,9 +132,7 @@ mod tests {
 
     #[test]
     fn urls() {
-        let parse = |text: &str| {
-            StoreUrl::parse(OsStr::new(text)).map_err(|f| (f.exit(), f.line().unwrap()))
-        };
+        let parse = |text: &str| StoreUrl::parse(OsStr::new(text)).map_err(|f| (f.exit(), f.line().unwrap()));
         assert_eq!(parse("/a/b").unwrap(), embedded("/a/b"));
         assert_eq!(parse("a").unwrap(), embedded("a"));
         assert_eq!(parse("embedded:a").unwrap(), embedded("a"));

@@ -24,11 +24,7 @@ mod tests {
         assert!(is_complete("SELECT 1; -- done\n"));
         assert!(!is_complete("SELECT 1"));
         assert!(!is_complete("SELECT ';"));
-        assert!(!is_complete(
-            "CREATE TRIGGER t AFTER INSERT ON a BEGIN SELECT 1;"
-        ));
-        assert!(is_complete(
-            "CREATE TRIGGER t AFTER INSERT ON a BEGIN SELECT 1; END;"
-        ));
+        assert!(!is_complete("CREATE TRIGGER t AFTER INSERT ON a BEGIN SELECT 1;"));
+        assert!(is_complete("CREATE TRIGGER t AFTER INSERT ON a BEGIN SELECT 1; END;"));
     }
 }

@@ -35,15 +35,10 @@ fn all(session: &Session, force: bool) -> Result<()> {
         Ok(true)
     })?;
     if in_use > 0 {
-        say(format_args!(
-            "passed over {in_use} databases that are in use"
-        ))?;
+        say(format_args!("passed over {in_use} databases that are in use"))?;
     }
     check_cancelled()?;
-    say(format_args!(
-        "removed databases: {} rows and records deleted",
-        session.fleet.purge()?
-    ))
+    say(format_args!("removed databases: {} rows and records deleted", session.fleet.purge()?))
 }
 
 fn line(name: &DatabaseName, report: &litefleet::CollectReport) -> String {
@@ -58,9 +53,7 @@ fn line(name: &DatabaseName, report: &litefleet::CollectReport) -> String {
 
 fn check_cancelled() -> Result<()> {
     if cancel::requested() {
-        return Err(Failure::interrupted(
-            "what was deleted so far is deleted, the rest can be collected again",
-        ));
+        return Err(Failure::interrupted("what was deleted so far is deleted, the rest can be collected again"));
     }
     Ok(())
 }

@@ -14,11 +14,7 @@ pub(crate) fn run(session: &Session, args: &ImportArgs) -> Result<()> {
     let from = source::open(&args.file, session.wait())?;
     let what = format!("importing {}", args.file.display());
     let copied = database(session, &from, &args.name, args.replace, what)?;
-    say(format_args!(
-        "imported {} into {}: {copied}",
-        args.file.display(),
-        quoted(&args.name)
-    ))
+    say(format_args!("imported {} into {}: {copied}", args.file.display(), quoted(&args.name)))
 }
 
 /// Copies a file's content in one transaction: at any moment the database is as it was, or as the file is.
@@ -35,8 +31,7 @@ pub(crate) fn database(
         return Err(taken(name));
     }
     let mut to = session.connect(name, Access::Create)?;
-    let outcome = take_lease(&to, name, replace)
-        .and_then(|()| copy::database(from, &mut to, session.wait(), what));
+    let outcome = take_lease(&to, name, replace).and_then(|()| copy::database(from, &mut to, session.wait(), what));
     drop(to);
     if outcome.is_err() && before.is_none() {
         remove_empty(session, name);

@@ -21,11 +21,7 @@ pub(crate) fn run(session: &Session, args: &InfoArgs) -> Result<()> {
         return say(serde_json::Value::Object(object));
     }
     let holder = head.holder.as_ref().map_or("nobody".to_owned(), |holder| {
-        let label = if holder.label.is_empty() {
-            "a process that ended".to_owned()
-        } else {
-            visible(&holder.label)
-        };
+        let label = if holder.label.is_empty() { "a process that ended".to_owned() } else { visible(&holder.label) };
         match holder.expires_in {
             None => label,
             Some(left) if left.is_zero() => format!("{label}, expired"),
@@ -33,19 +29,14 @@ pub(crate) fn run(session: &Session, args: &InfoArgs) -> Result<()> {
         }
     });
     let tail = match (info.tail_records, info.tail_bytes) {
-        (Some(records), Some(bytes)) => format!(
-            "{records} records, {}",
-            HumanBytes(bytes.try_into().unwrap_or(u64::MAX))
-        ),
+        (Some(records), Some(bytes)) => {
+            format!("{records} records, {}", HumanBytes(bytes.try_into().unwrap_or(u64::MAX)))
+        }
         _ => "long".to_owned(),
     };
     say(format_args!("name        {}", visible(info.name.as_str())))?;
     say(format_args!("id          {}", info.database))?;
-    say(format_args!(
-        "size        {} ({} bytes)",
-        HumanBytes(head.size),
-        head.size
-    ))?;
+    say(format_args!("size        {} ({} bytes)", HumanBytes(head.size), head.size))?;
     say(format_args!("txid        {}", head.txid))?;
     say(format_args!("checkpoint  {}", head.checkpoint))?;
     say(format_args!("horizon     {}", head.horizon))?;

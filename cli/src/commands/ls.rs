@@ -37,11 +37,7 @@ pub(crate) fn run(session: &Session, args: &LsArgs) -> Result<()> {
 
 /// The name comes last: it may have any length.
 fn line(entry: &ListEntry) -> String {
-    let live = entry
-        .head
-        .holder
-        .as_ref()
-        .filter(|h| h.expires_in.is_none_or(|left| !left.is_zero()));
+    let live = entry.head.holder.as_ref().filter(|h| h.expires_in.is_none_or(|left| !left.is_zero()));
     let holder = live.map_or("-".to_owned(), |h| visible(&h.label));
     format!(
         "{:>12} {:>12}  {:<24} {}",

@@ -36,17 +36,8 @@ pub(super) struct Script<'a> {
 }
 
 impl<'a> Script<'a> {
-    pub(super) fn new(
-        connection: &'a Connection,
-        params: &'a [(String, Value)],
-        format: Format,
-    ) -> Self {
-        Self {
-            connection,
-            params,
-            format,
-            pending: String::new(),
-        }
+    pub(super) fn new(connection: &'a Connection, params: &'a [(String, Value)], format: Format) -> Self {
+        Self { connection, params, format, pending: String::new() }
     }
 
     /// Whether a statement has begun and not ended.
@@ -111,21 +102,16 @@ impl<'a> Script<'a> {
         for index in 1..=statement.parameter_count() {
             let written = statement.parameter_name(index).map(str::to_owned);
             let position = index.to_string();
-            let name = written.as_deref().map_or(position.as_str(), |name| {
-                name.trim_start_matches([':', '@', '$', '?'])
-            });
+            let name =
+                written.as_deref().map_or(position.as_str(), |name| name.trim_start_matches([':', '@', '$', '?']));
             let Some((_, value)) = self.params.iter().rev().find(|(given, _)| given == name) else {
                 let shown = written.as_deref().unwrap_or("?");
                 return Err(Failure::new(
                     Exit::Usage,
-                    format!(
-                        "the parameter {shown} has no value; give one with --param {name}=VALUE"
-                    ),
+                    format!("the parameter {shown} has no value; give one with --param {name}=VALUE"),
                 ));
             };
-            statement
-                .raw_bind_parameter(index, value)
-                .map_err(|e| self.failure(&e))?;
+            statement.raw_bind_parameter(index, value).map_err(|e| self.failure(&e))?;
         }
         Ok(())
     }
@@ -163,10 +149,8 @@ impl<'a> Script<'a> {
     }
 
     fn lines(&self, sql: &str, argument: &str, out: &mut dyn Write) -> Result<()> {
-        let lines: rusqlite::Result<Vec<String>> = self
-            .connection
-            .prepare(sql)
-            .and_then(|mut s| s.query_map([argument], |row| row.get(0))?.collect());
+        let lines: rusqlite::Result<Vec<String>> =
+            self.connection.prepare(sql).and_then(|mut s| s.query_map([argument], |row| row.get(0))?.collect());
         for line in lines.map_err(|e| self.failure(&e))? {
             writeln!(out, "{line}")?;
         }

@@ -19,12 +19,9 @@ pub(crate) fn run(session: &Session, args: &SqlArgs) -> Result<()> {
         (false, true) => Access::Create,
         (false, false) => Access::Write,
     };
-    let connection = session.connect(&args.name, access).map_err(|f| {
-        or_create(
-            f,
-            "check the name with 'litefleet ls', or make it with --create",
-        )
-    })?;
+    let connection = session
+        .connect(&args.name, access)
+        .map_err(|f| or_create(f, "check the name with 'litefleet ls', or make it with --create"))?;
     let _interruptible = Interruptible::new(&connection);
     let mut script = Script::new(&connection, &args.params, args.format);
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
@@ -44,15 +41,10 @@ fn run_lines(script: &mut Script<'_>, mut input: impl BufRead, out: &mut dyn Wri
     let mut started = 1;
     loop {
         bytes.clear();
-        let read = input
-            .read_until(b'\n', &mut bytes)
-            .map_err(|e| Failure::failed(format!("cannot read the script: {e}")))?;
+        let read =
+            input.read_until(b'\n', &mut bytes).map_err(|e| Failure::failed(format!("cannot read the script: {e}")))?;
         let at = |failure: Failure, line: u64| {
-            if number > 0 {
-                failure.context(format_args!("line {line}"))
-            } else {
-                failure
-            }
+            if number > 0 { failure.context(format_args!("line {line}")) } else { failure }
         };
         if read == 0 {
             return script.finish(out).map_err(|f| at(f, started));
@@ -62,11 +54,8 @@ fn run_lines(script: &mut Script<'_>, mut input: impl BufRead, out: &mut dyn Wri
         if !script.is_pending() {
             started = number;
         }
-        let line = std::str::from_utf8(&bytes).map_err(|_| {
-            Failure::failed(format!(
-                "line {number} of the script is not UTF-8; convert it first"
-            ))
-        })?;
+        let line = std::str::from_utf8(&bytes)
+            .map_err(|_| Failure::failed(format!("line {number} of the script is not UTF-8; convert it first")))?;
         let flow = script.line(line.trim_end_matches(['\n', '\r']), out);
         match flow {
             Ok(Flow::Continue) => {}
@@ -82,17 +71,13 @@ fn no_open_transaction(connection: &Connection) -> Result<()> {
     if connection.is_autocommit() {
         return Ok(());
     }
-    Err(Failure::failed(
-        "it ended inside a transaction, which was rolled back; end transactions with COMMIT",
-    ))
+    Err(Failure::failed("it ended inside a transaction, which was rolled back; end transactions with COMMIT"))
 }
 
 fn prompt(script: &mut Script<'_>, args: &SqlArgs, out: &mut dyn Write) -> Result<()> {
     let failed = |e: ReadlineError| Failure::failed(format!("cannot use the terminal: {e}"));
     let mut editor: rustyline::DefaultEditor = rustyline::DefaultEditor::new().map_err(failed)?;
-    let history = etcetera::choose_base_strategy()
-        .ok()
-        .map(|base| base.data_dir().join("litefleet-history"));
+    let history = etcetera::choose_base_strategy().ok().map(|base| base.data_dir().join("litefleet-history"));
     if let Some(history) = &history {
         // There is none before the first prompt.
         let _ = editor.load_history(history);

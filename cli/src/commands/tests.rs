@@ -18,14 +18,7 @@ const WAIT: Duration = Duration::from_secs(5);
 fn in_memory(body: impl FnOnce(&Session, &Path, &DatabaseName) -> Result<()>) {
     let folder = tempfile::tempdir().unwrap();
     let name = DatabaseName::new("//a?b#c%41").unwrap();
-    Session::run(
-        &StoreUrl::Memory,
-        false,
-        WAIT,
-        FleetSettings::default(),
-        |s| body(s, folder.path(), &name),
-    )
-    .unwrap();
+    Session::run(&StoreUrl::Memory, false, WAIT, FleetSettings::default(), |s| body(s, folder.path(), &name)).unwrap();
 }
 
 fn sample(folder: &Path, more: &str) -> Connection {
@@ -57,9 +50,7 @@ fn round_trip() {
         export::database(session, name, &file, false)?;
         let exported = Connection::open(&file).unwrap();
         assert_eq!(Fingerprint::of(&exported).unwrap(), expected);
-        let ok: String = exported
-            .query_row("PRAGMA integrity_check", [], |row| row.get(0))
-            .unwrap();
+        let ok: String = exported.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
         assert_eq!(ok, "ok");
         Ok(())
     });
@@ -68,18 +59,10 @@ fn round_trip() {
 #[test]
 fn replaced_by_another_page_size() {
     in_memory(|session, folder, name| {
-        for more in [
-            "",
-            "DELETE FROM orders; PRAGMA page_size = 16384; VACUUM",
-            "PRAGMA page_size = 512; VACUUM",
-        ] {
+        for more in ["", "DELETE FROM orders; PRAGMA page_size = 16384; VACUUM", "PRAGMA page_size = 512; VACUUM"] {
             let from = sample(folder, more);
             import::database(session, &from, name, true, String::new())?;
-            assert_eq!(
-                fingerprint(session, name),
-                Fingerprint::of(&from).unwrap(),
-                "{more}"
-            );
+            assert_eq!(fingerprint(session, name), Fingerprint::of(&from).unwrap(), "{more}");
             let report = session.fleet.verify(name, &mut |_| {})?;
             assert_eq!(report.problems, [""; 0]);
         }
@@ -110,14 +93,9 @@ fn a_wal_source_is_stored_in_rollback_mode() {
         let from = sample(folder, "PRAGMA journal_mode = WAL; DELETE FROM settings");
         import::database(session, &from, name, false, String::new())?;
         let stored = session.connect(name, Access::Write)?;
-        let mode: String = stored
-            .query_row("PRAGMA journal_mode", [], |row| row.get(0))
-            .unwrap();
+        let mode: String = stored.query_row("PRAGMA journal_mode", [], |row| row.get(0)).unwrap();
         assert_eq!(mode, "delete");
-        assert_eq!(
-            Fingerprint::of(&stored).unwrap(),
-            Fingerprint::of(&from).unwrap()
-        );
+        assert_eq!(Fingerprint::of(&stored).unwrap(), Fingerprint::of(&from).unwrap());
         Ok(())
     });
 }
@@ -126,18 +104,10 @@ fn a_wal_source_is_stored_in_rollback_mode() {
 fn a_failed_import_changes_nothing() {
     in_memory(|session, folder, name| {
         let path = folder.join("damaged.db");
-        Connection::open(&path)
-            .unwrap()
-            .execute_batch(SAMPLE)
-            .unwrap();
+        Connection::open(&path).unwrap().execute_batch(SAMPLE).unwrap();
         let from = source::open(&path, WAIT).unwrap();
         // Behind SQLite's back, after it has looked at the size.
-        std::fs::OpenOptions::new()
-            .write(true)
-            .open(&path)
-            .unwrap()
-            .set_len(20_000)
-            .unwrap();
+        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(20_000).unwrap();
         let outcome = import::database(session, &from, name, false, String::new());
         if outcome.is_err() {
             assert!(session.info_if_exists(name)?.is_none());
@@ -156,10 +126,7 @@ fn another_holder_is_waited_for_and_named() {
         let second = session.connect(name, Access::Write)?;
         second.busy_timeout(Duration::from_millis(50)).unwrap();
         let error = second.execute_batch("BEGIN IMMEDIATE").unwrap_err();
-        assert_eq!(
-            crate::failure::Failure::sqlite(Some(&second), &error).exit(),
-            Exit::Busy
-        );
+        assert_eq!(crate::failure::Failure::sqlite(Some(&second), &error).exit(), Exit::Busy);
         Ok(())
     });
 }
@@ -173,15 +140,9 @@ fn maintenance() {
         let other = DatabaseName::new("other")?;
         session.fleet.rename(name, &other, false)?;
         assert!(session.info_if_exists(name)?.is_none());
-        assert_eq!(
-            fingerprint(session, &other),
-            Fingerprint::of(&from).unwrap()
-        );
+        assert_eq!(fingerprint(session, &other), Fingerprint::of(&from).unwrap());
         session.fleet.remove(&other, false)?;
-        assert_eq!(
-            session.connect(&other, Access::Write).unwrap_err().exit(),
-            Exit::NotFound
-        );
+        assert_eq!(session.connect(&other, Access::Write).unwrap_err().exit(), Exit::NotFound);
         session.fleet.purge()?;
         Ok(())
     });

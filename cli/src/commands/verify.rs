@@ -54,12 +54,9 @@ fn one(session: &Session, name: &DatabaseName, json: bool) -> Result<bool> {
     let report = match outcome {
         Ok(report) => report,
         // Too damaged to be looked through is a finding as well.
-        Err(e) if e.kind() == ErrorKind::Corrupt => VerifyReport {
-            rows: 0,
-            records: 0,
-            pages: 0,
-            problems: vec![e.to_string()],
-        },
+        Err(e) if e.kind() == ErrorKind::Corrupt => {
+            VerifyReport { rows: 0, records: 0, pages: 0, problems: vec![e.to_string()] }
+        }
         Err(e) => return Err(e.into()),
     };
     let mut problems = report.problems;

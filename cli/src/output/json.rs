@@ -11,10 +11,7 @@ use super::{PrintError, columns, hex, real};
 
 /// One array of objects, a row a line. A column name that occurs twice occurs twice in the object.
 pub(super) fn print(statement: &mut Statement<'_>, out: &mut dyn Write) -> Result<(), PrintError> {
-    let keys: Vec<String> = columns(statement)
-        .into_iter()
-        .map(|name| Value::from(name).to_string())
-        .collect();
+    let keys: Vec<String> = columns(statement).into_iter().map(|name| Value::from(name).to_string()).collect();
     let mut rows = statement.raw_query();
     let mut first = true;
     write!(out, "[")?;

@@ -32,11 +32,7 @@ impl From<std::io::Error> for PrintError {
 }
 
 /// Runs a statement, whose parameters are bound, to its end and prints its rows.
-pub(crate) fn print(
-    statement: &mut Statement<'_>,
-    format: Format,
-    out: &mut dyn Write,
-) -> Result<(), PrintError> {
+pub(crate) fn print(statement: &mut Statement<'_>, format: Format, out: &mut dyn Write) -> Result<(), PrintError> {
     if statement.column_count() == 0 {
         let mut rows = statement.raw_query();
         while rows.next()?.is_some() {}
@@ -98,11 +94,9 @@ fn real(number: f64) -> String {
 
 fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            // Writing to a string cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }

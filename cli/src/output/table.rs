@@ -18,13 +18,8 @@ struct Cell {
 }
 
 pub(super) fn print(statement: &mut Statement<'_>, out: &mut dyn Write) -> Result<(), PrintError> {
-    let header: Vec<Cell> = columns(statement)
-        .into_iter()
-        .map(|name| Cell {
-            text: visible(&name),
-            right: false,
-        })
-        .collect();
+    let header: Vec<Cell> =
+        columns(statement).into_iter().map(|name| Cell { text: visible(&name), right: false }).collect();
     let mut rows = statement.raw_query();
     let mut measured = Vec::new();
     while measured.len() < MEASURED_ROWS
@@ -54,10 +49,7 @@ fn cells(row: &Row<'_>, count: usize) -> rusqlite::Result<Vec<Cell>> {
     (0..count)
         .map(|column| {
             let value = row.get_ref(column)?;
-            Ok(Cell {
-                text: visible(&plain(value)),
-                right: matches!(value, ValueRef::Integer(_) | ValueRef::Real(_)),
-            })
+            Ok(Cell { text: visible(&plain(value)), right: matches!(value, ValueRef::Integer(_) | ValueRef::Real(_)) })
         })
         .collect()
 }

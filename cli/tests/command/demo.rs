@@ -15,10 +15,7 @@ fn on_a_file_in_a_given_store() {
     drop(sample(&file));
     let out = place.run(["demo", file.to_str().unwrap()]).ok();
     assert!(out.contains("4 tables with 5011 rows"), "{out}");
-    assert_eq!(
-        place.value("demo", "SELECT count(*) FROM litefleet_demo"),
-        "300"
-    );
+    assert_eq!(place.value("demo", "SELECT count(*) FROM litefleet_demo"), "300");
     place.run(["demo"]).fails(1, "'demo' already");
 }
 

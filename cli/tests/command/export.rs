@@ -25,10 +25,7 @@ fn a_file_appears_under_its_name_alone() {
     let said = export(&place, &file, &[]).ok();
     assert!(said.contains("exported 'a'"), "{said}");
     assert_eq!(dump_file(&file), dump_file(&place.file("source.db")));
-    let names: Vec<_> = fs::read_dir(place.file("out"))
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name())
-        .collect();
+    let names: Vec<_> = fs::read_dir(place.file("out")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["a.db"]);
 }
 
@@ -60,8 +57,6 @@ fn bad_targets() {
     export(&place, &place.file("missing/a.db"), &[]).fails(3, "no such file");
     export(&place, &place.file(""), &["--force"]).fails(1, "is a folder");
     let file = place.file("b.db");
-    place
-        .run([OsStr::new("export"), OsStr::new("b"), file.as_os_str()])
-        .fails(3, "not found");
+    place.run([OsStr::new("export"), OsStr::new("b"), file.as_os_str()]).fails(3, "not found");
     assert!(!file.exists() && !place.file("b.db.partial").exists());
 }

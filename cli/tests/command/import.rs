@@ -23,16 +23,9 @@ fn round_trip() {
     let expected = dump(&sample(&file));
     let before = fs::read(&file).unwrap();
     let said = import(&place, &file, &[]).ok();
-    assert!(
-        said.contains("imported") && said.contains("pages"),
-        "{said}"
-    );
+    assert!(said.contains("imported") && said.contains("pages"), "{said}");
     assert_eq!(dump_of(&place, "a"), expected);
-    assert_eq!(
-        fs::read(&file).unwrap(),
-        before,
-        "the source is not touched"
-    );
+    assert_eq!(fs::read(&file).unwrap(), before, "the source is not touched");
 }
 
 #[test]
@@ -60,10 +53,7 @@ fn every_page_size_and_an_empty_file() {
 fn every_name() {
     let place = Place::new();
     let file = place.file("source.db");
-    Connection::open(&file)
-        .unwrap()
-        .execute_batch("CREATE TABLE t (v)")
-        .unwrap();
+    Connection::open(&file).unwrap().execute_batch("CREATE TABLE t (v)").unwrap();
     let long = "x".repeat(512);
     let names = [
         "?a=b&vfs=unix",
@@ -86,32 +76,16 @@ fn every_name() {
     ];
     for (number, name) in names.iter().enumerate() {
         place.import(&file, name);
-        place
-            .run([
-                "sql",
-                "--",
-                name,
-                &format!("INSERT INTO t VALUES ({number})"),
-            ])
-            .ok();
+        place.run(["sql", "--", name, &format!("INSERT INTO t VALUES ({number})")]).ok();
     }
     for (number, name) in names.iter().enumerate() {
-        assert_eq!(
-            place.value(name, "SELECT group_concat(v) FROM t"),
-            number.to_string(),
-            "{name:?}"
-        );
+        assert_eq!(place.value(name, "SELECT group_concat(v) FROM t"), number.to_string(), "{name:?}");
     }
     let mut listed: Vec<String> = place
         .run(["ls", "--json"])
         .ok()
         .lines()
-        .map(|line| {
-            serde_json::from_str::<serde_json::Value>(line).unwrap()["name"]
-                .as_str()
-                .unwrap()
-                .to_owned()
-        })
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["name"].as_str().unwrap().to_owned())
         .collect();
     listed.sort();
     let mut expected = names.map(str::to_owned);
@@ -124,10 +98,7 @@ fn an_existing_database_is_replaced_only_when_asked() {
     let place = Place::new();
     let (file, other) = (place.file("source.db"), place.file("other.db"));
     let expected = dump(&sample(&file));
-    Connection::open(&other)
-        .unwrap()
-        .execute_batch("CREATE TABLE other (v)")
-        .unwrap();
+    Connection::open(&other).unwrap().execute_batch("CREATE TABLE other (v)").unwrap();
     place.import(&other, "a");
     import(&place, &file, &[]).fails(1, "--replace");
     assert_eq!(place.value("a", "SELECT name FROM sqlite_schema"), "other");
@@ -143,16 +114,14 @@ fn a_wal_that_was_not_checkpointed_counts() {
     let file = place.file("source.db");
     let source = sample(&file);
     source
-        .execute_batch("PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0; INSERT INTO many VALUES (-1, 'in the WAL')")
+        .execute_batch(
+            "PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0; INSERT INTO many VALUES (-1, 'in the WAL')",
+        )
         .unwrap();
     let expected = dump(&source);
     import(&place, &file, &[]).ok();
     assert_eq!(dump_of(&place, "a"), expected);
-    assert_eq!(
-        place.value("a", "PRAGMA journal_mode").len(),
-        "delete".len(),
-        "no WAL in the store"
-    );
+    assert_eq!(place.value("a", "PRAGMA journal_mode").len(), "delete".len(), "no WAL in the store");
 
     let crashed = crash_image(&place, &file, &["", "-wal"]);
     import(&place, &crashed, &["--replace"]).ok();
@@ -165,9 +134,7 @@ fn a_reader_and_an_open_writer_of_the_source_do_not_matter() {
     let file = place.file("source.db");
     let source = sample(&file);
     let expected = dump(&source);
-    source
-        .execute_batch("BEGIN IMMEDIATE; DELETE FROM many")
-        .unwrap();
+    source.execute_batch("BEGIN IMMEDIATE; DELETE FROM many").unwrap();
     import(&place, &file, &[]).ok();
     source.execute_batch("ROLLBACK").unwrap();
     assert_eq!(dump_of(&place, "a"), expected);

@@ -13,42 +13,22 @@ fn place() -> Place {
 }
 
 fn names(json_lines: &str) -> Vec<String> {
-    let name = |line: &str| {
-        serde_json::from_str::<Value>(line).unwrap()["name"]
-            .as_str()
-            .unwrap()
-            .to_owned()
-    };
+    let name = |line: &str| serde_json::from_str::<Value>(line).unwrap()["name"].as_str().unwrap().to_owned();
     json_lines.lines().map(name).collect()
 }
 
 #[test]
 fn ls() {
     let place = place();
-    assert_eq!(
-        names(&place.run(["ls", "--json"]).ok()),
-        ["a/1", "a/2", "b"]
-    );
-    assert_eq!(
-        names(&place.run(["ls", "a/", "--json"]).ok()),
-        ["a/1", "a/2"]
-    );
-    assert_eq!(
-        names(&place.run(["ls", "--json", "--limit", "1"]).ok()),
-        ["a/1"]
-    );
+    assert_eq!(names(&place.run(["ls", "--json"]).ok()), ["a/1", "a/2", "b"]);
+    assert_eq!(names(&place.run(["ls", "a/", "--json"]).ok()), ["a/1", "a/2"]);
+    assert_eq!(names(&place.run(["ls", "--json", "--limit", "1"]).ok()), ["a/1"]);
     assert_eq!(place.run(["ls", "zzz", "--json"]).ok(), "");
     let table = place.run(["ls"]).ok();
     assert_eq!(table.lines().count(), 4, "{table}");
-    assert!(
-        table.starts_with("        SIZE") && table.ends_with(" b\n"),
-        "{table}"
-    );
+    assert!(table.starts_with("        SIZE") && table.ends_with(" b\n"), "{table}");
     let entry: Value = serde_json::from_str(place.run(["ls", "b", "--json"]).ok().trim()).unwrap();
-    assert!(
-        entry["txid"].as_u64().unwrap() > 0 && entry["size"].as_u64().unwrap() >= 8192,
-        "{entry}"
-    );
+    assert!(entry["txid"].as_u64().unwrap() > 0 && entry["size"].as_u64().unwrap() >= 8192, "{entry}");
     assert!(entry["holder"].is_null(), "the session was ended: {entry}");
 }
 
@@ -69,16 +49,7 @@ fn info() {
     }
     let object: Value = serde_json::from_str(&place.run(["info", "b", "--json"]).ok()).unwrap();
     assert_eq!(object["name"], "b");
-    for field in [
-        "id",
-        "txid",
-        "size",
-        "checkpoint",
-        "horizon",
-        "epoch",
-        "tail_records",
-        "tail_bytes",
-    ] {
+    for field in ["id", "txid", "size", "checkpoint", "horizon", "epoch", "tail_records", "tail_bytes"] {
         assert!(object[field].is_u64(), "{field}: {object}");
     }
     place.run(["info", "nobody"]).fails(3, "not found");
@@ -89,10 +60,7 @@ fn verify() {
     let place = place();
     let lines = place.run(["verify", "--json"]).ok();
     assert_eq!(names(&lines), ["a/1", "a/2", "b"]);
-    assert!(
-        lines.lines().all(|line| line.contains("\"ok\":true")),
-        "{lines}"
-    );
+    assert!(lines.lines().all(|line| line.contains("\"ok\":true")), "{lines}");
     assert!(place.run(["verify", "b"]).ok().contains("'b': ok"));
     place.run(["verify", "b", "nobody"]).fails(3, "not found");
 }
@@ -132,18 +100,13 @@ fn mv() {
     place.run(["info", "b"]).fails(3, "not found");
     place.run(["mv", "b", "d"]).fails(3, "not found");
     place.run(["mv", "c", "a/1"]).fails(1, "a/1");
-    assert_eq!(
-        names(&place.run(["ls", "--json"]).ok()),
-        ["a/1", "a/2", "c"]
-    );
+    assert_eq!(names(&place.run(["ls", "--json"]).ok()), ["a/1", "a/2", "c"]);
 }
 
 #[test]
 fn gc() {
     let place = place();
-    place
-        .run(["sql", "b", "UPDATE t SET v = 2; UPDATE t SET v = 3"])
-        .ok();
+    place.run(["sql", "b", "UPDATE t SET v = 2; UPDATE t SET v = 3"]).ok();
     assert!(place.run(["gc", "b"]).ok().contains("'b': "));
     place.run(["rm", "a/1"]).ok();
     assert!(place.run(["gc"]).ok().contains("removed databases"));
@@ -155,10 +118,7 @@ fn gc() {
 fn completions() {
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let script = finish(bare().args(["completions", shell]), "").ok();
-        assert!(
-            script.contains("litefleet") && script.contains("import"),
-            "{shell}"
-        );
+        assert!(script.contains("litefleet") && script.contains("import"), "{shell}");
     }
     finish(bare().args(["completions", "tcsh"]), "").fails(2, "tcsh");
 }

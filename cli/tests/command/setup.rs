@@ -44,9 +44,7 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn new() -> Self {
-        Self {
-            folder: tempfile::tempdir().unwrap(),
-        }
+        Self { folder: tempfile::tempdir().unwrap() }
     }
 
     pub(crate) fn file(&self, name: &str) -> PathBuf {
@@ -86,23 +84,14 @@ impl Place {
 
     #[track_caller]
     pub(crate) fn import(&self, file: &Path, name: &str) {
-        self.run([
-            OsStr::new("import"),
-            file.as_os_str(),
-            OsStr::new("--"),
-            OsStr::new(name),
-        ])
-        .ok();
+        self.run([OsStr::new("import"), file.as_os_str(), OsStr::new("--"), OsStr::new(name)]).ok();
     }
 }
 
 /// The command without a store, and without the environment's.
 pub(crate) fn bare() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_litefleet"));
-    command
-        .env_remove("LITEFLEET_STORE")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.env_remove("LITEFLEET_STORE").stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
@@ -150,27 +139,15 @@ pub(crate) fn sample(path: &Path) -> Connection {
 /// Everything that a database says: pragmas, schema, every row of every table.
 pub(crate) fn dump(connection: &Connection) -> Vec<Vec<Value>> {
     let mut dump = Vec::new();
-    for pragma in [
-        "page_size",
-        "user_version",
-        "application_id",
-        "auto_vacuum",
-        "encoding",
-    ] {
+    for pragma in ["page_size", "user_version", "application_id", "auto_vacuum", "encoding"] {
         dump.extend(rows(connection, &format!("PRAGMA {pragma}")));
     }
-    let schema = rows(
-        connection,
-        "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY rowid",
-    );
+    let schema = rows(connection, "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY rowid");
     for entry in &schema {
         if let [Value::Text(kind), Value::Text(name), ..] = &entry[..]
             && kind == "table"
         {
-            let mut table = rows(
-                connection,
-                &format!("SELECT * FROM \"{}\"", name.replace('"', "\"\"")),
-            );
+            let mut table = rows(connection, &format!("SELECT * FROM \"{}\"", name.replace('"', "\"\"")));
             table.sort_by_key(|row| format!("{row:?}"));
             dump.extend(table);
         }
@@ -183,9 +160,7 @@ pub(crate) fn rows(connection: &Connection, sql: &str) -> Vec<Vec<Value>> {
     let mut statement = connection.prepare(sql).unwrap();
     let columns = statement.column_count();
     statement
-        .query_map([], |row| {
-            (0..columns).map(|column| row.get(column)).collect()
-        })
+        .query_map([], |row| (0..columns).map(|column| row.get(column)).collect())
         .unwrap()
         .collect::<rusqlite::Result<_>>()
         .unwrap()
@@ -193,10 +168,7 @@ pub(crate) fn rows(connection: &Connection, sql: &str) -> Vec<Vec<Value>> {
 
 pub(crate) fn dump_file(path: &Path) -> Vec<Vec<Value>> {
     let connection = Connection::open(path).unwrap();
-    assert_eq!(
-        rows(&connection, "PRAGMA integrity_check"),
-        [[Value::Text("ok".to_owned())]]
-    );
+    assert_eq!(rows(&connection, "PRAGMA integrity_check"), [[Value::Text("ok".to_owned())]]);
     dump(&connection)
 }
 
@@ -204,15 +176,7 @@ pub(crate) fn dump_file(path: &Path) -> Vec<Vec<Value>> {
 #[track_caller]
 pub(crate) fn dump_of(place: &Place, name: &str) -> Vec<Vec<Value>> {
     let file = place.file("dumped.db");
-    place
-        .run([
-            OsStr::new("export"),
-            OsStr::new("--force"),
-            OsStr::new("--"),
-            OsStr::new(name),
-            file.as_os_str(),
-        ])
-        .ok();
+    place.run([OsStr::new("export"), OsStr::new("--force"), OsStr::new("--"), OsStr::new(name), file.as_os_str()]).ok();
     dump_file(&file)
 }
 

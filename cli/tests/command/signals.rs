@@ -10,15 +10,11 @@ use rusqlite::Connection;
 use crate::setup::{Place, sample, wait};
 
 fn signal(child: &Child, name: &str) {
-    let sent = Command::new("kill")
-        .args([name, &child.id().to_string()])
-        .status()
-        .unwrap();
+    let sent = Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
     assert!(sent.success());
 }
 
-const ENDLESS: &str =
-    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
+const ENDLESS: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
 
 #[test]
 fn a_statement_is_interrupted_and_its_transaction_rolled_back() {
@@ -26,12 +22,7 @@ fn a_statement_is_interrupted_and_its_transaction_rolled_back() {
         let place = Place::new();
         place.create("a", "CREATE TABLE t (v)");
         let script = format!("BEGIN; INSERT INTO t VALUES (1); SELECT 'begun'; {ENDLESS};");
-        let mut child = place
-            .command()
-            .args(["sql", "a", &script])
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut child = place.command().args(["sql", "a", &script]).stdin(Stdio::null()).spawn().unwrap();
         let mut output = BufReader::new(child.stdout.take().unwrap());
         output.read_line(&mut String::new()).unwrap();
         signal(&child, name);
@@ -77,26 +68,16 @@ fn a_killed_import_stands_in_nobodys_way() {
     let file = large(&place);
     place.create("other", "CREATE TABLE t (v)");
     for percent in [10, 60] {
-        let mut child = place
-            .command()
-            .args(["import", file.to_str().unwrap(), "a"])
-            .spawn()
-            .unwrap();
+        let mut child = place.command().args(["import", file.to_str().unwrap(), "a"]).spawn().unwrap();
         // There is nothing to wait for inside an import: any moment must do.
         std::thread::park_timeout(Duration::from_millis(10 * percent));
         child.kill().unwrap();
         child.wait().unwrap();
         let ran = place.run(["info", "a", "--json"]);
-        assert!(
-            ran.code == Some(3) || ran.out.contains("\"txid\":0"),
-            "{ran:?}"
-        );
+        assert!(ran.code == Some(3) || ran.out.contains("\"txid\":0"), "{ran:?}");
     }
     place.import(&file, "a");
-    assert_eq!(
-        place.value("a", "SELECT count(*), sum(length(b)) FROM t"),
-        "40,40000000"
-    );
+    assert_eq!(place.value("a", "SELECT count(*), sum(length(b)) FROM t"), "40,40000000");
     assert_eq!(place.run(["verify"]).ok().matches(": ok").count(), 2);
 }
 
@@ -106,12 +87,7 @@ fn an_export_is_there_or_not() {
     let file = large(&place);
     place.import(&file, "a");
     let (target, partial) = (place.file("a.db"), place.file("a.db.partial"));
-    let child = place
-        .command()
-        .args(["export", "a", target.to_str().unwrap()])
-        .stdin(Stdio::null())
-        .spawn()
-        .unwrap();
+    let child = place.command().args(["export", "a", target.to_str().unwrap()]).stdin(Stdio::null()).spawn().unwrap();
     while !partial.exists() && !target.exists() {
         std::thread::yield_now();
     }

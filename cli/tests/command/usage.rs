@@ -12,17 +12,11 @@ fn bad_names() {
     let place = Place::new();
     place.create("a", "CREATE TABLE t (v)");
     place.run(["info", ""]).fails(2, "cannot be empty");
-    place
-        .run(["info", &"x".repeat(513)])
-        .fails(2, "at most 512 bytes");
+    place.run(["info", &"x".repeat(513)]).fails(2, "at most 512 bytes");
     place.run(["mv", "a", ""]).fails(2, "cannot be empty");
-    place
-        .run(["sql", ":memory:", "--create", "SELECT 1"])
-        .fails(2, "not stored");
+    place.run(["sql", ":memory:", "--create", "SELECT 1"]).fails(2, "not stored");
     let not_utf8 = std::ffi::OsStr::from_bytes(b"\xff");
-    place
-        .run([std::ffi::OsStr::new("info"), not_utf8])
-        .fails(2, "UTF-8");
+    place.run([std::ffi::OsStr::new("info"), not_utf8]).fails(2, "UTF-8");
 }
 
 #[test]
@@ -39,23 +33,8 @@ fn bad_command_lines() {
 #[test]
 fn help_has_exit_codes_and_every_command_has_an_example() {
     let help = finish(bare().arg("--help"), "").ok();
-    assert!(
-        help.contains("130") && help.contains("LITEFLEET_STORE"),
-        "{help}"
-    );
-    for command in [
-        "import",
-        "export",
-        "sql",
-        "ls",
-        "info",
-        "verify",
-        "rm",
-        "mv",
-        "gc",
-        "completions",
-        "demo",
-    ] {
+    assert!(help.contains("130") && help.contains("LITEFLEET_STORE"), "{help}");
+    for command in ["import", "export", "sql", "ls", "info", "verify", "rm", "mv", "gc", "completions", "demo"] {
         assert!(help.contains(command), "{command}");
         let text = finish(bare().args([command, "--help"]), "").ok();
         assert!(text.contains(&format!("litefleet {command}")), "{text}");
@@ -67,10 +46,7 @@ fn bad_stores() {
     let place = Place::new();
     let run = |store: &str| finish(bare().args(["--store", store, "ls"]), "");
     let line = run("mysql://host/db").fails(2, "mysql");
-    assert!(
-        line.contains("embedded:/folder") && line.contains("memory:"),
-        "{line}"
-    );
+    assert!(line.contains("embedded:/folder") && line.contains("memory:"), "{line}");
     run("").fails(2, "empty");
     run("embedded:").fails(2, "folder");
     run("memory:x").fails(2, "memory:");
@@ -93,47 +69,22 @@ fn a_folder_of_something_else_is_no_store() {
         assert_eq!(ran.code, Some(1), "{ran:?}");
         assert!(ran.err.contains("photos"), "{ran:?}");
     }
-    assert_eq!(
-        fs::read_dir(&folder).unwrap().count(),
-        1,
-        "nothing was added"
-    );
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "nothing was added");
 }
 
 #[test]
 fn the_environment_names_a_store_and_the_option_wins() {
     let place = Place::new();
     place.create("a", "CREATE TABLE t (v)");
-    let from_environment = finish(
-        bare()
-            .env("LITEFLEET_STORE", place.store())
-            .args(["ls", "--json"]),
-        "",
-    )
-    .ok();
+    let from_environment = finish(bare().env("LITEFLEET_STORE", place.store()).args(["ls", "--json"]), "").ok();
     assert!(from_environment.contains("\"a\""));
-    finish(
-        bare()
-            .env("LITEFLEET_STORE", "mysql:x")
-            .arg("--store")
-            .arg(place.store())
-            .arg("ls"),
-        "",
-    )
-    .ok();
+    finish(bare().env("LITEFLEET_STORE", "mysql:x").arg("--store").arg(place.store()).arg("ls"), "").ok();
 }
 
 #[test]
 fn the_default_store_is_in_the_users_data_folder() {
     let place = Place::new();
-    let run = |arguments: &[&str]| {
-        finish(
-            bare()
-                .env("XDG_DATA_HOME", place.file("data"))
-                .args(arguments),
-            "",
-        )
-    };
+    let run = |arguments: &[&str]| finish(bare().env("XDG_DATA_HOME", place.file("data")).args(arguments), "");
     run(&["ls"]).fails(3, "data/litefleet");
     run(&["sql", "a", "--create", "CREATE TABLE t (v)"]).ok();
     assert!(place.file("data/litefleet").is_dir());
@@ -144,19 +95,12 @@ fn the_default_store_is_in_the_users_data_folder() {
 fn another_process_has_the_store_open() {
     let place = Place::new();
     place.create("a", "CREATE TABLE t (v)");
-    let mut holder = place
-        .command()
-        .args(["sql", "a"])
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut holder = place.command().args(["sql", "a"]).stdin(Stdio::piped()).spawn().unwrap();
     let mut input = holder.stdin.take().unwrap();
     let mut output = BufReader::new(holder.stdout.take().unwrap());
     std::io::Write::write_all(&mut input, b"BEGIN IMMEDIATE; SELECT 'held' AS h;\n").unwrap();
     output.read_line(&mut String::new()).unwrap();
-    place
-        .run(["--wait", "0.1", "sql", "a", "INSERT INTO t VALUES (1)"])
-        .fails(6, "open");
+    place.run(["--wait", "0.1", "sql", "a", "INSERT INTO t VALUES (1)"]).fails(6, "open");
     std::io::Write::write_all(&mut input, b"COMMIT;\n").unwrap();
     drop(input);
     std::io::Read::read_to_end(&mut output, &mut Vec::new()).unwrap();
@@ -170,11 +114,7 @@ fn a_closed_output_ends_it_quietly() {
     place.create("a", "CREATE TABLE t (v)");
     let sql = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n";
     for format in ["table", "csv", "json"] {
-        let mut child = place
-            .command()
-            .args(["sql", "a", sql, "--format", format])
-            .spawn()
-            .unwrap();
+        let mut child = place.command().args(["sql", "a", sql, "--format", format]).spawn().unwrap();
         drop(child.stdout.take());
         let ran = wait(child);
         assert_eq!((ran.code, ran.err.as_str()), (Some(1), ""), "{format}");

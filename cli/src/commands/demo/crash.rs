@@ -30,9 +30,7 @@ pub(super) struct Said {
 
 /// Starts the process, kills it inside a transaction, and returns what it had said.
 pub(super) fn start_and_kill(url: &StoreUrl, name: &DatabaseName) -> Result<Said> {
-    let failed = |what: &str, e: &std::io::Error| {
-        Failure::failed(format!("cannot {what} the second process: {e}"))
-    };
+    let failed = |what: &str, e: &std::io::Error| Failure::failed(format!("cannot {what} the second process: {e}"));
     let program = std::env::current_exe().map_err(|e| failed("find the program of", &e))?;
     let child = Command::new(program)
         .arg("--store")
@@ -43,11 +41,7 @@ pub(super) fn start_and_kill(url: &StoreUrl, name: &DatabaseName) -> Result<Said
         .spawn()
         .map_err(|e| failed("start", &e))?;
     let mut child = Killed(child);
-    let mut said = Said {
-        pid: child.0.id(),
-        acknowledged: Vec::new(),
-        open: false,
-    };
+    let mut said = Said { pid: child.0.id(), acknowledged: Vec::new(), open: false };
     if let Some(output) = child.0.stdout.take() {
         listen(output, &mut said).map_err(|e| failed("hear", &e))?;
     }
@@ -75,18 +69,12 @@ pub(crate) fn writer(cli: &Cli, name: &str, rows: u64) -> Result<()> {
     Session::run(&url, false, WAIT, settings(), |session| {
         let connection = session.connect(&name, Access::Write)?;
         for _ in 0..rows {
-            execute(
-                &connection,
-                "INSERT INTO litefleet_demo (writer) VALUES ('killed')",
-            )?;
+            execute(&connection, "INSERT INTO litefleet_demo (writer) VALUES ('killed')")?;
             say(connection.last_insert_rowid())?;
         }
         execute(&connection, "BEGIN")?;
         for _ in 0..OPEN_ROWS {
-            execute(
-                &connection,
-                "INSERT INTO litefleet_demo (writer, bytes) VALUES ('open', randomblob(1000))",
-            )?;
+            execute(&connection, "INSERT INTO litefleet_demo (writer, bytes) VALUES ('open', randomblob(1000))")?;
         }
         say(OPEN)?;
         // Ends only when nobody is left to kill this process.

@@ -37,16 +37,8 @@ impl std::fmt::Display for Fingerprint {
 impl Fingerprint {
     /// Reads every row of every table in one read transaction, or in the one that is open.
     pub(crate) fn of(connection: &Connection) -> rusqlite::Result<Self> {
-        let mut print = Self {
-            tables: 0,
-            rows: 0,
-            sum: 0,
-        };
-        print.add_rows(
-            connection,
-            "schema",
-            "SELECT type, name, tbl_name, sql FROM sqlite_schema",
-        )?;
+        let mut print = Self { tables: 0, rows: 0, sum: 0 };
+        print.add_rows(connection, "schema", "SELECT type, name, tbl_name, sql FROM sqlite_schema")?;
         print.rows = 0;
         for table in tables(connection)? {
             print.tables += 1;
@@ -56,12 +48,7 @@ impl Fingerprint {
         Ok(print)
     }
 
-    fn add_rows(
-        &mut self,
-        connection: &Connection,
-        table: &str,
-        sql: &str,
-    ) -> rusqlite::Result<()> {
+    fn add_rows(&mut self, connection: &Connection, table: &str, sql: &str) -> rusqlite::Result<()> {
         let mut statement = connection.prepare(sql)?;
         let columns = statement.column_count();
         let mut rows = statement.query([])?;
@@ -88,7 +75,9 @@ impl Fingerprint {
 /// Tables that hold rows themselves. The rows of a virtual table are in the tables behind it.
 fn tables(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     connection
-        .prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND sql NOT LIKE 'CREATE VIRTUAL%' ORDER BY name")?
+        .prepare(
+            "SELECT name FROM sqlite_schema WHERE type = 'table' AND sql NOT LIKE 'CREATE VIRTUAL%' ORDER BY name",
+        )?
         .query_map([], |row| row.get(0))?
         .collect()
 }

@@ -30,8 +30,7 @@ const SHARED_ROWS: u64 = 100;
 const WAIT: Duration = Duration::from_secs(30);
 
 pub(crate) fn run(cli: &Cli, args: &DemoArgs) -> Result<()> {
-    let folder = tempfile::tempdir()
-        .map_err(|e| Failure::failed(format!("cannot make a temporary folder: {e}")))?;
+    let folder = tempfile::tempdir().map_err(|e| Failure::failed(format!("cannot make a temporary folder: {e}")))?;
     let url = match cli.store_on_command_line() {
         Some(text) => StoreUrl::parse(text)?,
         None => StoreUrl::Embedded(folder.path().join("store")),
@@ -59,11 +58,8 @@ struct Demo {
 
 impl Demo {
     fn run(&self, args: &DemoArgs) -> Result<()> {
-        let place = if self.keep {
-            self.url.to_argument().display().to_string()
-        } else {
-            "a temporary folder".to_owned()
-        };
+        let place =
+            if self.keep { self.url.to_argument().display().to_string() } else { "a temporary folder".to_owned() };
         step(1, format_args!("store: {place}"))?;
         self.session(|session| {
             self.import(session, args)?;
@@ -78,9 +74,7 @@ impl Demo {
             self.export(session, &connection)
         })?;
         if self.keep {
-            say(format_args!(
-                "all as it should be; look around: litefleet --store '{place}' sql {NAME}"
-            ))
+            say(format_args!("all as it should be; look around: litefleet --store '{place}' sql {NAME}"))
         } else {
             say("all as it should be")
         }
@@ -97,32 +91,18 @@ impl Demo {
             None => (self.sample()?, "a sample".to_owned()),
         };
         let from = source::open(&file, WAIT)?;
-        let copied = import::database(
-            session,
-            &from,
-            &self.name,
-            false,
-            format!("importing {what}"),
-        )?;
+        let copied = import::database(session, &from, &self.name, false, format!("importing {what}"))?;
         let expected = fingerprint(&from)?;
         let to = session.connect(&self.name, Access::Follow)?;
         let found = fingerprint(&to)?;
-        check(found == expected, || {
-            format!("the import has {found}, the file {expected}, and they differ")
-        })?;
-        step(
-            2,
-            format_args!("imported {what}: {copied}; {found}, the same as in the file"),
-        )
+        check(found == expected, || format!("the import has {found}, the file {expected}, and they differ"))?;
+        step(2, format_args!("imported {what}: {copied}; {found}, the same as in the file"))
     }
 
     fn sample(&self) -> Result<PathBuf> {
         let path = self.folder.join("sample.db");
         Connection::open(&path)
-            .and_then(|c| {
-                c.execute_batch("PRAGMA synchronous = OFF")
-                    .and_then(|()| c.execute_batch(SAMPLE))
-            })
+            .and_then(|c| c.execute_batch("PRAGMA synchronous = OFF").and_then(|()| c.execute_batch(SAMPLE)))
             .map_err(|e| Failure::sqlite(None, &e).context("cannot make the sample"))?;
         Ok(path)
     }
@@ -133,39 +113,20 @@ impl Demo {
         let first = session.connect(&self.name, Access::Write)?;
         let second = session.connect(&self.name, Access::Write)?;
         let reader = session.connect(&self.name, Access::Write)?;
-        execute(
-            &first,
-            "CREATE TABLE litefleet_demo (id INTEGER PRIMARY KEY, writer TEXT NOT NULL, bytes BLOB)",
-        )?;
+        execute(&first, "CREATE TABLE litefleet_demo (id INTEGER PRIMARY KEY, writer TEXT NOT NULL, bytes BLOB)")?;
         execute(&reader, "BEGIN")?;
         count(&reader, "true")?;
         for row in 0..SHARED_ROWS {
-            let (writer, other) = if row % 2 == 0 {
-                (&first, &second)
-            } else {
-                (&second, &first)
-            };
-            execute(
-                writer,
-                "INSERT INTO litefleet_demo (writer) VALUES ('shared')",
-            )?;
+            let (writer, other) = if row % 2 == 0 { (&first, &second) } else { (&second, &first) };
+            execute(writer, "INSERT INTO litefleet_demo (writer) VALUES ('shared')")?;
             let seen = count(other, "writer = 'shared'")?;
-            check(seen == row + 1, || {
-                format!(
-                    "after {} commits the other connection sees {seen} rows",
-                    row + 1
-                )
-            })?;
+            check(seen == row + 1, || format!("after {} commits the other connection sees {seen} rows", row + 1))?;
         }
         let old = count(&reader, "true")?;
-        check(old == 0, || {
-            format!("a snapshot of before the commits sees {old} of their rows")
-        })?;
+        check(old == 0, || format!("a snapshot of before the commits sees {old} of their rows"))?;
         execute(&reader, "COMMIT")?;
         let new = count(&reader, "true")?;
-        check(new == SHARED_ROWS, || {
-            format!("a new snapshot sees {new} of {SHARED_ROWS} rows")
-        })?;
+        check(new == SHARED_ROWS, || format!("a new snapshot sees {new} of {SHARED_ROWS} rows"))?;
         step(
             3,
             format_args!(
@@ -180,9 +141,7 @@ impl Demo {
         let said = crash::start_and_kill(&self.url, &self.name)?;
         let (pid, rows) = (said.pid, said.acknowledged.len() as u64);
         check(rows == COMMITTED_ROWS && said.open, || {
-            format!(
-                "process {pid} ended by itself, after it had acknowledged {rows} of {COMMITTED_ROWS} rows"
-            )
+            format!("process {pid} ended by itself, after it had acknowledged {rows} of {COMMITTED_ROWS} rows")
         })?;
         step(
             4,
@@ -200,9 +159,7 @@ impl Demo {
             .map_err(|e| Failure::sqlite(Some(connection), &e))?;
         check(answer == "ok", || format!("integrity_check says: {answer}"))?;
         let report = session.fleet.verify(&self.name, &mut |_| {})?;
-        check(report.problems.is_empty(), || {
-            format!("the store is damaged: {}", report.problems.join("; "))
-        })?;
+        check(report.problems.is_empty(), || format!("the store is damaged: {}", report.problems.join("; ")))?;
         step(
             6,
             format_args!(
@@ -219,15 +176,9 @@ impl Demo {
         let expected = fingerprint(connection)?;
         let found = fingerprint(&source::open(&file, WAIT)?)?;
         check(found == expected, || {
-            format!(
-                "the export has {found}, {} {expected}, and they differ",
-                quoted(&self.name)
-            )
+            format!("the export has {found}, {} {expected}, and they differ", quoted(&self.name))
         })?;
-        step(
-            7,
-            format_args!("exported to a SQLite file: {copied}; {found}, the same as in the store"),
-        )
+        step(7, format_args!("exported to a SQLite file: {copied}; {found}, the same as in the store"))
     }
 }
 
@@ -238,9 +189,7 @@ fn recover(connection: &Connection, acknowledged: &[u64], clock: &dyn Clock) -> 
     let waited = clock.monotonic().as_secs_f64();
     for id in acknowledged {
         let there = count(connection, &format!("id = {id} AND writer = 'killed'"))?;
-        check(there == 1, || {
-            format!("row {id} was acknowledged and is not there")
-        })?;
+        check(there == 1, || format!("row {id} was acknowledged and is not there"))?;
     }
     let there = count(connection, "writer = 'killed'")?;
     let expected = acknowledged.len();
@@ -248,9 +197,7 @@ fn recover(connection: &Connection, acknowledged: &[u64], clock: &dyn Clock) -> 
         format!("{there} rows of the killed process are there, {expected} were acknowledged")
     })?;
     let open = count(connection, "writer = 'open'")?;
-    check(open == 0, || {
-        format!("{open} rows of the transaction that never committed are there")
-    })?;
+    check(open == 0, || format!("{open} rows of the transaction that never committed are there"))?;
     step(
         5,
         format_args!(
@@ -269,18 +216,12 @@ fn settings() -> FleetSettings {
 }
 
 fn execute(connection: &Connection, sql: &str) -> Result<()> {
-    connection
-        .execute_batch(sql)
-        .map_err(|e| Failure::sqlite(Some(connection), &e))
+    connection.execute_batch(sql).map_err(|e| Failure::sqlite(Some(connection), &e))
 }
 
 fn count(connection: &Connection, condition: &str) -> Result<u64> {
     connection
-        .query_row(
-            &format!("SELECT count(*) FROM litefleet_demo WHERE {condition}"),
-            [],
-            |row| row.get::<_, i64>(0),
-        )
+        .query_row(&format!("SELECT count(*) FROM litefleet_demo WHERE {condition}"), [], |row| row.get::<_, i64>(0))
         .map(i64::unsigned_abs)
         .map_err(|e| Failure::sqlite(Some(connection), &e))
 }
@@ -290,14 +231,7 @@ fn fingerprint(connection: &Connection) -> Result<Fingerprint> {
 }
 
 fn check(holds: bool, otherwise: impl FnOnce() -> String) -> Result<()> {
-    if holds {
-        Ok(())
-    } else {
-        Err(Failure::failed(format!(
-            "NOT as it should be: {}",
-            otherwise()
-        )))
-    }
+    if holds { Ok(()) } else { Err(Failure::failed(format!("NOT as it should be: {}", otherwise()))) }
 }
 
 fn go_on() -> Result<()> {
