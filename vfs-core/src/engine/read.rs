@@ -1,6 +1,7 @@
 //! Reading: a page at a snapshot is the newest row at or below it, and the patches of the log after that row.
 
 use std::collections::HashMap;
+use std::sync::{MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
@@ -8,6 +9,7 @@ use super::TransactionBuffer;
 use super::buffer::Source;
 use super::cache::CachedImage;
 use super::database::{Database, Snapshot};
+use super::prefetch::{LARGEST_WINDOW, Prefetcher};
 use crate::codec::{decode_row, zero_image};
 use crate::error::{Context, Error, Result};
 use crate::store::ReadRow;
@@ -93,7 +95,8 @@ impl Database {
             out.push(cached.unwrap_or_default());
         }
         if !missing.is_empty() {
-            let wanted: Vec<PageNo> = missing.iter().map(|(_, page)| *page).collect();
+            let mut wanted: Vec<PageNo> = missing.iter().map(|(_, page)| *page).collect();
+            wanted.extend(self.bring_along(&wanted));
             let loaded = self.fleet.bridge.wait(self.load_pages(snapshot, &wanted));
             let mut loaded = loaded.context(self.words("read"))?;
             for (index, page) in missing {
@@ -101,6 +104,40 @@ impl Database {
             }
         }
         Ok(out)
+    }
+
+    /// The pages to load together with missed ones.
+    fn bring_along(&self, missed: &[PageNo]) -> Vec<PageNo> {
+        let cache = &self.fleet.cache;
+        // What comes along must not push out what was read, nor itself.
+        let bound = LARGEST_WINDOW.min(cache.capacity() / 8);
+        let last_page = pages_for_size(self.core().size);
+        let mut along = match missed.last() {
+            Some(last) => self.prefetcher().plan(*last, last_page, bound),
+            None => Vec::new(),
+        };
+        along.retain(|page| !missed.contains(page) && !cache.contains(&self.key(*page, Txid::MAX)));
+        metrics::counter!("litefleet_prefetched_pages_total").increment(along.len() as u64);
+        along
+    }
+
+    fn prefetcher(&self) -> MutexGuard<'_, Prefetcher> {
+        self.prefetcher.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets the prefetcher see what was loaded.
+    fn learn(&self, images: &HashMap<PageNo, Bytes>, last_page: u32) {
+        let header = images.get(&PageNo::FIRST).cloned();
+        let header = header.or_else(|| self.fleet.cache.get(&self.key(PageNo::FIRST, Txid::MAX)).map(|e| e.image));
+        let Some(page_size) = header.and_then(|header| super::header::page_size(&header)) else { return };
+        let mut images: Vec<(PageNo, Bytes)> = images.iter().map(|(page, image)| (*page, image.clone())).collect();
+        images.sort_unstable_by_key(|(page, _)| *page);
+        self.prefetcher().learn(&images, page_size as usize, last_page);
+    }
+
+    /// Forgets what was learnt of the structure, to save memory.
+    pub(super) fn forget_structure(&self) {
+        self.prefetcher().clear();
     }
 
     /// The image of a page at a snapshot, if the cache has it.
@@ -145,6 +182,8 @@ impl Database {
                 out.insert(*page, image);
             }
         }
+        let last_page = pages_for_size(self.core().size);
+        self.learn(&out, last_page);
         Ok(out)
     }
 
