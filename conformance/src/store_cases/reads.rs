@@ -5,7 +5,8 @@ use litefleet::store::{Lineage, PageRow, RowKind};
 use litefleet::{DatabaseId, ErrorKind, PageNo, PageRange, Txid};
 
 use crate::fixture::{
-    Writer, delta, image, places, range, read, read_log, read_places, refused, scan, singles, zero,
+    Writer, delta, image, places, range, read, read_log, read_places, refused, scan, scan_by,
+    singles, zero,
 };
 use crate::harness::Harness;
 
@@ -300,17 +301,7 @@ pub async fn scan_finds_every_row(harness: &dyn Harness) {
         (last, 6),
     ];
     for limit in 1..=9 {
-        let mut rows: Vec<PageRow> = Vec::new();
-        loop {
-            let after = rows.last().map(|row| (row.page, row.txid));
-            let more = store.scan(writer.database, after, limit).await;
-            let more = more.expect("it can be scanned");
-            assert!(more.len() <= limit);
-            if more.is_empty() {
-                break;
-            }
-            rows.extend(more);
-        }
+        let rows = scan_by(&store, writer.database, limit).await;
         assert_eq!(places(&rows), all, "{limit} at a time");
         let kinds: Vec<RowKind> = rows.iter().map(|row| row.kind).collect();
         let base = Txid(1);
