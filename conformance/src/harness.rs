@@ -38,11 +38,7 @@ pub(crate) async fn pass(harness: &dyn Harness, by: Duration) {
 
 /// The lifetime of a session that a case wants to see expire.
 pub(crate) fn short_lifetime(harness: &dyn Harness) -> Duration {
-    if harness.advance(Duration::ZERO) {
-        Duration::from_secs(10)
-    } else {
-        Duration::from_secs(2)
-    }
+    if harness.advance(Duration::ZERO) { Duration::from_secs(10) } else { Duration::from_secs(2) }
 }
 
 /// Runs a case on a runtime of its own, for a bounded time.

@@ -4,9 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use litefleet::store::{
-    FaultLayer, FaultPlan, Latency, LatencyLayer, Metered, MetricsLayer, PageStore,
-};
+use litefleet::store::{FaultLayer, FaultPlan, Latency, LatencyLayer, Metered, MetricsLayer, PageStore};
 
 use crate::harness::Harness;
 
@@ -41,37 +39,24 @@ pub struct Layered<H> {
 impl<H: Harness> Layered<H> {
     /// Wraps a harness.
     pub fn new(harness: H, wrapping: Wrapping) -> Self {
-        Self {
-            harness,
-            wrapping,
-            open: Mutex::default(),
-        }
+        Self { harness, wrapping, open: Mutex::default() }
     }
 
     fn wrap(&self, inner: Arc<dyn PageStore>) -> Arc<dyn PageStore> {
-        let metrics = |store| -> Arc<dyn PageStore> {
-            Arc::new(MetricsLayer::new(store, Arc::new(Metered::default())))
-        };
+        let metrics =
+            |store| -> Arc<dyn PageStore> { Arc::new(MetricsLayer::new(store, Arc::new(Metered::default()))) };
         let latency = |store| -> Arc<dyn PageStore> {
             let latency = Latency(Duration::from_micros(10));
             Arc::new(LatencyLayer::new(store, Arc::new(latency)))
         };
-        let faults = |store| -> Arc<dyn PageStore> {
-            Arc::new(FaultLayer::new(store, Arc::new(FaultPlan::default())))
-        };
+        let faults = |store| -> Arc<dyn PageStore> { Arc::new(FaultLayer::new(store, Arc::new(FaultPlan::default()))) };
         let outer = match self.wrapping {
             Wrapping::Metrics => metrics(Arc::clone(&inner)),
             Wrapping::Latency => latency(Arc::clone(&inner)),
             Wrapping::Faults => faults(Arc::clone(&inner)),
             Wrapping::Stacked => metrics(latency(faults(Arc::clone(&inner)))),
         };
-        self.open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(Wrapped {
-                outer: Arc::clone(&outer),
-                inner,
-            });
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).push(Wrapped { outer: Arc::clone(&outer), inner });
         outer
     }
 }

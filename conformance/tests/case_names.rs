@@ -59,10 +59,7 @@ fn every_case_of_the_contract_exists() {
     let named = named_cases(&contract);
     assert!(named.len() > 40, "the contract names its cases: {named:?}");
     let missing: Vec<_> = named.difference(&tested).collect();
-    assert!(
-        missing.is_empty(),
-        "named by the contract, but no case: {missing:?}"
-    );
+    assert!(missing.is_empty(), "named by the contract, but no case: {missing:?}");
 }
 
 #[test]
@@ -71,11 +68,7 @@ fn every_clause_that_says_case_was_understood() {
     let mentions = contract.matches("case: ").count() + contract.matches("cases: ").count();
     let clauses = contract.matches("(case: `").count() + contract.matches("(cases: `").count();
     // One mention is the sentence that explains the notation.
-    assert_eq!(
-        mentions,
-        clauses + 1,
-        "write `(case: name)` or `(cases: name, name)`"
-    );
+    assert_eq!(mentions, clauses + 1, "write `(case: name)` or `(cases: name, name)`");
 }
 
 #[test]

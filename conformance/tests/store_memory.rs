@@ -30,17 +30,11 @@ struct Memory {
 
 impl Memory {
     fn kept() -> Self {
-        Self {
-            kept: true,
-            ..Self::default()
-        }
+        Self { kept: true, ..Self::default() }
     }
 
     fn tiny() -> Self {
-        Self {
-            limits: Some(TINY),
-            ..Self::default()
-        }
+        Self { limits: Some(TINY), ..Self::default() }
     }
 }
 
@@ -94,8 +88,5 @@ store_tests!(memory_real_time, RealTime, without reopen, clock);
 store_tests!(memory_metrics, layered(Wrapping::Metrics), without reopen);
 store_tests!(memory_latency, layered(Wrapping::Latency), without reopen);
 store_tests!(memory_faults, layered(Wrapping::Faults), without reopen);
-store_tests!(
-    memory_stacked,
-    Layered::new(Memory::kept(), Wrapping::Stacked)
-);
+store_tests!(memory_stacked, Layered::new(Memory::kept(), Wrapping::Stacked));
 store_tests!(memory_stacked_tiny, Layered::new(Memory::tiny(), Wrapping::Stacked), without reopen);

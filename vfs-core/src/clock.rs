@@ -25,14 +25,9 @@ pub struct SystemClock {
 }
 
 impl Default for SystemClock {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the one place that reads the machine's clocks"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the machine's clocks")]
     fn default() -> Self {
-        Self {
-            start: Instant::now(),
-        }
+        Self { start: Instant::now() }
     }
 }
 
@@ -41,14 +36,9 @@ impl Clock for SystemClock {
         self.start.elapsed()
     }
 
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the one place that reads the machine's clocks"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the machine's clocks")]
     fn unix(&self) -> UnixMillis {
-        let since = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
 }
@@ -62,10 +52,7 @@ pub struct ManualClock {
 impl ManualClock {
     /// Moves both clocks forward.
     pub fn advance(&self, by: Duration) {
-        self.micros.fetch_add(
-            u64::try_from(by.as_micros()).unwrap_or(u64::MAX),
-            Ordering::SeqCst,
-        );
+        self.micros.fetch_add(u64::try_from(by.as_micros()).unwrap_or(u64::MAX), Ordering::SeqCst);
     }
 }
 
@@ -97,17 +84,11 @@ impl Randomness {
 
     /// 16 random bytes, for a commit id or a session id.
     pub fn id(&self) -> [u8; 16] {
-        self.0
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .random()
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).random()
     }
 
     /// A number from 0 up to `below`, for jitter.
     pub fn below(&self, below: u64) -> u64 {
-        self.0
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .random_range(0..below.max(1))
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).random_range(0..below.max(1))
     }
 }

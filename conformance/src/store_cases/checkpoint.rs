@@ -4,8 +4,7 @@ use litefleet::store::CheckpointRequest;
 use litefleet::{ErrorKind, Txid, UnixMillis};
 
 use crate::fixture::{
-    Writer, complete, delta, image, log_txids, open_request, picture, places, read_places, refused,
-    scan, zero,
+    Writer, complete, delta, image, log_txids, open_request, picture, places, read_places, refused, scan, zero,
 };
 use crate::harness::Harness;
 
@@ -19,9 +18,7 @@ pub async fn checkpoint_moves_forward_only(harness: &dyn Harness) {
     let before = picture(&store, writer.database).await;
     for txid in [0, 1, 2, 7, 8] {
         for last in [false, true] {
-            let result = writer
-                .try_checkpoint(txid, &[image(1, txid, b"wrong")], last, 0)
-                .await;
+            let result = writer.try_checkpoint(txid, &[image(1, txid, b"wrong")], last, 0).await;
             refused(result, ErrorKind::Conflict, "a checkpoint out of bounds");
         }
     }
@@ -48,13 +45,8 @@ pub async fn half_a_checkpoint_is_harmless(harness: &dyn Harness) {
     let store = harness.store().await;
     let mut writer = Writer::new(&store, "a").await;
     writer.commit_up_to(4).await;
-    writer
-        .checkpoint(1, &[image(1, 1, b"1@1"), image(2, 1, b"2@1")])
-        .await;
-    writer
-        .try_checkpoint(3, &[image(1, 3, b"1@3")], false, 0)
-        .await
-        .expect("the holder can");
+    writer.checkpoint(1, &[image(1, 1, b"1@1"), image(2, 1, b"2@1")]).await;
+    writer.try_checkpoint(3, &[image(1, 3, b"1@3")], false, 0).await.expect("the holder can");
     let head = writer.head().await;
     assert_eq!(head.checkpoint, Txid(1));
     let opened = store.open(open_request("a")).await.expect("it exists");
@@ -63,21 +55,16 @@ pub async fn half_a_checkpoint_is_harmless(harness: &dyn Harness) {
     let collected = writer.collect(4, 2, 4).await;
     assert_eq!(collected.horizon, Txid(1));
     assert_eq!((collected.rows, collected.records), (0, 1));
-    for (snapshot, expected) in [
-        (1, [(1, 1), (2, 1)]),
-        (2, [(1, 1), (2, 1)]),
-        (3, [(1, 3), (2, 1)]),
-        (4, [(1, 3), (2, 1)]),
-    ] {
+    for (snapshot, expected) in
+        [(1, [(1, 1), (2, 1)]), (2, [(1, 1), (2, 1)]), (3, [(1, 3), (2, 1)]), (4, [(1, 3), (2, 1)])]
+    {
         let rows = writer.read(&[1, 2], snapshot).await;
         assert_eq!(read_places(&rows), expected, "at {snapshot}");
     }
     let next = writer.take_over().await;
     next.checkpoint(3, &[image(1, 3, b"1@3"), zero(2, 3)]).await;
     assert_eq!(next.head().await.checkpoint, Txid(3));
-    next.try_checkpoint(4, &[image(1, 4, b"1@4")], false, 0)
-        .await
-        .expect("the holder can");
+    next.try_checkpoint(4, &[image(1, 4, b"1@4")], false, 0).await.expect("the holder can");
     assert_eq!(next.collect(4, 2, 4).await.horizon, Txid(3));
     assert_eq!(read_places(&next.read(&[1, 2], 3).await), [(1, 3)]);
     assert_eq!(read_places(&next.read(&[1, 2], 4).await), [(1, 4)]);
@@ -90,10 +77,7 @@ pub async fn checkpoint_without_rows_completes(harness: &dyn Harness) {
     writer.checkpoint(0, &[]).await;
     assert_eq!(writer.head().await.checkpoint, Txid(0));
     writer.commit_up_to(2).await;
-    writer
-        .try_checkpoint(2, &[image(1, 2, b"row")], false, 0)
-        .await
-        .expect("the holder can");
+    writer.try_checkpoint(2, &[image(1, 2, b"row")], false, 0).await.expect("the holder can");
     writer.checkpoint(2, &[]).await;
     assert_eq!(writer.head().await.checkpoint, Txid(2));
     assert_eq!(writer.collect(2, 1, 2).await.horizon, Txid(2));
@@ -121,16 +105,8 @@ pub async fn rows_that_cannot_be_are_invalid(harness: &dyn Harness) {
         let result = store.checkpoint(request).await;
         refused(result, ErrorKind::Invalid, "the rows of a checkpoint");
     }
-    for rows in [
-        of(0),
-        of(4),
-        of(6),
-        twice(5),
-        vec![delta(1, 5, 4, b"delta")],
-    ] {
-        let result = store
-            .stage(writer.stage_request(before.head.generation, rows))
-            .await;
+    for rows in [of(0), of(4), of(6), twice(5), vec![delta(1, 5, 4, b"delta")]] {
+        let result = store.stage(writer.stage_request(before.head.generation, rows)).await;
         refused(result, ErrorKind::Invalid, "staged rows");
     }
     assert_eq!(picture(&store, writer.database).await, before);

@@ -6,8 +6,7 @@ use litefleet::store::PageRow;
 use litefleet::{ErrorKind, Txid, UnixMillis};
 
 use crate::fixture::{
-    Writer, delta, image, log_txids, picture, places, read, read_log, read_places, refused, scan,
-    singles, tail, zero,
+    Writer, delta, image, log_txids, picture, places, read, read_log, read_places, refused, scan, singles, tail, zero,
 };
 use crate::harness::Harness;
 
@@ -18,14 +17,9 @@ async fn with_checkpoints(harness: &dyn Harness) -> Writer {
     writer.commit_up_to(9).await;
     for txid in [2, 4, 6, 8] {
         let bytes = format!("1@{txid}");
-        writer
-            .checkpoint(txid, &[image(1, txid, bytes.as_bytes())])
-            .await;
+        writer.checkpoint(txid, &[image(1, txid, bytes.as_bytes())]).await;
     }
-    writer
-        .try_checkpoint(9, &[image(1, 9, b"1@9")], false, 1)
-        .await
-        .expect("the holder can");
+    writer.try_checkpoint(9, &[image(1, 9, b"1@9")], false, 1).await.expect("the holder can");
     writer
 }
 
@@ -94,26 +88,10 @@ pub async fn dead_rows_are_collected(harness: &dyn Harness) {
     let store = harness.store().await;
     let mut writer = Writer::new(&store, "a").await;
     writer.commit_up_to(9).await;
-    writer
-        .checkpoint(1, &[1, 2, 3, 4, 5].map(|p| image(p, 1, b"x")))
-        .await;
-    writer
-        .checkpoint(3, &[image(1, 3, b"x"), zero(3, 3), zero(4, 3), zero(6, 3)])
-        .await;
-    writer
-        .checkpoint(5, &[image(1, 5, b"x"), image(4, 5, b"x")])
-        .await;
-    writer
-        .checkpoint(
-            7,
-            &[
-                image(1, 7, b"x"),
-                image(2, 7, b"x"),
-                image(3, 7, b"x"),
-                zero(5, 7),
-            ],
-        )
-        .await;
+    writer.checkpoint(1, &[1, 2, 3, 4, 5].map(|p| image(p, 1, b"x"))).await;
+    writer.checkpoint(3, &[image(1, 3, b"x"), zero(3, 3), zero(4, 3), zero(6, 3)]).await;
+    writer.checkpoint(5, &[image(1, 5, b"x"), image(4, 5, b"x")]).await;
+    writer.checkpoint(7, &[image(1, 7, b"x"), image(2, 7, b"x"), image(3, 7, b"x"), zero(5, 7)]).await;
     let some = writer.collect_request(5, singles(&[2, 4]));
     let mut rows = 0;
     for chunk in some.pages.chunks(store.limits().collect_pages) {
@@ -128,21 +106,9 @@ pub async fn dead_rows_are_collected(harness: &dyn Harness) {
     let page_four: Vec<_> = left.iter().filter(|(page, _)| *page == 4).collect();
     assert_eq!(page_four, [&(4, 5)]);
     assert_eq!(writer.collect(5, 9, 0).await.rows, 5);
-    let left = [
-        (1, 5),
-        (1, 7),
-        (2, 1),
-        (2, 7),
-        (3, 7),
-        (4, 5),
-        (5, 1),
-        (5, 7),
-    ];
+    let left = [(1, 5), (1, 7), (2, 1), (2, 7), (3, 7), (4, 5), (5, 1), (5, 7)];
     assert_eq!(places(&scan(&store, writer.database).await), left);
-    assert_eq!(
-        read_places(&writer.read(&[1, 2, 3, 4, 5, 6], 5).await),
-        [(1, 5), (2, 1), (4, 5), (5, 1)]
-    );
+    assert_eq!(read_places(&writer.read(&[1, 2, 3, 4, 5, 6], 5).await), [(1, 5), (2, 1), (4, 5), (5, 1)]);
     assert_eq!(writer.collect(5, 9, 0).await.rows, 0, "again");
     assert_eq!(writer.collect(9, 9, 0).await.rows, 4);
     let left = [(1, 7), (2, 7), (3, 7), (4, 5)];
@@ -154,62 +120,21 @@ pub async fn bases_outlive_their_deltas(harness: &dyn Harness) {
     let store = harness.store().await;
     let mut writer = Writer::new(&store, "a").await;
     writer.commit_up_to(9).await;
-    writer
-        .checkpoint(1, &[image(1, 1, b"i"), image(2, 1, b"i")])
-        .await;
-    writer
-        .checkpoint(2, &[delta(1, 2, 1, b"d"), image(2, 2, b"i")])
-        .await;
-    writer
-        .checkpoint(4, &[delta(1, 4, 1, b"d"), delta(2, 4, 1, b"d")])
-        .await;
-    writer
-        .checkpoint(6, &[image(1, 6, b"i"), delta(2, 6, 2, b"d")])
-        .await;
-    writer
-        .checkpoint(8, &[delta(1, 8, 6, b"d"), zero(2, 8)])
-        .await;
+    writer.checkpoint(1, &[image(1, 1, b"i"), image(2, 1, b"i")]).await;
+    writer.checkpoint(2, &[delta(1, 2, 1, b"d"), image(2, 2, b"i")]).await;
+    writer.checkpoint(4, &[delta(1, 4, 1, b"d"), delta(2, 4, 1, b"d")]).await;
+    writer.checkpoint(6, &[image(1, 6, b"i"), delta(2, 6, 2, b"d")]).await;
+    writer.checkpoint(8, &[delta(1, 8, 6, b"d"), zero(2, 8)]).await;
     let steps: [(u64, &[(u32, u64)]); 5] = [
-        (
-            2,
-            &[
-                (1, 1),
-                (1, 2),
-                (1, 4),
-                (1, 6),
-                (1, 8),
-                (2, 1),
-                (2, 2),
-                (2, 4),
-                (2, 6),
-                (2, 8),
-            ],
-        ),
-        (
-            4,
-            &[
-                (1, 1),
-                (1, 4),
-                (1, 6),
-                (1, 8),
-                (2, 1),
-                (2, 2),
-                (2, 4),
-                (2, 6),
-                (2, 8),
-            ],
-        ),
+        (2, &[(1, 1), (1, 2), (1, 4), (1, 6), (1, 8), (2, 1), (2, 2), (2, 4), (2, 6), (2, 8)]),
+        (4, &[(1, 1), (1, 4), (1, 6), (1, 8), (2, 1), (2, 2), (2, 4), (2, 6), (2, 8)]),
         (6, &[(1, 6), (1, 8), (2, 2), (2, 6), (2, 8)]),
         (8, &[(1, 6), (1, 8)]),
         (9, &[(1, 6), (1, 8)]),
     ];
     for (horizon, left) in steps {
         writer.collect(horizon, 2, 0).await;
-        assert_eq!(
-            places(&scan(&store, writer.database).await),
-            left,
-            "at {horizon}"
-        );
+        assert_eq!(places(&scan(&store, writer.database).await), left, "at {horizon}");
         let rows = writer.read(&[1, 2], 9).await;
         assert_eq!(read_places(&rows).first(), Some(&(1, 8)));
         assert_eq!(read_places(&rows).get(1), Some(&(1, 6)));
@@ -223,16 +148,11 @@ pub async fn zeros_hide_what_is_kept_before_them(harness: &dyn Harness) {
     writer.commit_up_to(9).await;
     writer.checkpoint(1, &[image(1, 1, b"base")]).await;
     writer.checkpoint(3, &[zero(1, 3)]).await;
-    writer
-        .checkpoint(5, &[delta(1, 5, 1, b"like the base again")])
-        .await;
+    writer.checkpoint(5, &[delta(1, 5, 1, b"like the base again")]).await;
     writer.collect(3, 1, 0).await;
     for snapshot in [3, 4] {
         let rows = writer.read(&[1], snapshot).await;
-        assert!(
-            read_places(&rows) == [(1, 3)] || rows.is_empty(),
-            "the page is zeros at {snapshot}, not {rows:?}"
-        );
+        assert!(read_places(&rows) == [(1, 3)] || rows.is_empty(), "the page is zeros at {snapshot}, not {rows:?}");
     }
     assert_eq!(read_places(&writer.read(&[1], 5).await), [(1, 5), (1, 1)]);
     writer.checkpoint(7, &[zero(1, 7)]).await;
@@ -245,15 +165,9 @@ pub async fn collected_log_is_refused(harness: &dyn Harness) {
     let writer = with_checkpoints(harness).await;
     let store = &writer.store;
     // at most, log through, then where the log starts, and how many records went
-    for (at_most, through, start, gone) in [
-        (2, 0, 0, 0),
-        (2, 1, 1, 1),
-        (2, 9, 2, 1),
-        (4, 1, 2, 0),
-        (6, 5, 5, 3),
-        (9, u64::MAX, 8, 3),
-        (9, 9, 8, 0),
-    ] {
+    for (at_most, through, start, gone) in
+        [(2, 0, 0, 0), (2, 1, 1, 1), (2, 9, 2, 1), (4, 1, 2, 0), (6, 5, 5, 3), (9, u64::MAX, 8, 3), (9, 9, 8, 0)]
+    {
         let mut request = writer.collect_request(at_most, Vec::new());
         request.log_through = Txid(through);
         let reply = store.collect(request).await.expect("the holder can");
@@ -326,7 +240,5 @@ pub async fn nothing_a_snapshot_needs_is_collected(harness: &dyn Harness) {
 async fn content(writer: &Writer, pages: &[u32], snapshot: u64) -> BTreeSet<(u32, Vec<u8>)> {
     let rows = writer.read(pages, snapshot).await;
     let rows = rows.into_iter().map(|read| read.row);
-    rows.filter(|row| !row.bytes.is_empty())
-        .map(|row| (row.page.get(), row.bytes.to_vec()))
-        .collect()
+    rows.filter(|row| !row.bytes.is_empty()).map(|row| (row.page.get(), row.bytes.to_vec())).collect()
 }

@@ -6,9 +6,7 @@ use bytes::Bytes;
 use litefleet::store::{CommitMode, CommitRequest, PageStore};
 use litefleet::{CommitId, DatabaseId, Epoch, ErrorKind, Txid};
 
-use crate::fixture::{
-    Tasks, Writer, commit_id, commit_one, image, picture, read_log, refused, tail,
-};
+use crate::fixture::{Tasks, Writer, commit_id, commit_one, image, picture, read_log, refused, tail};
 use crate::harness::Harness;
 
 /// A commit with another txid than the head's is `Conflict`, whether too old or too new, and changes nothing.
@@ -20,11 +18,7 @@ pub async fn commit_needs_the_expected_txid(harness: &dyn Harness) {
         for wrong in (0..8).filter(|wrong| *wrong != txid) {
             let mut request = writer.request(b"wrong");
             request.expected = Txid(wrong);
-            refused(
-                commit_one(&store, request).await,
-                ErrorKind::Conflict,
-                "another txid",
-            );
+            refused(commit_one(&store, request).await, ErrorKind::Conflict, "another txid");
         }
         assert_eq!(picture(&store, writer.database).await, before);
         writer.commit(b"right").await;
@@ -62,11 +56,7 @@ pub async fn commit_can_release(harness: &dyn Harness) {
     let mut wrong = writer.request(b"wrong");
     wrong.release = true;
     wrong.expected = Txid(0);
-    refused(
-        commit_one(&store, wrong).await,
-        ErrorKind::Conflict,
-        "another txid",
-    );
+    refused(commit_one(&store, wrong).await, ErrorKind::Conflict, "another txid");
     assert!(writer.head().await.holder.is_some(), "it was not released");
     let mut request = writer.request(b"two");
     request.release = true;
@@ -74,14 +64,8 @@ pub async fn commit_can_release(harness: &dyn Harness) {
     let head = writer.head().await;
     assert_eq!((head.holder, head.txid), (None, Txid(2)));
     let late = writer.request(b"late");
-    refused(
-        commit_one(&store, late).await,
-        ErrorKind::Fenced,
-        "a commit after the release",
-    );
-    commit_one(&store, request)
-        .await
-        .expect("the same commit again: it is the head's last");
+    refused(commit_one(&store, late).await, ErrorKind::Fenced, "a commit after the release");
+    commit_one(&store, request).await.expect("the same commit again: it is the head's last");
     let next = Writer::new(&store, "a").await;
     assert_eq!(next.txid, Txid(2));
 }
@@ -105,11 +89,7 @@ pub async fn commit_is_idempotent_by_id(harness: &dyn Harness) {
         }
         let mut other_id = requests.first().expect("there are two").clone();
         other_id.commit_id = commit_id();
-        refused(
-            commit_one(&store, other_id).await,
-            ErrorKind::Conflict,
-            "another id at the same txid",
-        );
+        refused(commit_one(&store, other_id).await, ErrorKind::Conflict, "another id at the same txid");
         writer.commit(b"next").await;
         refused(
             commit_one(&store, requests.first().expect("there are two").clone()).await,
@@ -122,11 +102,7 @@ pub async fn commit_is_idempotent_by_id(harness: &dyn Harness) {
     let request = writer.request(b"last");
     writer.try_commit(request.clone()).await.expect("it holds");
     writer.take_over().await;
-    refused(
-        commit_one(&store, request).await,
-        ErrorKind::Fenced,
-        "a repetition under an epoch that is over",
-    );
+    refused(commit_one(&store, request).await, ErrorKind::Fenced, "a repetition under an epoch that is over");
 }
 
 /// A repetition of a staged commit succeeds too, though its staging entry is gone.
@@ -187,10 +163,7 @@ pub async fn independent_commits_fail_alone(harness: &dyn Harness) {
     let store = harness.store().await;
     let writers = nine(&store).await;
     let (requests, kinds) = mixed(&writers);
-    let replies = store
-        .commit(requests.clone(), CommitMode::Independent)
-        .await
-        .expect("the call as a whole is valid");
+    let replies = store.commit(requests.clone(), CommitMode::Independent).await.expect("the call as a whole is valid");
     assert_eq!(replies.len(), requests.len());
     let mut kinds = kinds.into_iter();
     for (index, reply) in replies.into_iter().enumerate() {
@@ -203,11 +176,7 @@ pub async fn independent_commits_fail_alone(harness: &dyn Harness) {
     }
     for (index, (writer, request)) in writers.iter().zip(&requests).enumerate() {
         let head = writer.head().await;
-        let expected = if index % 2 == 0 {
-            (Txid(2), request.commit_id)
-        } else {
-            (Txid(1), writer.last)
-        };
+        let expected = if index % 2 == 0 { (Txid(2), request.commit_id) } else { (Txid(1), writer.last) };
         assert_eq!((head.txid, head.commit_id), expected, "db-{index}");
     }
     let none = store.commit(Vec::new(), CommitMode::Independent).await;
@@ -221,10 +190,7 @@ pub async fn atomic_commit_is_all_or_none(harness: &dyn Harness) {
     let (requests, kinds) = mixed(&writers);
     for (bad, kind) in [1, 3, 5, 7].into_iter().zip(kinds) {
         for order in [[0, bad], [bad, 0]] {
-            let set: Vec<_> = order
-                .into_iter()
-                .filter_map(|i| requests.get(i).cloned())
-                .collect();
+            let set: Vec<_> = order.into_iter().filter_map(|i| requests.get(i).cloned()).collect();
             if set.iter().map(|r| r.record.len()).sum::<usize>() > store.limits().atomic_bytes {
                 continue; // The call as a whole is refused: see `limits_are_enforced`.
             }
@@ -232,11 +198,7 @@ pub async fn atomic_commit_is_all_or_none(harness: &dyn Harness) {
             let replies = replies.expect("the call as a whole is valid");
             assert_eq!(replies.len(), 2);
             for (index, reply) in order.into_iter().zip(replies) {
-                let kind = if index == bad {
-                    kind
-                } else {
-                    ErrorKind::Conflict
-                };
+                let kind = if index == bad { kind } else { ErrorKind::Conflict };
                 refused(reply, kind, "a commit of an atomic call that fails");
             }
         }
@@ -248,10 +210,7 @@ pub async fn atomic_commit_is_all_or_none(harness: &dyn Harness) {
         let tail = tail(&store, writer.database, 0).await;
         assert_eq!(crate::fixture::complete(&tail).len(), 1);
     }
-    let set: Vec<_> = [2, 0]
-        .iter()
-        .filter_map(|i| requests.get(*i).cloned())
-        .collect();
+    let set: Vec<_> = [2, 0].iter().filter_map(|i| requests.get(*i).cloned()).collect();
     let replies = store.commit(set, CommitMode::Atomic).await;
     let replies = replies.expect("the call is valid");
     assert!(replies.iter().all(Result::is_ok), "{replies:?}");
@@ -272,10 +231,8 @@ pub async fn naming_a_database_twice_is_invalid(harness: &dyn Harness) {
     let mut set = vec![twice.request(b"first"), once.request(b"alone"), later];
     let replies = store.commit(set.clone(), CommitMode::Independent).await;
     let replies = replies.expect("the call as a whole is valid");
-    let kinds: Vec<Option<ErrorKind>> = replies
-        .iter()
-        .map(|reply| reply.as_ref().err().map(litefleet::Error::kind))
-        .collect();
+    let kinds: Vec<Option<ErrorKind>> =
+        replies.iter().map(|reply| reply.as_ref().err().map(litefleet::Error::kind)).collect();
     let invalid = Some(ErrorKind::Invalid);
     assert_eq!(kinds, [invalid, None, invalid]);
     assert_eq!(twice.head().await.txid, Txid(0));
@@ -312,9 +269,7 @@ pub async fn one_of_many_commits_wins(harness: &dyn Harness) {
                 Err(error) => assert_eq!(error.kind(), ErrorKind::Conflict, "{error}"),
             }
         }
-        let [winner] = winners.as_slice() else {
-            panic!("round {round}: {} commits won", winners.len())
-        };
+        let [winner] = winners.as_slice() else { panic!("round {round}: {} commits won", winners.len()) };
         writer.note(*winner);
         let head = writer.head().await;
         assert_eq!((head.txid, head.commit_id), (writer.txid, writer.last));

@@ -11,8 +11,8 @@ use rand::{Rng, SeedableRng};
 
 use super::fencing::attempts;
 use crate::fixture::{
-    LONG, Tasks, Writer, commit_one, image, lease_request, open_request, picture, read, read_log,
-    refused, scan, session,
+    LONG, Tasks, Writer, commit_one, image, lease_request, open_request, picture, read, read_log, refused, scan,
+    session,
 };
 use crate::harness::Harness;
 
@@ -83,19 +83,12 @@ pub async fn two_holders_fight(harness: &dyn Harness) {
                 },
             }
             let head = first.head().await;
-            assert_eq!(
-                (head.epoch, head.txid, head.commit_id),
-                (truth.0, truth.2, truth.3)
-            );
+            assert_eq!((head.epoch, head.txid, head.commit_id), (truth.0, truth.2, truth.3));
             let holder = head.holder.map(|holder| holder.session);
             assert_eq!(holder, truth.1.and_then(|who| sessions.get(who).copied()));
         }
         let found = read_log(&store, first.database, 0, truth.2.get()).await;
-        let found: Vec<_> = found
-            .expect("it is there")
-            .into_iter()
-            .map(|r| r.record)
-            .collect();
+        let found: Vec<_> = found.expect("it is there").into_iter().map(|r| r.record).collect();
         let records: Vec<_> = log.into_iter().map(|(_, record)| record).collect();
         assert_eq!(found, records, "seed {seed}");
     }
@@ -152,10 +145,7 @@ pub async fn many_holders_fight(harness: &dyn Harness) {
     assert_eq!(head.log.len(), acknowledged.len());
     let mut last = Epoch(0);
     for row in head.log {
-        assert_eq!(
-            acknowledged.get(&row.txid).map(String::as_bytes),
-            Some(row.record.as_ref())
-        );
+        assert_eq!(acknowledged.get(&row.txid).map(String::as_bytes), Some(row.record.as_ref()));
         let text = String::from_utf8(row.record.to_vec()).expect("it was text");
         let epoch = text.split(':').next().and_then(|epoch| epoch.parse().ok());
         let epoch = Epoch(epoch.expect("it begins with the epoch"));
@@ -181,10 +171,7 @@ pub async fn atomic_commits_do_not_deadlock(harness: &dyn Harness) {
             let mut done = 0;
             while done < 10 {
                 let txid = pair[0].head().await.txid;
-                assert!(
-                    pair[1].head().await.txid >= txid,
-                    "half of an atomic commit was seen"
-                );
+                assert!(pair[1].head().await.txid >= txid, "half of an atomic commit was seen");
                 for writer in &mut pair {
                     writer.txid = txid;
                 }
@@ -294,8 +281,7 @@ pub async fn dropped_calls_leave_nothing_locked(harness: &dyn Harness) {
             next.discard().await;
             next.commit(b"goes on").await;
             picture(&store, next.database).await;
-            next.checkpoint(next.txid.get(), &[image(1, next.txid.get(), b"row")])
-                .await;
+            next.checkpoint(next.txid.get(), &[image(1, next.txid.get(), b"row")]).await;
             next.collect(u64::MAX, 1, u64::MAX).await;
         }
     }

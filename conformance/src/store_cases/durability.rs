@@ -5,16 +5,11 @@ use std::sync::Arc;
 use litefleet::store::{HeadRequest, PageStore};
 use litefleet::{CommitId, ErrorKind, Txid};
 
-use crate::fixture::{
-    AMPLE, Writer, commit_one, delta, image, lease_request, open_request, picture, refused, zero,
-};
+use crate::fixture::{AMPLE, Writer, commit_one, delta, image, lease_request, open_request, picture, refused, zero};
 use crate::harness::Harness;
 
 async fn reopen(harness: &dyn Harness, store: Arc<dyn PageStore>) -> Arc<dyn PageStore> {
-    harness
-        .reopen(store)
-        .await
-        .expect("this case needs a store that can be reopened; make the tests `without reopen`")
+    harness.reopen(store).await.expect("this case needs a store that can be reopened; make the tests `without reopen`")
 }
 
 /// Everything a store said is said again after it was reopened: heads, log, rows, names, staged rows.
@@ -24,16 +19,10 @@ pub async fn reopening_keeps_everything(harness: &dyn Harness) {
     for index in 0..5_u64 {
         let mut writer = Writer::new(&store, &format!("db-{index}")).await;
         writer.commit_up_to(6 + index).await;
-        writer
-            .checkpoint(1, &[image(1, 1, b"i"), image(2, 1, b"i")])
-            .await;
-        writer
-            .checkpoint(4, &[delta(1, 4, 1, b"d"), zero(2, 4), image(3, 4, b"i")])
-            .await;
+        writer.checkpoint(1, &[image(1, 1, b"i"), image(2, 1, b"i")]).await;
+        writer.checkpoint(4, &[delta(1, 4, 1, b"d"), zero(2, 4), image(3, 4, b"i")]).await;
         writer.collect(index, 3, index / 2).await;
-        writer
-            .stage(&[image(9, writer.txid.next().get(), b"s")])
-            .await;
+        writer.stage(&[image(9, writer.txid.next().get(), b"s")]).await;
         if index % 2 == 0 {
             writer.release(&[1, 3]).await.expect("the holder can");
         }
@@ -49,10 +38,7 @@ pub async fn reopening_keeps_everything(harness: &dyn Harness) {
         for (id, expected) in ids.iter().zip(before) {
             assert_eq!(picture(&store, *id).await, expected, "round {round}");
         }
-        assert_eq!(
-            store.list("", None, 10).await.expect("a list").len(),
-            listed
-        );
+        assert_eq!(store.list("", None, 10).await.expect("a list").len(), listed);
         let opened = store.open(open_request("db-0")).await.expect("it exists");
         assert_eq!(opened.warm.len(), 3, "warm pages are kept");
     }
@@ -68,10 +54,7 @@ pub async fn acknowledged_commits_survive(harness: &dyn Harness) {
         request.create = true;
         let opened = store.open(request).await.expect("the session lives on");
         let mut writer = Writer::from_opened(&store, session, "a", &opened);
-        assert_eq!(
-            (writer.txid, writer.last),
-            (Txid(round * (round + 1) / 2), last)
-        );
+        assert_eq!((writer.txid, writer.last), (Txid(round * (round + 1) / 2), last));
         writer.commit_up_to(writer.txid.get() + round + 1).await;
         last = writer.last;
         drop(writer);
@@ -93,36 +76,20 @@ pub async fn reopening_keeps_the_fences(harness: &dyn Harness) {
     let mut stage = late.clone();
     stage.epoch = new.epoch;
     let gone = Writer::new(&store, "gone").await;
-    store
-        .delete(gone.database, gone.epoch)
-        .await
-        .expect("it is held");
+    store.delete(gone.database, gone.epoch).await.expect("it is held");
     let facts = (old.database, old.epoch, old.txid, old.last, gone.database);
     drop((old, new, gone));
     let store = reopen(harness, store).await;
     let (database, epoch, txid, last, deleted) = facts;
-    refused(
-        commit_one(&store, commit).await,
-        ErrorKind::Fenced,
-        "a late commit",
-    );
+    refused(commit_one(&store, commit).await, ErrorKind::Fenced, "a late commit");
     refused(store.stage(late).await, ErrorKind::Fenced, "a late stage");
-    refused(
-        store.stage(stage).await,
-        ErrorKind::Conflict,
-        "an older generation",
-    );
+    refused(store.stage(stage).await, ErrorKind::Conflict, "an older generation");
     refused(
         crate::fixture::read(&store, database, &[1], 1).await,
         ErrorKind::SnapshotTooOld,
         "a snapshot below the horizon",
     );
-    let ask = HeadRequest {
-        database,
-        known: Txid(0),
-        epoch: Some(epoch),
-        tail_bytes: AMPLE,
-    };
+    let ask = HeadRequest { database, known: Txid(0), epoch: Some(epoch), tail_bytes: AMPLE };
     let end = store.head(ask).await.expect("it exists").ended;
     let end = end.expect("the end of the epoch is known");
     assert_eq!((end.txid, end.commit_id), (txid, last));

@@ -1,27 +1,20 @@
 //! What becomes of calls whose request or reply is lost, and of those that arrive late.
 
-use litefleet::store::{
-    CheckpointRequest, CommitMode, Effect, Fault, FaultPlan, HeadRequest, Operation,
-};
+use litefleet::store::{CheckpointRequest, CommitMode, Effect, Fault, FaultPlan, HeadRequest, Operation};
 use litefleet::{CommitId, Epoch, ErrorKind, Txid, UnixMillis};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::fixture::{
-    AMPLE, LONG, Writer, commit_one, complete, faulty, image, lease_request, name, picture,
-    read_log, refused, scan, session, session_id, start, tail,
+    AMPLE, LONG, Writer, commit_one, complete, faulty, image, lease_request, name, picture, read_log, refused, scan,
+    session, session_id, start, tail,
 };
 use crate::harness::Harness;
 
 /// The next call of this operation meets the effect.
 fn next(plan: &FaultPlan, operation: Operation, effect: Effect) {
     plan.disarm();
-    plan.arm(Fault {
-        operation: Some(operation),
-        after: 0,
-        times: 1,
-        effect,
-    });
+    plan.arm(Fault { operation: Some(operation), after: 0, times: 1, effect });
 }
 
 /// A commit whose reply is lost is found by its id; one whose request is lost is known not to have happened once the
@@ -46,29 +39,19 @@ pub async fn lost_replies_are_resolved_by_id(harness: &dyn Harness) {
             writer.try_commit(request).await.expect("no fault is armed");
             continue;
         };
-        refused(
-            commit_one(&store, request.clone()).await,
-            ErrorKind::CommitUnknown,
-            "a lost reply",
-        );
+        refused(commit_one(&store, request.clone()).await, ErrorKind::CommitUnknown, "a lost reply");
         let head = writer.head().await;
         let done = head.commit_id == request.commit_id;
         assert_eq!(done, effect == Effect::LoseReply);
         if done {
             assert_eq!(head.txid, writer.txid.next());
-            commit_one(&store, request.clone())
-                .await
-                .expect("the same again changes nothing");
+            commit_one(&store, request.clone()).await.expect("the same again changes nothing");
             acknowledged.push(request.commit_id);
             writer.note(request.commit_id);
         } else {
             assert_eq!(head.txid, writer.txid);
             writer = Writer::with_session(&store, writer.session, "a").await;
-            refused(
-                commit_one(&store, request).await,
-                ErrorKind::Fenced,
-                "the same under the old epoch",
-            );
+            refused(commit_one(&store, request).await, ErrorKind::Fenced, "the same under the old epoch");
         }
     }
     let count = acknowledged.len() as u64;
@@ -82,30 +65,19 @@ pub async fn lost_replies_are_resolved_by_id(harness: &dyn Harness) {
 /// A deposed writer whose reply was lost learns from the end of its epoch whether its commit happened.
 pub async fn deposed_writer_learns_its_outcome(harness: &dyn Harness) {
     let (store, plan) = faulty(&harness.store().await);
-    for (round, effect) in [Effect::LoseReply, Effect::LoseRequest]
-        .into_iter()
-        .enumerate()
-    {
+    for (round, effect) in [Effect::LoseReply, Effect::LoseRequest].into_iter().enumerate() {
         let text = format!("db-{round}");
         let mut writer = Writer::new(&store, &text).await;
         writer.commit_up_to(3).await;
         next(&plan, Operation::Commit, effect);
         let request = writer.request(b"lost");
-        refused(
-            commit_one(&store, request.clone()).await,
-            ErrorKind::CommitUnknown,
-            "a lost reply",
-        );
+        refused(commit_one(&store, request.clone()).await, ErrorKind::CommitUnknown, "a lost reply");
         let mut taker = writer.take_over().await;
         taker.commit_up_to(8).await;
         let mut taker = taker.take_over().await;
         taker.commit_up_to(9).await;
-        let ask = HeadRequest {
-            database: writer.database,
-            known: writer.txid,
-            epoch: Some(writer.epoch),
-            tail_bytes: AMPLE,
-        };
+        let ask =
+            HeadRequest { database: writer.database, known: writer.txid, epoch: Some(writer.epoch), tail_bytes: AMPLE };
         let end = store.head(ask).await.expect("it exists").ended;
         let end = end.expect("the end of the epoch is known");
         let done = effect == Effect::LoseReply;
@@ -118,17 +90,8 @@ pub async fn deposed_writer_learns_its_outcome(harness: &dyn Harness) {
 /// before does what it says.
 pub async fn late_commit_is_fenced(harness: &dyn Harness) {
     let (store, plan) = faulty(&harness.store().await);
-    for (round, mode) in [CommitMode::Independent, CommitMode::Atomic]
-        .into_iter()
-        .enumerate()
-    {
-        for raised_by in [
-            "nobody",
-            "itself",
-            "a taker",
-            "a taker that commits",
-            "a release",
-        ] {
+    for (round, mode) in [CommitMode::Independent, CommitMode::Atomic].into_iter().enumerate() {
+        for raised_by in ["nobody", "itself", "a taker", "a taker that commits", "a release"] {
             let text = format!("{round}-{raised_by}");
             let mut writer = Writer::new(&store, &text).await;
             writer.commit_up_to(2).await;
@@ -156,11 +119,7 @@ pub async fn late_commit_is_fenced(harness: &dyn Harness) {
                 let record = complete(&tail).first().map(|row| row.record.clone());
                 assert_eq!(record, Some(request.record));
             } else {
-                assert_eq!(
-                    picture(&store, writer.database).await,
-                    before,
-                    "{raised_by}"
-                );
+                assert_eq!(picture(&store, writer.database).await, before, "{raised_by}");
             }
         }
     }
@@ -198,11 +157,7 @@ pub async fn late_stage_after_discard_is_harmless(harness: &dyn Harness) {
             }
             let before = picture(&store, writer.database).await;
             assert_eq!(plan.deliver().await, 1);
-            assert_eq!(
-                picture(&store, writer.database).await,
-                before,
-                "{meanwhile}"
-            );
+            assert_eq!(picture(&store, writer.database).await, before, "{meanwhile}");
             if meanwhile == "discard and stage" {
                 let mut flip = writer.request(b"flip");
                 flip.staged = Some(discarded.generation);
@@ -270,11 +225,7 @@ pub async fn repeated_calls_do_no_harm(harness: &dyn Harness) {
     macro_rules! twice {
         ($operation:ident, $call:expr) => {{
             next(&plan, Operation::$operation, Effect::LoseReply);
-            refused(
-                $call.await.map(|_| ()),
-                ErrorKind::Unavailable,
-                "a lost reply",
-            );
+            refused($call.await.map(|_| ()), ErrorKind::Unavailable, "a lost reply");
             plan.disarm();
             $call.await
         }};
@@ -303,13 +254,9 @@ pub async fn repeated_calls_do_no_harm(harness: &dyn Harness) {
     let staged = || writer.stage_request(generation, vec![image(2, 5, b"staged")]);
     twice!(Stage, store.stage(staged())).expect("it holds");
     assert_eq!(scan(&store, writer.database).await.len(), 3);
-    let discarded = twice!(
-        DiscardStaged,
-        store.discard_staged(writer.discard_request(9))
-    );
+    let discarded = twice!(DiscardStaged, store.discard_staged(writer.discard_request(9)));
     assert!(discarded.expect("it holds").done);
-    let mut collect =
-        writer.collect_request(3, vec![litefleet::PageRange::single(litefleet::PageNo(1))]);
+    let mut collect = writer.collect_request(3, vec![litefleet::PageRange::single(litefleet::PageNo(1))]);
     collect.log_through = Txid(2);
     let reply = twice!(Collect, store.collect(collect.clone())).expect("it holds");
     assert_eq!((reply.horizon, reply.log_start), (Txid(3), Txid(2)));
@@ -343,10 +290,7 @@ pub async fn refused_calls_change_nothing(harness: &dyn Harness) {
     writer.commit_up_to(3).await;
     writer.checkpoint(2, &[image(1, 2, b"row")]).await;
     let before = picture(&store, writer.database).await;
-    for (effect, kind) in [
-        (Effect::Refuse, ErrorKind::Unavailable),
-        (Effect::Full, ErrorKind::Full),
-    ] {
+    for (effect, kind) in [(Effect::Refuse, ErrorKind::Unavailable), (Effect::Full, ErrorKind::Full)] {
         for (operation, attempt) in super::fencing::attempts(&writer) {
             next(&plan, operation, effect);
             refused(attempt.await, kind, operation.as_str());

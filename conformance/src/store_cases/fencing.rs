@@ -7,8 +7,8 @@ use litefleet::store::{CheckpointRequest, CommitMode, HeadRequest, Lineage, Oper
 use litefleet::{Epoch, ErrorKind, Result, Txid, UnixMillis};
 
 use crate::fixture::{
-    AMPLE, LONG, Tasks, Writer, commit_one, delta, image, lease_request, name, open_request,
-    picture, range, refused, session, singles,
+    AMPLE, LONG, Tasks, Writer, commit_one, delta, image, lease_request, name, open_request, picture, range, refused,
+    session, singles,
 };
 use crate::harness::{Harness, pass, short_lifetime};
 
@@ -19,15 +19,9 @@ pub(crate) fn attempts(writer: &Writer) -> Vec<(Operation, Attempt)> {
     let mut list: Vec<(Operation, Attempt)> = Vec::new();
     let mut add = |operation, attempt| list.push((operation, attempt));
     let w = writer.clone();
-    add(
-        Operation::Release,
-        Box::pin(async move { w.release(&[7]).await }),
-    );
+    add(Operation::Release, Box::pin(async move { w.release(&[7]).await }));
     let w = writer.clone();
-    add(
-        Operation::Commit,
-        Box::pin(async move { commit_one(&w.store, w.request(b"stolen")).await }),
-    );
+    add(Operation::Commit, Box::pin(async move { commit_one(&w.store, w.request(b"stolen")).await }));
     let w = writer.clone();
     add(
         Operation::Stage,
@@ -63,25 +57,15 @@ pub(crate) fn attempts(writer: &Writer) -> Vec<(Operation, Attempt)> {
         }),
     );
     let w = writer.clone();
-    add(
-        Operation::Rename,
-        Box::pin(async move { w.store.rename(w.database, w.epoch, name("stolen")).await }),
-    );
+    add(Operation::Rename, Box::pin(async move { w.store.rename(w.database, w.epoch, name("stolen")).await }));
     let w = writer.clone();
-    add(
-        Operation::Delete,
-        Box::pin(async move { w.store.delete(w.database, w.epoch).await }),
-    );
+    add(Operation::Delete, Box::pin(async move { w.store.delete(w.database, w.epoch).await }));
     list
 }
 
 pub(crate) async fn refuse_all(attempts: Vec<(Operation, Attempt)>, kind: ErrorKind, when: &str) {
     for (operation, attempt) in attempts {
-        refused(
-            attempt.await,
-            kind,
-            &format!("{} {when}", operation.as_str()),
-        );
+        refused(attempt.await, kind, &format!("{} {when}", operation.as_str()));
     }
 }
 
@@ -91,18 +75,14 @@ pub async fn every_write_is_fenced(harness: &dyn Harness) {
     let mut old = Writer::new(&store, "a").await;
     old.commit_up_to(4).await;
     old.checkpoint(1, &[image(1, 1, b"one")]).await;
-    old.checkpoint(3, &[image(1, 3, b"three"), image(2, 3, b"")])
-        .await;
+    old.checkpoint(3, &[image(1, 3, b"three"), image(2, 3, b"")]).await;
     old.stage(&[image(3, 5, b"staged")]).await;
     let new = old.take_over().await;
     let before = picture(&store, new.database).await;
     assert!(before.head.staged, "the takeover leaves the staged rows");
     let late = [old.epoch, Epoch(new.epoch.get() + 1), Epoch(0)];
     for epoch in late {
-        let writer = Writer {
-            epoch,
-            ..old.clone()
-        };
+        let writer = Writer { epoch, ..old.clone() };
         refuse_all(attempts(&writer), ErrorKind::Fenced, "under another epoch").await;
         assert_eq!(
             picture(&store, new.database).await,
@@ -114,20 +94,10 @@ pub async fn every_write_is_fenced(harness: &dyn Harness) {
     // The same session cannot write under its older epoch either.
     let again = Writer::with_session(&store, new.session, "a").await;
     let before = picture(&store, new.database).await;
-    refuse_all(
-        attempts(&new),
-        ErrorKind::Fenced,
-        "under its own older epoch",
-    )
-    .await;
+    refuse_all(attempts(&new), ErrorKind::Fenced, "under its own older epoch").await;
     assert_eq!(picture(&store, new.database).await, before);
     again.discard().await;
-    refuse_all(
-        vec![(Operation::Stage, attempts(&old).swap_remove(2).1)],
-        ErrorKind::Fenced,
-        "after a discard",
-    )
-    .await;
+    refuse_all(vec![(Operation::Stage, attempts(&old).swap_remove(2).1)], ErrorKind::Fenced, "after a discard").await;
 }
 
 /// Fencing goes by the epoch alone: a holder whose session has expired is fenced by the grant and not by a clock.
@@ -142,9 +112,7 @@ pub async fn fence_needs_no_clock(harness: &dyn Harness) {
     let generation = old.stage(&[image(1, 3, b"staged")]).await;
     let mut flip = old.request(b"flip");
     flip.staged = Some(generation);
-    old.try_commit(flip)
-        .await
-        .expect("the epoch is still its own");
+    old.try_commit(flip).await.expect("the epoch is still its own");
     let new = old.take_over().await;
     assert_eq!(new.txid, Txid(3));
     refuse_all(attempts(&old), ErrorKind::Fenced, "after the takeover").await;
@@ -162,16 +130,9 @@ pub async fn deleted_database_is_unreadable(harness: &dyn Harness) {
     let stranger = Writer::new(&store, "b").await;
     let strange = picture(&store, stranger.database).await;
     let deleted = writer.database;
-    store
-        .delete(deleted, writer.epoch)
-        .await
-        .expect("the holder can delete");
+    store.delete(deleted, writer.epoch).await.expect("the holder can delete");
     unreadable(&writer).await;
-    refused(
-        store.open(open_request("a")).await,
-        ErrorKind::NotFound,
-        "opening a deleted database",
-    );
+    refused(store.open(open_request("a")).await, ErrorKind::NotFound, "opening a deleted database");
     let listed = store.list("", None, 10).await.expect("a list");
     let listed: Vec<_> = listed.into_iter().map(|entry| entry.database).collect();
     assert_eq!(listed, [stranger.database]);
@@ -193,10 +154,7 @@ pub async fn deleted_database_is_unreadable(harness: &dyn Harness) {
 async fn unreadable(writer: &Writer) {
     let store = &writer.store;
     let database = writer.database;
-    let lineage = [Lineage {
-        database,
-        max_txid: Txid::MAX,
-    }];
+    let lineage = [Lineage { database, max_txid: Txid::MAX }];
     // `stage` asks for the head first, which is gone: the rest is tried here.
     let mut attempts = attempts(writer);
     attempts.retain(|(operation, _)| *operation != Operation::Stage);
@@ -204,12 +162,7 @@ async fn unreadable(writer: &Writer) {
     let gone = |result: Result<()>, what: &str| refused(result, ErrorKind::NotFound, what);
     let row = vec![image(1, writer.txid.next().get(), b"late")];
     gone(store.stage(writer.stage_request(0, row)).await, "stage");
-    let request = HeadRequest {
-        database,
-        known: Txid(0),
-        epoch: Some(writer.epoch),
-        tail_bytes: AMPLE,
-    };
+    let request = HeadRequest { database, known: Txid(0), epoch: Some(writer.epoch), tail_bytes: AMPLE };
     gone(store.head(request).await.map(|_| ()), "head");
     let pages = [range(1, 1)];
     let read = store.read_pages(&lineage, &pages, writer.txid).await;
@@ -281,9 +234,7 @@ pub async fn databases_do_not_mix(harness: &dyn Harness) {
             writer.checkpoint(txid, &rows).await;
         }
     }
-    let [a, b, c] = writers.as_slice() else {
-        panic!("there are three")
-    };
+    let [a, b, c] = writers.as_slice() else { panic!("there are three") };
     b.stage(&[image(1, 4, b"staged")]).await;
     a.collect(3, 2, 3).await;
     assert_eq!(b.head().await.horizon, Txid(0));
@@ -295,11 +246,7 @@ pub async fn databases_do_not_mix(harness: &dyn Harness) {
         let read = writer.read(&[1], 3).await;
         let bytes: Vec<Bytes> = read.into_iter().map(|r| r.row.bytes).collect();
         assert_eq!(bytes, [format!("{} 3", writer.name)]);
-        assert!(
-            seen.log
-                .iter()
-                .all(|row| row.record == format!("{}-{}", writer.name, row.txid))
-        );
+        assert!(seen.log.iter().all(|row| row.record == format!("{}-{}", writer.name, row.txid)));
     }
     assert!(!a.head().await.staged);
     // One session, two databases: an epoch of one is worth nothing in the other.
@@ -309,15 +256,7 @@ pub async fn databases_do_not_mix(harness: &dyn Harness) {
     wrong.epoch = Epoch(a.epoch.get() + 5);
     let replies = store.commit(vec![wrong], CommitMode::Atomic).await;
     let mut replies = replies.expect("the call itself is valid");
-    refused(
-        replies.pop().expect("one reply"),
-        ErrorKind::Fenced,
-        "another database's epoch",
-    );
+    refused(replies.pop().expect("one reply"), ErrorKind::Fenced, "another database's epoch");
     let taken = session(&store, LONG).await;
-    refused(
-        store.open(lease_request("a", taken, false)).await,
-        ErrorKind::LeaseHeld,
-        "the other lease still stands",
-    );
+    refused(store.open(lease_request("a", taken, false)).await, ErrorKind::LeaseHeld, "the other lease still stands");
 }

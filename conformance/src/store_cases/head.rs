@@ -4,8 +4,8 @@ use litefleet::store::{HeadRequest, Operation, Tail};
 use litefleet::{DatabaseName, Epoch, ErrorKind, Txid};
 
 use crate::fixture::{
-    LONG, Tasks, Writer, complete, delta, image, lease_request, log_txids, name, open_request,
-    picture, read_places, refused, session, tail,
+    LONG, Tasks, Writer, complete, delta, image, lease_request, log_txids, name, open_request, picture, read_places,
+    refused, session, tail,
 };
 use crate::harness::Harness;
 use crate::store_cases::fencing::{attempts, refuse_all};
@@ -41,11 +41,7 @@ pub async fn head_brings_what_is_new(harness: &dyn Harness) {
         epoch: None,
         tail_bytes: 0,
     };
-    refused(
-        store.head(missing).await,
-        ErrorKind::NotFound,
-        "a database that never was",
-    );
+    refused(store.head(missing).await, ErrorKind::NotFound, "a database that never was");
 }
 
 /// A released lease is free at once, the epoch stays as it is, and nothing can be written under it any more.
@@ -53,24 +49,16 @@ pub async fn released_epoch_cannot_write(harness: &dyn Harness) {
     let store = harness.store().await;
     let mut writer = Writer::new(&store, "a").await;
     writer.commit_up_to(2).await;
-    let stale = Writer {
-        epoch: Epoch(writer.epoch.get() - 1),
-        ..writer.clone()
-    };
-    refused(
-        stale.release(&[]).await,
-        ErrorKind::Fenced,
-        "a release under another epoch",
-    );
+    let stale = Writer { epoch: Epoch(writer.epoch.get() - 1), ..writer.clone() };
+    refused(stale.release(&[]).await, ErrorKind::Fenced, "a release under another epoch");
     assert!(writer.head().await.holder.is_some(), "the lease is held");
     writer.release(&[1]).await.expect("the holder can release");
     let head = writer.head().await;
     assert_eq!(head.holder, None);
     assert_eq!(head.epoch, writer.epoch);
     let before = picture(&store, writer.database).await;
-    let (release, writes) = attempts(&writer)
-        .into_iter()
-        .partition::<Vec<_>, _>(|(operation, _)| *operation == Operation::Release);
+    let (release, writes) =
+        attempts(&writer).into_iter().partition::<Vec<_>, _>(|(operation, _)| *operation == Operation::Release);
     refuse_all(writes, ErrorKind::Fenced, "after the release").await;
     for (_, again) in release {
         again.await.expect("releasing again is fine");
@@ -78,11 +66,7 @@ pub async fn released_epoch_cannot_write(harness: &dyn Harness) {
     assert_eq!(picture(&store, writer.database).await, before);
     let next = Writer::new(&store, "a").await;
     assert!(next.epoch > writer.epoch);
-    refused(
-        writer.release(&[]).await,
-        ErrorKind::Fenced,
-        "a late release, after the next grant",
-    );
+    refused(writer.release(&[]).await, ErrorKind::Fenced, "a late release, after the next grant");
     assert!(next.head().await.holder.is_some(), "the lease is held");
 }
 
@@ -95,10 +79,7 @@ pub async fn warm_pages_come_with_the_open(harness: &dyn Harness) {
     writer.checkpoint(2, &rows).await;
     writer.checkpoint(4, &[delta(2, 4, 2, b"2@4")]).await;
     // Half a checkpoint: its rows are above the checkpoint, and do not count.
-    writer
-        .try_checkpoint(5, &[image(1, 5, b"1@5")], false, 0)
-        .await
-        .expect("the holder can");
+    writer.try_checkpoint(5, &[image(1, 5, b"1@5")], false, 0).await.expect("the holder can");
     writer.release(&[2, 1, 9, 2]).await.expect("the holder can");
     for _ in 0..2 {
         let opened = store.open(open_request("a")).await.expect("it exists");
@@ -141,9 +122,7 @@ pub async fn open_is_one_moment(harness: &dyn Harness) {
         writer.commit_up_to(round * 2).await;
         let checkpoint = round * 2 - 1;
         let bytes = format!("image-{checkpoint}");
-        writer
-            .checkpoint(checkpoint, &[image(1, checkpoint, bytes.as_bytes())])
-            .await;
+        writer.checkpoint(checkpoint, &[image(1, checkpoint, bytes.as_bytes())]).await;
         if round % 10 == 1 {
             writer.release(&[1]).await.expect("the holder can");
             writer = Writer::with_session(&store, writer.session, "a").await;

@@ -22,10 +22,7 @@ pub async fn log_has_no_gap(harness: &dyn Harness) {
             let rows = rows.expect("nothing was collected");
             let expected: Vec<u64> = (after + 1..=to).collect();
             assert_eq!(log_txids(&rows), expected);
-            assert!(
-                rows.iter()
-                    .all(|r| r.record == format!("record-{}", r.txid))
-            );
+            assert!(rows.iter().all(|r| r.record == format!("record-{}", r.txid)));
         }
     }
     // Another holder's commits go on in the same log.
@@ -47,16 +44,9 @@ pub async fn large_records_come_one_by_one(harness: &dyn Harness) {
     let rows = read_log(&store, writer.database, 0, 3).await;
     let rows = rows.expect("nothing was collected");
     assert!(rows.iter().all(|row| row.record == large));
-    let lineage = [Lineage {
-        database: writer.database,
-        max_txid: Txid(3),
-    }];
+    let lineage = [Lineage { database: writer.database, max_txid: Txid(3) }];
     let first = store.read_log(&lineage, Txid(0), Txid(3)).await;
-    let bytes: usize = first
-        .expect("it is there")
-        .iter()
-        .map(|r| r.record.len())
-        .sum();
+    let bytes: usize = first.expect("it is there").iter().map(|r| r.record.len()).sum();
     let bound = limits.log_bytes.max(limits.record_bytes) * 2;
     assert!(bytes <= bound, "{bytes} is about {}", limits.log_bytes);
 }
@@ -70,10 +60,7 @@ pub async fn log_falls_through_the_lineage(harness: &dyn Harness) {
         for txid in 1..=9 {
             writer.commit(format!("{text}-{txid}").as_bytes()).await;
         }
-        lineage.push(Lineage {
-            database: writer.database,
-            max_txid: Txid(max),
-        });
+        lineage.push(Lineage { database: writer.database, max_txid: Txid(max) });
     }
     for after in 0..=9_u64 {
         for to in after..=9 {

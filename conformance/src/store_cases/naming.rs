@@ -6,9 +6,7 @@ use std::sync::Arc;
 use litefleet::store::{ListEntry, PageStore};
 use litefleet::{DatabaseId, DatabaseName, ErrorKind, Txid};
 
-use crate::fixture::{
-    LONG, Tasks, Writer, each_at_once, image, name, open_request, picture, refused, session,
-};
+use crate::fixture::{LONG, Tasks, Writer, each_at_once, image, name, open_request, picture, refused, session};
 use crate::harness::Harness;
 
 /// Every entry under a prefix, page after page, checked to be in order and no longer than asked for.
@@ -66,38 +64,17 @@ pub async fn listing_goes_by_bytes(harness: &dyn Harness) {
     for text in all {
         Writer::new(&store, text).await;
     }
-    for prefix in [
-        "",
-        "a",
-        "A",
-        "a/",
-        "a/1",
-        "a%",
-        "a_",
-        "a\\",
-        "é",
-        "\u{10ffff}",
-        "x",
-        "a/11",
-    ] {
+    for prefix in ["", "a", "A", "a/", "a/1", "a%", "a_", "a\\", "é", "\u{10ffff}", "x", "a/11"] {
         let mut expected: Vec<&str> = all.into_iter().filter(|n| n.starts_with(prefix)).collect();
         expected.sort_unstable();
         for limit in [1, 2, 3, 100] {
-            assert_eq!(
-                names(&list_all(&store, prefix, limit).await),
-                expected,
-                "{prefix:?}"
-            );
+            assert_eq!(names(&list_all(&store, prefix, limit).await), expected, "{prefix:?}");
         }
         // A starting point need not exist, nor begin with the prefix.
         for after in ["\u{1}", "A", "a", "a/1", "a/15", "a`", "zz", "\u{10ffff}z"] {
             let listed = store.list(prefix, Some(&name(after)), 100).await;
             let rest: Vec<&str> = expected.iter().copied().filter(|n| *n > after).collect();
-            assert_eq!(
-                names(&listed.expect("a list")),
-                rest,
-                "{prefix:?} after {after:?}"
-            );
+            assert_eq!(names(&listed.expect("a list")), rest, "{prefix:?} after {after:?}");
         }
     }
 }
@@ -121,10 +98,7 @@ pub async fn ten_thousand_databases_are_listed(harness: &dyn Harness) {
     let mut expected = made;
     expected.sort();
     let listed = list_all(&store, "", 700).await;
-    let listed: Vec<_> = listed
-        .into_iter()
-        .map(|e| (e.name, e.database, e.head.epoch, e.head.txid))
-        .collect();
+    let listed: Vec<_> = listed.into_iter().map(|e| (e.name, e.database, e.head.epoch, e.head.txid)).collect();
     assert!(listed == expected, "the listing is exactly what was made");
     assert_eq!(list_all(&store, "42/", 7).await.len(), 100);
     store.end_session(session).await.expect("it lives");
@@ -161,10 +135,7 @@ pub async fn listing_while_writing(harness: &dyn Harness) {
     }
     for round in 0..25 {
         let listed = list_all(&store, "db-", [1, 7, 50, 1000][round % 4]).await;
-        let kept: Vec<&str> = names(&listed)
-            .into_iter()
-            .filter(|n| n.ends_with("stays"))
-            .collect();
+        let kept: Vec<&str> = names(&listed).into_iter().filter(|n| n.ends_with("stays")).collect();
         assert_eq!(kept, stable, "each exactly once");
     }
     done.send(true).expect("the others listen");
@@ -182,26 +153,16 @@ pub async fn rename_moves_the_name(harness: &dyn Harness) {
     let taken = Writer::new(&store, "taken").await;
     let before = picture(&store, writer.database).await;
     let rename = |text: &str| store.rename(writer.database, writer.epoch, name(text));
-    refused(
-        rename("taken").await,
-        ErrorKind::Conflict,
-        "a name that is taken",
-    );
+    refused(rename("taken").await, ErrorKind::Conflict, "a name that is taken");
     assert_eq!(picture(&store, writer.database).await, before);
     for _ in 0..2 {
-        rename("new")
-            .await
-            .expect("the name is free, or already its own");
+        rename("new").await.expect("the name is free, or already its own");
         let mut expected = before.clone();
         expected.name = name("new");
         assert_eq!(picture(&store, writer.database).await, expected);
         let opened = store.open(open_request("new")).await.expect("it exists");
         assert_eq!(opened.database, writer.database);
-        refused(
-            store.open(open_request("old")).await,
-            ErrorKind::NotFound,
-            "the old name",
-        );
+        refused(store.open(open_request("old")).await, ErrorKind::NotFound, "the old name");
     }
     assert_eq!(names(&list_all(&store, "", 10).await), ["new", "taken"]);
     writer.commit(b"goes on").await;
@@ -209,21 +170,13 @@ pub async fn rename_moves_the_name(harness: &dyn Harness) {
     assert_ne!(other.database, writer.database);
     assert_eq!(other.txid, Txid(0));
     refused(
-        store
-            .rename(writer.database, writer.epoch, name("old"))
-            .await,
+        store.rename(writer.database, writer.epoch, name("old")).await,
         ErrorKind::Conflict,
         "a name that was its own once",
     );
     // A name that was deleted is free.
-    store
-        .delete(taken.database, taken.epoch)
-        .await
-        .expect("held");
-    store
-        .rename(writer.database, writer.epoch, name("taken"))
-        .await
-        .expect("the name is free");
+    store.delete(taken.database, taken.epoch).await.expect("held");
+    store.rename(writer.database, writer.epoch, name("taken")).await.expect("the name is free");
 }
 
 /// Of many that want one name at once, by creating and by renaming, one gets it.
@@ -271,9 +224,7 @@ pub async fn purge_removes_the_bytes(harness: &dyn Harness) {
         for text in ["a", "b"] {
             let mut writer = Writer::new(&store, text).await;
             writer.commit_up_to(8).await;
-            writer
-                .checkpoint(6, &[1, 2, 3, 4].map(|page| image(page, 6, b"row")))
-                .await;
+            writer.checkpoint(6, &[1, 2, 3, 4].map(|page| image(page, 6, b"row"))).await;
             writer.stage(&[image(9, 9, b"s")]).await;
             let (id, epoch) = (writer.database, writer.epoch);
             store.delete(id, epoch).await.expect("it is held");
@@ -295,10 +246,6 @@ pub async fn purge_removes_the_bytes(harness: &dyn Harness) {
         assert!(store.purge(5).await.expect("a purge").done, "round {round}");
     }
     assert_eq!(picture(&store, kept.database).await, before);
-    let listed: Vec<DatabaseName> = list_all(&store, "", 10)
-        .await
-        .into_iter()
-        .map(|e| e.name)
-        .collect();
+    let listed: Vec<DatabaseName> = list_all(&store, "", 10).await.into_iter().map(|e| e.name).collect();
     assert_eq!(listed, [name("kept")]);
 }

@@ -4,8 +4,8 @@ use litefleet::store::{HeadRequest, Tail};
 use litefleet::{CommitId, DatabaseId, Epoch, ErrorKind, Txid};
 
 use crate::fixture::{
-    AMPLE, LONG, Tasks, Writer, complete, image, lease_request, log_txids, name, open_request,
-    picture, read_places, refused, session,
+    AMPLE, LONG, Tasks, Writer, complete, image, lease_request, log_txids, name, open_request, picture, read_places,
+    refused, session,
 };
 use crate::harness::Harness;
 
@@ -14,11 +14,7 @@ pub async fn open_without_create_finds_nothing(harness: &dyn Harness) {
     let store = harness.store().await;
     let session = session(&store, LONG).await;
     for request in [open_request("a"), lease_request("a", session, true)] {
-        refused(
-            store.open(request).await,
-            ErrorKind::NotFound,
-            "a name that does not exist",
-        );
+        refused(store.open(request).await, ErrorKind::NotFound, "a name that does not exist");
     }
     assert!(store.list("", None, 10).await.expect("a list").is_empty());
 }
@@ -96,16 +92,9 @@ pub async fn each_grant_raises_the_epoch(harness: &dyn Harness) {
         assert_eq!(holder.label, format!("label-of-{}", writer.session));
         epochs.push(writer.epoch);
     }
-    assert!(
-        epochs.is_sorted_by(|a, b| a < b),
-        "each is larger: {epochs:?}"
-    );
+    assert!(epochs.is_sorted_by(|a, b| a < b), "each is larger: {epochs:?}");
     store.open(open_request("a")).await.expect("it exists");
-    assert_eq!(
-        writer.head().await.epoch,
-        writer.epoch,
-        "a follower changes nothing"
-    );
+    assert_eq!(writer.head().await.epoch, writer.epoch, "a follower changes nothing");
 }
 
 /// A held lease is not given to another session without force, and the message says who holds it.
@@ -117,22 +106,12 @@ pub async fn held_lease_is_refused(harness: &dyn Harness) {
     let mut request = lease_request("a", other, false);
     for create in [false, true] {
         request.create = create;
-        let error = store
-            .open(request.clone())
-            .await
-            .expect_err("the lease is held");
+        let error = store.open(request.clone()).await.expect_err("the lease is held");
         assert_eq!(error.kind(), ErrorKind::LeaseHeld);
         let label = format!("label-of-{}", holder.session);
-        assert!(
-            error.message().contains(&label),
-            "the message names {label}: {error}"
-        );
+        assert!(error.message().contains(&label), "the message names {label}: {error}");
     }
-    assert_eq!(
-        picture(&store, holder.database).await,
-        before,
-        "nothing was changed"
-    );
+    assert_eq!(picture(&store, holder.database).await, before, "nothing was changed");
     let follower = store.open(open_request("a")).await.expect("a follower");
     assert_eq!(follower.head.epoch, holder.epoch);
 }
@@ -143,18 +122,12 @@ pub async fn epoch_end_is_kept(harness: &dyn Harness) {
     let mut writer = Writer::new(&store, "a").await;
     let mut ends: Vec<(Epoch, Txid, CommitId)> = Vec::new();
     for commits in [0, 2, 0, 1, 3] {
-        writer
-            .commit_up_to(writer.txid.get().saturating_add(commits))
-            .await;
+        writer.commit_up_to(writer.txid.get().saturating_add(commits)).await;
         ends.push((writer.epoch, writer.txid, writer.last));
         writer = writer.take_over().await;
     }
-    let request = |epoch| HeadRequest {
-        database: writer.database,
-        known: Txid(0),
-        epoch: Some(epoch),
-        tail_bytes: AMPLE,
-    };
+    let request =
+        |epoch| HeadRequest { database: writer.database, known: Txid(0), epoch: Some(epoch), tail_bytes: AMPLE };
     for (epoch, txid, id) in ends {
         let reply = store.head(request(epoch)).await.expect("it exists");
         let end = reply.ended.expect("the end of the epoch is known");
@@ -171,19 +144,11 @@ pub async fn epoch_end_is_kept_for_a_day(harness: &dyn Harness) {
     first.commit(b"record").await;
     let second = first.take_over().await;
     let hours = std::time::Duration::from_secs(3600);
-    assert!(
-        harness.advance(hours * 23),
-        "this case needs a clock that can be moved; make the tests `without clock`"
-    );
+    assert!(harness.advance(hours * 23), "this case needs a clock that can be moved; make the tests `without clock`");
     // Neither later grants nor a purge may cut the time short.
     second.take_over().await;
     while !store.purge(100).await.expect("a purge").done {}
-    let request = HeadRequest {
-        database: first.database,
-        known: Txid(0),
-        epoch: Some(first.epoch),
-        tail_bytes: AMPLE,
-    };
+    let request = HeadRequest { database: first.database, known: Txid(0), epoch: Some(first.epoch), tail_bytes: AMPLE };
     let end = store.head(request).await.expect("it exists").ended;
     let end = end.expect("the end of the epoch is still known after 23 hours");
     assert_eq!((end.txid, end.commit_id), (first.txid, first.last));
@@ -252,12 +217,8 @@ pub async fn long_tail_is_truncated(harness: &dyn Harness) {
             assert_eq!(opened.tail, Tail::Truncated);
         }
         if let Some(known) = known {
-            let mut request = HeadRequest {
-                database: writer.database,
-                known: Txid(known),
-                epoch: None,
-                tail_bytes: count * record,
-            };
+            let mut request =
+                HeadRequest { database: writer.database, known: Txid(known), epoch: None, tail_bytes: count * record };
             let reply = store.head(request).await.expect("it exists");
             assert_eq!(complete(&reply.tail).len(), count);
             if count > 0 {

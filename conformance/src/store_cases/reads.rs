@@ -5,8 +5,7 @@ use litefleet::store::{Lineage, PageRow, RowKind};
 use litefleet::{DatabaseId, ErrorKind, PageNo, PageRange, Txid};
 
 use crate::fixture::{
-    Writer, delta, image, places, range, read, read_log, read_places, refused, scan, scan_by,
-    singles, zero,
+    Writer, delta, image, places, range, read, read_log, read_places, refused, scan, scan_by, singles, zero,
 };
 use crate::harness::Harness;
 
@@ -16,16 +15,9 @@ pub async fn newest_row_wins(harness: &dyn Harness) {
     let mut writer = Writer::new(&store, "a").await;
     writer.commit_up_to(6).await;
     let last = u32::MAX;
-    for (txid, pages) in [
-        (1, vec![1, 2]),
-        (3, vec![1, last]),
-        (5, vec![2]),
-        (6, vec![1]),
-    ] {
-        let rows: Vec<PageRow> = pages
-            .iter()
-            .map(|page| image(*page, txid, format!("{page}@{txid}").as_bytes()))
-            .collect();
+    for (txid, pages) in [(1, vec![1, 2]), (3, vec![1, last]), (5, vec![2]), (6, vec![1])] {
+        let rows: Vec<PageRow> =
+            pages.iter().map(|page| image(*page, txid, format!("{page}@{txid}").as_bytes())).collect();
         writer.checkpoint(txid, &rows).await;
     }
     let expected = |snapshot: u64| match snapshot {
@@ -55,10 +47,7 @@ pub async fn rows_come_in_order_of_page(harness: &dyn Harness) {
     writer.commit_up_to(1).await;
     let rows: Vec<PageRow> = [9, 2, 7, 4, 1].map(|page| image(page, 1, b"row")).into();
     writer.checkpoint(1, &rows).await;
-    let lineage = [Lineage {
-        database: writer.database,
-        max_txid: Txid(1),
-    }];
+    let lineage = [Lineage { database: writer.database, max_txid: Txid(1) }];
     // As much of each as the store reads in one call.
     let limit = store.limits().read_pages;
     let ways = [
@@ -76,9 +65,8 @@ pub async fn rows_come_in_order_of_page(harness: &dyn Harness) {
             fits
         });
         let stored = [1, 2, 4, 7, 9].into_iter();
-        let expected: Vec<u32> = stored
-            .filter(|page| ranges.iter().any(|range| range.contains(PageNo(*page))))
-            .collect();
+        let expected: Vec<u32> =
+            stored.filter(|page| ranges.iter().any(|range| range.contains(PageNo(*page)))).collect();
         let read = store.read_pages(&lineage, &ranges, Txid(1)).await;
         let read = read.expect("the snapshot can be read");
         let found: Vec<u32> = read.iter().map(|r| r.row.page.get()).collect();
@@ -106,10 +94,7 @@ pub async fn bytes_come_back_as_they_were(harness: &dyn Harness) {
     for (row, content) in log.expect("it is there").iter().zip(&contents) {
         assert_eq!(row.record, Bytes::from(content.clone()));
     }
-    let mut rows: Vec<PageRow> = (1..)
-        .zip(&contents)
-        .map(|(page, content)| image(page, count, content))
-        .collect();
+    let mut rows: Vec<PageRow> = (1..).zip(&contents).map(|(page, content)| image(page, count, content)).collect();
     rows.push(image(99, count, &[0xff; 5000]));
     rows.push(zero(100, count));
     writer.checkpoint(count, &rows).await;
@@ -124,21 +109,11 @@ pub async fn delta_brings_its_base(harness: &dyn Harness) {
     let store = harness.store().await;
     let mut writer = Writer::new(&store, "a").await;
     writer.commit_up_to(6).await;
-    writer
-        .checkpoint(1, &[image(1, 1, b"1@1"), image(2, 1, b"2@1")])
-        .await;
-    writer
-        .checkpoint(2, &[delta(1, 2, 1, b"1@2"), image(3, 2, b"3@2")])
-        .await;
-    writer
-        .checkpoint(4, &[delta(1, 4, 1, b"1@4"), delta(3, 4, 2, b"3@4")])
-        .await;
-    writer
-        .checkpoint(5, &[image(1, 5, b"1@5"), delta(2, 5, 1, b"2@5")])
-        .await;
-    writer
-        .checkpoint(6, &[delta(1, 6, 5, b"1@6"), zero(2, 6)])
-        .await;
+    writer.checkpoint(1, &[image(1, 1, b"1@1"), image(2, 1, b"2@1")]).await;
+    writer.checkpoint(2, &[delta(1, 2, 1, b"1@2"), image(3, 2, b"3@2")]).await;
+    writer.checkpoint(4, &[delta(1, 4, 1, b"1@4"), delta(3, 4, 2, b"3@4")]).await;
+    writer.checkpoint(5, &[image(1, 5, b"1@5"), delta(2, 5, 1, b"2@5")]).await;
+    writer.checkpoint(6, &[delta(1, 6, 5, b"1@6"), zero(2, 6)]).await;
     let expected = [
         (1, vec![(1, 1), (2, 1)]),
         (2, vec![(1, 2), (1, 1), (2, 1), (3, 2)]),
@@ -156,8 +131,7 @@ pub async fn delta_brings_its_base(harness: &dyn Harness) {
                 continue;
             }
             assert_eq!(row.bytes, format!("{}@{}", row.page, row.txid));
-            let is_delta = [(1, 2), (1, 4), (1, 6), (2, 5), (3, 4)]
-                .contains(&(row.page.get(), row.txid.get()));
+            let is_delta = [(1, 2), (1, 4), (1, 6), (2, 5), (3, 4)].contains(&(row.page.get(), row.txid.get()));
             assert_eq!(matches!(row.kind, RowKind::Delta { .. }), is_delta);
         }
     }
@@ -172,32 +146,18 @@ pub async fn lineage_falls_through(harness: &dyn Harness) {
         writer.commit_up_to(9).await;
         writers.push(writer);
     }
-    let [child, parent, grand] = writers.as_slice() else {
-        panic!("there are three")
-    };
+    let [child, parent, grand] = writers.as_slice() else { panic!("there are three") };
     child.checkpoint(7, &[image(1, 7, b"c"), zero(4, 7)]).await;
     child.checkpoint(9, &[image(6, 9, b"c")]).await;
-    parent
-        .checkpoint(3, &[image(1, 3, b"p"), image(2, 3, b"p")])
-        .await;
-    parent
-        .checkpoint(4, &[image(4, 4, b"p"), image(6, 4, b"p")])
-        .await;
-    parent
-        .checkpoint(5, &[delta(2, 5, 3, b"p"), image(5, 5, b"p")])
-        .await;
-    grand
-        .checkpoint(1, &[image(1, 1, b"g"), image(3, 1, b"g")])
-        .await;
-    grand
-        .checkpoint(2, &[image(2, 2, b"g"), image(5, 2, b"g")])
-        .await;
+    parent.checkpoint(3, &[image(1, 3, b"p"), image(2, 3, b"p")]).await;
+    parent.checkpoint(4, &[image(4, 4, b"p"), image(6, 4, b"p")]).await;
+    parent.checkpoint(5, &[delta(2, 5, 3, b"p"), image(5, 5, b"p")]).await;
+    grand.checkpoint(1, &[image(1, 1, b"g"), image(3, 1, b"g")]).await;
+    grand.checkpoint(2, &[image(2, 2, b"g"), image(5, 2, b"g")]).await;
     grand.checkpoint(3, &[image(3, 3, b"g")]).await;
     let lineage = |parent_max: u64| {
-        [(child, 9), (parent, parent_max), (grand, 2)].map(|(writer, max)| Lineage {
-            database: writer.database,
-            max_txid: Txid(max),
-        })
+        [(child, 9), (parent, parent_max), (grand, 2)]
+            .map(|(writer, max)| Lineage { database: writer.database, max_txid: Txid(max) })
     };
     let found = |parent_max: u64, snapshot: u64| {
         let (store, lineage) = (store.clone(), lineage(parent_max));
@@ -216,33 +176,11 @@ pub async fn lineage_falls_through(harness: &dyn Harness) {
             found
         }
     };
-    let all = [
-        (1, 0, 7),
-        (2, 1, 5),
-        (2, 1, 3),
-        (3, 2, 1),
-        (4, 0, 7),
-        (5, 1, 5),
-        (6, 0, 9),
-    ];
+    let all = [(1, 0, 7), (2, 1, 5), (2, 1, 3), (3, 2, 1), (4, 0, 7), (5, 1, 5), (6, 0, 9)];
     assert_eq!(found(6, 9).await, all);
-    let shorter = [
-        (1, 0, 7),
-        (2, 1, 3),
-        (3, 2, 1),
-        (4, 0, 7),
-        (5, 2, 2),
-        (6, 1, 4),
-    ];
+    let shorter = [(1, 0, 7), (2, 1, 3), (3, 2, 1), (4, 0, 7), (5, 2, 2), (6, 1, 4)];
     assert_eq!(found(4, 8).await, shorter);
-    let before = [
-        (1, 1, 3),
-        (2, 1, 3),
-        (3, 2, 1),
-        (4, 1, 4),
-        (5, 2, 2),
-        (6, 1, 4),
-    ];
+    let before = [(1, 1, 3), (2, 1, 3), (3, 2, 1), (4, 1, 4), (5, 2, 2), (6, 1, 4)];
     assert_eq!(found(4, 6).await, before);
     let oldest = [(1, 2, 1), (3, 2, 1)];
     assert_eq!(found(6, 1).await, oldest);
@@ -253,21 +191,9 @@ pub async fn unknown_database_is_not_found(harness: &dyn Harness) {
     let store = harness.store().await;
     let known = Writer::new(&store, "a").await;
     let unknown = DatabaseId(known.database.get() + 1);
-    refused(
-        read(&store, unknown, &[1], 0).await,
-        ErrorKind::NotFound,
-        "read_pages",
-    );
-    refused(
-        read_log(&store, unknown, 0, 1).await,
-        ErrorKind::NotFound,
-        "read_log",
-    );
-    refused(
-        store.scan(unknown, None, 1).await,
-        ErrorKind::NotFound,
-        "scan",
-    );
+    refused(read(&store, unknown, &[1], 0).await, ErrorKind::NotFound, "read_pages");
+    refused(read_log(&store, unknown, 0, 1).await, ErrorKind::NotFound, "read_log");
+    refused(store.scan(unknown, None, 1).await, ErrorKind::NotFound, "scan");
 }
 
 /// A scan brings every stored row in order: images, deltas, zeros, dead and staged ones, and those of half a checkpoint.
@@ -277,29 +203,11 @@ pub async fn scan_finds_every_row(harness: &dyn Harness) {
     assert!(scan(&store, writer.database).await.is_empty());
     writer.commit_up_to(5).await;
     let last = u32::MAX;
-    writer
-        .checkpoint(1, &[image(1, 1, b"x"), image(last, 1, b"y")])
-        .await;
-    writer
-        .checkpoint(3, &[delta(1, 3, 1, b"d"), zero(2, 3), image(3, 3, b"z")])
-        .await;
-    writer
-        .try_checkpoint(5, &[image(1, 5, b"half")], false, 0)
-        .await
-        .expect("the holder can");
-    writer
-        .stage(&[image(2, 6, b"s"), image(last, 6, b"t")])
-        .await;
-    let all = [
-        (1, 1),
-        (1, 3),
-        (1, 5),
-        (2, 3),
-        (2, 6),
-        (3, 3),
-        (last, 1),
-        (last, 6),
-    ];
+    writer.checkpoint(1, &[image(1, 1, b"x"), image(last, 1, b"y")]).await;
+    writer.checkpoint(3, &[delta(1, 3, 1, b"d"), zero(2, 3), image(3, 3, b"z")]).await;
+    writer.try_checkpoint(5, &[image(1, 5, b"half")], false, 0).await.expect("the holder can");
+    writer.stage(&[image(2, 6, b"s"), image(last, 6, b"t")]).await;
+    let all = [(1, 1), (1, 3), (1, 5), (2, 3), (2, 6), (3, 3), (last, 1), (last, 6)];
     for limit in 1..=9 {
         let rows = scan_by(&store, writer.database, limit).await;
         assert_eq!(places(&rows), all, "{limit} at a time");

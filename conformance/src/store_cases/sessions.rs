@@ -10,11 +10,7 @@ use crate::fixture::{LONG, Writer, lease_request, refused, session, session_id, 
 use crate::harness::{Harness, pass, short_lifetime};
 
 /// A session of the short lifetime that has just expired.
-async fn expired(
-    harness: &dyn Harness,
-    store: &Arc<dyn PageStore>,
-    database: &str,
-) -> (litefleet::SessionId, Writer) {
+async fn expired(harness: &dyn Harness, store: &Arc<dyn PageStore>, database: &str) -> (litefleet::SessionId, Writer) {
     let lifetime = short_lifetime(harness);
     let session = session(store, lifetime).await;
     let writer = Writer::with_session(store, session, database).await;
@@ -41,36 +37,20 @@ async fn take_in_time(harness: &dyn Harness, store: &Arc<dyn PageStore>, name: &
 pub async fn expired_session_is_not_renewed(harness: &dyn Harness) {
     let store = harness.store().await;
     let (old, writer) = expired(harness, &store, "a").await;
-    refused(
-        store.renew_session(old).await,
-        ErrorKind::Fenced,
-        "renewing an expired session",
-    );
+    refused(store.renew_session(old).await, ErrorKind::Fenced, "renewing an expired session");
     let taker = take_in_time(harness, &store, "a").await;
     assert!(taker.epoch > writer.epoch);
-    refused(
-        store.renew_session(old).await,
-        ErrorKind::Fenced,
-        "renewing an expired session after its lease was taken",
-    );
+    refused(store.renew_session(old).await, ErrorKind::Fenced, "renewing an expired session after its lease was taken");
 }
 
 /// Neither an expired nor an ended session can be started again.
 pub async fn session_cannot_come_back(harness: &dyn Harness) {
     let store = harness.store().await;
     let (old, _) = expired(harness, &store, "a").await;
-    refused(
-        start(&store, old, LONG).await,
-        ErrorKind::Invalid,
-        "starting an expired session again",
-    );
+    refused(start(&store, old, LONG).await, ErrorKind::Invalid, "starting an expired session again");
     let ended = session(&store, LONG).await;
     store.end_session(ended).await.expect("it lives");
-    refused(
-        start(&store, ended, LONG).await,
-        ErrorKind::Invalid,
-        "starting an ended session again",
-    );
+    refused(start(&store, ended, LONG).await, ErrorKind::Invalid, "starting an ended session again");
 }
 
 /// Renewing extends a session by its whole lifetime from the moment of the renewal; starting it again does the same.
@@ -96,10 +76,7 @@ pub async fn renewed_session_lives_on(harness: &dyn Harness) {
     let told = holder.head().await.holder.expect("the lease is held");
     assert_eq!(told.session, old);
     if let Some(left) = told.expires_in {
-        assert!(
-            left > Duration::ZERO && left <= lifetime,
-            "{left:?} of {lifetime:?} left"
-        );
+        assert!(left > Duration::ZERO && left <= lifetime, "{left:?} of {lifetime:?} left");
     }
 }
 
@@ -120,11 +97,7 @@ pub async fn ended_session_frees_its_leases(harness: &dyn Harness) {
         assert!(taken.epoch > writer.epoch);
         let mut writer = writer;
         let request = writer.request(b"late");
-        refused(
-            writer.try_commit(request).await,
-            ErrorKind::Fenced,
-            "a commit of the ended session after a takeover",
-        );
+        refused(writer.try_commit(request).await, ErrorKind::Fenced, "a commit of the ended session after a takeover");
     }
     refused(
         store.open(lease_request("strange", taker, false)).await,
@@ -138,22 +111,11 @@ pub async fn ended_session_frees_its_leases(harness: &dyn Harness) {
 pub async fn unknown_session_is_fenced(harness: &dyn Harness) {
     let store = harness.store().await;
     let unknown = session_id();
-    store
-        .end_session(unknown)
-        .await
-        .expect("ending an unknown session is no error");
+    store.end_session(unknown).await.expect("ending an unknown session is no error");
     let unknown = session_id();
-    refused(
-        store.renew_session(unknown).await,
-        ErrorKind::Fenced,
-        "renewing an unknown session",
-    );
+    refused(store.renew_session(unknown).await, ErrorKind::Fenced, "renewing an unknown session");
     Writer::new(&store, "a").await;
-    refused(
-        store.open(lease_request("a", unknown, true)).await,
-        ErrorKind::Fenced,
-        "a lease for an unknown session",
-    );
+    refused(store.open(lease_request("a", unknown, true)).await, ErrorKind::Fenced, "a lease for an unknown session");
 }
 
 /// A session that has expired or ended gets no lease, not even of a free database, and creates none.
@@ -174,11 +136,7 @@ pub async fn expired_session_gets_no_lease(harness: &dyn Harness) {
             );
             let mut create = lease_request("new", session, force);
             create.create = true;
-            refused(
-                store.open(create).await,
-                ErrorKind::Fenced,
-                "a new database for a session that is over",
-            );
+            refused(store.open(create).await, ErrorKind::Fenced, "a new database for a session that is over");
         }
     }
     assert_eq!(free.head().await, before, "nothing was changed");
@@ -198,9 +156,5 @@ pub async fn expired_holder_is_named_until_the_next_grant(harness: &dyn Harness)
     let taker = take_in_time(harness, &store, "a").await;
     assert_eq!(taker.txid, writer.txid);
     let request = writer.request(b"no more");
-    refused(
-        writer.try_commit(request).await,
-        ErrorKind::Fenced,
-        "a commit after the takeover",
-    );
+    refused(writer.try_commit(request).await, ErrorKind::Fenced, "a commit after the takeover");
 }

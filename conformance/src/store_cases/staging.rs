@@ -3,9 +3,7 @@
 use litefleet::store::{Discarded, PageRow};
 use litefleet::{Epoch, ErrorKind, Txid};
 
-use crate::fixture::{
-    Writer, commit_one, image, picture, places, read_places, refused, scan, zero,
-};
+use crate::fixture::{Writer, commit_one, image, picture, places, read_places, refused, scan, zero};
 use crate::harness::Harness;
 
 /// Staged rows are seen one above the head's txid and by no snapshot of a reader, until the commit; after a discard by
@@ -16,9 +14,7 @@ pub async fn staged_rows_are_visible_above_the_head_only(harness: &dyn Harness) 
     writer.commit_up_to(2).await;
     writer.checkpoint(2, &[image(1, 2, b"old")]).await;
     assert!(!writer.head().await.staged);
-    writer
-        .stage(&[image(1, 3, b"new"), image(2, 3, b"new")])
-        .await;
+    writer.stage(&[image(1, 3, b"new"), image(2, 3, b"new")]).await;
     assert!(writer.head().await.staged);
     for snapshot in 1..=2 {
         let rows = read_places(&writer.read(&[1, 2], snapshot).await);
@@ -35,10 +31,7 @@ pub async fn staged_rows_are_visible_above_the_head_only(harness: &dyn Harness) 
     let generation = writer.stage(&[image(2, 3, b"again")]).await;
     let mut flip = writer.request(b"flip");
     flip.staged = Some(generation);
-    writer
-        .try_commit(flip)
-        .await
-        .expect("it is its own staging");
+    writer.try_commit(flip).await.expect("it is its own staging");
     let head = writer.head().await;
     assert_eq!((head.txid, head.staged), (Txid(3), false));
     assert_eq!(read_places(&writer.read(&[1, 2], 2).await), [(1, 2)]);
@@ -47,10 +40,7 @@ pub async fn staged_rows_are_visible_above_the_head_only(harness: &dyn Harness) 
     assert_eq!(rows.last().expect("two rows").row.bytes, "again");
     // The flipped rows are ordinary rows: nothing discards them any more.
     writer.discard().await;
-    assert_eq!(
-        places(&scan(&store, writer.database).await),
-        [(1, 2), (2, 3)]
-    );
+    assert_eq!(places(&scan(&store, writer.database).await), [(1, 2), (2, 3)]);
     writer.commit(b"next").await;
 }
 
@@ -60,9 +50,7 @@ pub async fn restaging_replaces(harness: &dyn Harness) {
     let mut writer = Writer::new(&store, "a").await;
     let mut generation = 0;
     for round in 0..4_u8 {
-        generation = writer
-            .stage(&[image(1, 1, &[round]), image(2, 1, b"kept")])
-            .await;
+        generation = writer.stage(&[image(1, 1, &[round]), image(2, 1, b"kept")]).await;
         generation = generation.max(writer.stage(&[image(3 + u32::from(round), 1, b"x")]).await);
     }
     writer.stage(&[zero(2, 1)]).await;
@@ -72,10 +60,7 @@ pub async fn restaging_replaces(harness: &dyn Harness) {
     assert_eq!(rows.first().expect("six rows").row.bytes, vec![3]);
     let mut flip = writer.request(b"flip");
     flip.staged = Some(generation);
-    writer
-        .try_commit(flip)
-        .await
-        .expect("it is its own staging");
+    writer.try_commit(flip).await.expect("it is its own staging");
     assert_eq!(writer.read(&pages, 1).await, rows);
     assert_eq!(scan(&store, writer.database).await.len(), 6);
 }
@@ -109,15 +94,9 @@ pub async fn late_stage_is_refused(harness: &dyn Harness) {
     assert_eq!(picture(&store, writer.database).await, before);
     let mut flip = writer.request(b"flip");
     flip.staged = Some(current);
-    writer
-        .try_commit(flip)
-        .await
-        .expect("it is its own staging");
+    writer.try_commit(flip).await.expect("it is its own staging");
     conflict(store.stage(late).await, "after the commit");
-    let again = Writer {
-        txid: Txid(1),
-        ..writer.clone()
-    };
+    let again = Writer { txid: Txid(1), ..writer.clone() };
     let again = again.stage_request(current, vec![image(1, 2, b"overwritten")]);
     conflict(store.stage(again).await, "a repetition after the commit");
     let rows = writer.read(&[1, 2], 2).await;
@@ -136,9 +115,7 @@ pub async fn discard_raises_the_generation(harness: &dyn Harness) {
     let none = none.expect("the holder can");
     assert!(none.done && none.generation > first);
     refused(
-        store
-            .stage(writer.stage_request(first, vec![image(1, 2, b"late")]))
-            .await,
+        store.stage(writer.stage_request(first, vec![image(1, 2, b"late")])).await,
         ErrorKind::Conflict,
         "a late first stage",
     );
@@ -147,37 +124,20 @@ pub async fn discard_raises_the_generation(harness: &dyn Harness) {
     for expected in [0, 2] {
         let mut wrong = writer.discard_request(5);
         wrong.expected = Txid(expected);
-        refused(
-            store.discard_staged(wrong).await,
-            ErrorKind::Conflict,
-            "another txid",
-        );
+        refused(store.discard_staged(wrong).await, ErrorKind::Conflict, "another txid");
     }
-    let stranger = Writer {
-        epoch: Epoch(writer.epoch.get() + 1),
-        ..writer.clone()
-    };
-    refused(
-        store.discard_staged(stranger.discard_request(5)).await,
-        ErrorKind::Fenced,
-        "another epoch",
-    );
+    let stranger = Writer { epoch: Epoch(writer.epoch.get() + 1), ..writer.clone() };
+    refused(store.discard_staged(stranger.discard_request(5)).await, ErrorKind::Fenced, "another epoch");
     assert_eq!(scan(&store, writer.database).await.len(), 10);
     let mut left = 10;
     let mut raised = None;
     loop {
         let reply = store.discard_staged(writer.discard_request(3)).await;
-        let Discarded {
-            generation: now,
-            done,
-        } = reply.expect("the holder can");
+        let Discarded { generation: now, done } = reply.expect("the holder can");
         assert!(now > generation);
         assert_eq!(*raised.get_or_insert(now), now, "once per entry");
         let rows = scan(&store, writer.database).await.len();
-        assert!(
-            rows + 3 >= left,
-            "{left} rows became {rows}, the limit was 3"
-        );
+        assert!(rows + 3 >= left, "{left} rows became {rows}, the limit was 3");
         let head = writer.head().await;
         assert_eq!((head.generation, head.staged), (now, !done));
         if done {
@@ -188,11 +148,7 @@ pub async fn discard_raises_the_generation(harness: &dyn Harness) {
         let mut early = writer.request(b"early");
         for staged in [None, Some(generation), Some(now)] {
             early.staged = staged;
-            refused(
-                commit_one(&store, early.clone()).await,
-                ErrorKind::Conflict,
-                "a commit in the midst of a discard",
-            );
+            refused(commit_one(&store, early.clone()).await, ErrorKind::Conflict, "a commit in the midst of a discard");
         }
         left = rows;
     }
@@ -210,11 +166,7 @@ pub async fn foreign_staging_blocks_commit(harness: &dyn Harness) {
     let before = picture(&store, old.database).await;
     for staged in [None, Some(generation + 1), generation.checked_sub(1)] {
         plain.staged = staged;
-        refused(
-            commit_one(&store, plain.clone()).await,
-            ErrorKind::Conflict,
-            "a commit past a staging entry",
-        );
+        refused(commit_one(&store, plain.clone()).await, ErrorKind::Conflict, "a commit past a staging entry");
     }
     assert_eq!(picture(&store, old.database).await, before);
     let mut new = old.take_over().await;
@@ -229,11 +181,7 @@ pub async fn foreign_staging_blocks_commit(harness: &dyn Harness) {
     new.try_commit(plain).await.expect("nothing is in its way");
     let mut late = old.request(b"flip");
     late.staged = Some(generation);
-    refused(
-        commit_one(&store, late).await,
-        ErrorKind::Fenced,
-        "the old holder's flip",
-    );
+    refused(commit_one(&store, late).await, ErrorKind::Fenced, "the old holder's flip");
     assert!(new.read(&[1], 2).await.is_empty());
 }
 
@@ -245,30 +193,14 @@ pub async fn flip_and_discard_exclude_each_other(harness: &dyn Harness) {
     let mut flip = writer.request(b"flip");
     flip.staged = Some(generation);
     writer.discard().await;
-    refused(
-        commit_one(&store, flip).await,
-        ErrorKind::Conflict,
-        "a flip of what was discarded",
-    );
-    let generation = writer
-        .stage(&[image(1, 1, b"second"), image(2, 1, b"second")])
-        .await;
+    refused(commit_one(&store, flip).await, ErrorKind::Conflict, "a flip of what was discarded");
+    let generation = writer.stage(&[image(1, 1, b"second"), image(2, 1, b"second")]).await;
     let discard = writer.discard_request(100);
     let mut flip = writer.request(b"flip");
     flip.staged = Some(generation);
-    writer
-        .try_commit(flip)
-        .await
-        .expect("it is its own staging");
-    refused(
-        store.discard_staged(discard).await,
-        ErrorKind::Conflict,
-        "a discard that arrives after the commit",
-    );
-    assert_eq!(
-        read_places(&writer.read(&[1, 2], 1).await),
-        [(1, 1), (2, 1)]
-    );
+    writer.try_commit(flip).await.expect("it is its own staging");
+    refused(store.discard_staged(discard).await, ErrorKind::Conflict, "a discard that arrives after the commit");
+    assert_eq!(read_places(&writer.read(&[1, 2], 1).await), [(1, 1), (2, 1)]);
 }
 
 /// Checkpoints, collections and releases go on beside a staging entry and leave it alone.
@@ -277,9 +209,7 @@ pub async fn staging_survives_other_writes(harness: &dyn Harness) {
     let mut writer = Writer::new(&store, "a").await;
     writer.commit_up_to(3).await;
     writer.checkpoint(1, &[image(1, 1, b"one")]).await;
-    let generation = writer
-        .stage(&[image(1, 4, b"staged"), image(2, 4, b"staged")])
-        .await;
+    let generation = writer.stage(&[image(1, 4, b"staged"), image(2, 4, b"staged")]).await;
     writer.checkpoint(3, &[image(1, 3, b"three")]).await;
     let collected = writer.collect(3, 2, 3).await;
     assert_eq!((collected.horizon, collected.rows), (Txid(3), 1));
@@ -289,13 +219,7 @@ pub async fn staging_survives_other_writes(harness: &dyn Harness) {
     assert_eq!((head.staged, head.generation), (true, generation));
     let mut flip = writer.request(b"flip");
     flip.staged = Some(generation);
-    writer
-        .try_commit(flip)
-        .await
-        .expect("it is its own staging");
+    writer.try_commit(flip).await.expect("it is its own staging");
     assert_eq!(read_places(&writer.read(&[1, 2], 3).await), [(1, 3)]);
-    assert_eq!(
-        read_places(&writer.read(&[1, 2], 4).await),
-        [(1, 4), (2, 4)]
-    );
+    assert_eq!(read_places(&writer.read(&[1, 2], 4).await), [(1, 4), (2, 4)]);
 }

@@ -9,16 +9,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::model::{
-    CheckpointRequest, CollectRequest, Collected, CommitRequest, DiscardRequest, Discarded,
-    EpochEnd, Head, HeadReply, HeadRequest, Holder, Lineage, ListEntry, LogRow, OpenRequest,
-    Opened, PageRow, Purged, ReadRow, RowKind, SessionRequest, StageRequest, StoreLimits, Tail,
+    CheckpointRequest, CollectRequest, Collected, CommitRequest, DiscardRequest, Discarded, EpochEnd, Head, HeadReply,
+    HeadRequest, Holder, Lineage, ListEntry, LogRow, OpenRequest, Opened, PageRow, Purged, ReadRow, RowKind,
+    SessionRequest, StageRequest, StoreLimits, Tail,
 };
 use super::{CommitMode, PageStore};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
 use crate::types::{
-    CommitId, DatabaseId, DatabaseName, Epoch, PageNo, PageRange, PageSet, SessionId, Txid,
-    UnixMillis,
+    CommitId, DatabaseId, DatabaseName, Epoch, PageNo, PageRange, PageSet, SessionId, Txid, UnixMillis,
 };
 
 /// How long the end of an epoch is kept.
@@ -108,15 +107,10 @@ impl Database {
 
     fn fence(&self, epoch: Epoch) -> Result<()> {
         if self.epoch != epoch {
-            return Err(Error::fenced(format!(
-                "epoch {epoch} is over, the current one is {}",
-                self.epoch
-            )));
+            return Err(Error::fenced(format!("epoch {epoch} is over, the current one is {}", self.epoch)));
         }
         if self.holder.is_none() {
-            return Err(Error::fenced(format!(
-                "the lease of epoch {epoch} was released"
-            )));
+            return Err(Error::fenced(format!("the lease of epoch {epoch} was released")));
         }
         Ok(())
     }
@@ -125,10 +119,7 @@ impl Database {
         if self.txid == txid {
             Ok(())
         } else {
-            Err(Error::conflict(format!(
-                "expected txid {txid}, the head is at {}",
-                self.txid
-            )))
+            Err(Error::conflict(format!("expected txid {txid}, the head is at {}", self.txid)))
         }
     }
 
@@ -143,14 +134,8 @@ impl Database {
         self.expect(request.expected)?;
         match (&self.staging, request.staged) {
             (None, None) => Ok(Verdict::Apply),
-            (Some(entry), Some(generation))
-                if !entry.discarding && generation == self.generation =>
-            {
-                Ok(Verdict::Apply)
-            }
-            (Some(_), _) => Err(Error::conflict(
-                "a staging entry of another transaction exists",
-            )),
+            (Some(entry), Some(generation)) if !entry.discarding && generation == self.generation => Ok(Verdict::Apply),
+            (Some(_), _) => Err(Error::conflict("a staging entry of another transaction exists")),
             (None, Some(_)) => Err(Error::conflict("the staged rows were discarded")),
         }
     }
@@ -180,10 +165,7 @@ impl Database {
             if total > bytes {
                 return Tail::Truncated;
             }
-            rows.push(LogRow {
-                txid: *txid,
-                record: record.clone(),
-            });
+            rows.push(LogRow { txid: *txid, record: record.clone() });
         }
         Tail::Complete(rows)
     }
@@ -199,16 +181,10 @@ impl Database {
             return false;
         };
         let base = match newest.kind {
-            RowKind::Delta { base } => self
-                .rows
-                .get(&(page, base))
-                .map(|value| row((page, base), value)),
+            RowKind::Delta { base } => self.rows.get(&(page, base)).map(|value| row((page, base), value)),
             RowKind::Image | RowKind::Zero => None,
         };
-        out.push(ReadRow {
-            database: id,
-            row: newest,
-        });
+        out.push(ReadRow { database: id, row: newest });
         out.extend(base.map(|row| ReadRow { database: id, row }));
         true
     }
@@ -224,20 +200,14 @@ impl Database {
         // A row above the horizon may be based on any row that is not above the horizon.
         let bases: Vec<Txid> = self
             .rows
-            .range((
-                Bound::Excluded((page, self.horizon)),
-                Bound::Included((page, Txid::MAX)),
-            ))
+            .range((Bound::Excluded((page, self.horizon)), Bound::Included((page, Txid::MAX))))
             .filter_map(|(_, (kind, _))| match kind {
                 RowKind::Delta { base } => Some(*base),
                 RowKind::Image | RowKind::Zero => None,
             })
             .collect();
-        let mut dead: Vec<(PageNo, Txid)> = self
-            .rows
-            .range((page, Txid(0))..(page, newest.txid))
-            .map(|(key, _)| *key)
-            .collect();
+        let mut dead: Vec<(PageNo, Txid)> =
+            self.rows.range((page, Txid(0))..(page, newest.txid)).map(|(key, _)| *key).collect();
         let older = dead.len();
         dead.retain(|(_, txid)| kept_base != Some(*txid) && !bases.contains(txid));
         // A zero row must stay while an older row does: without it that one would be read in its place.
@@ -252,12 +222,7 @@ impl Database {
 }
 
 fn row((page, txid): (PageNo, Txid), (kind, bytes): &(RowKind, Bytes)) -> PageRow {
-    PageRow {
-        page,
-        txid,
-        kind: *kind,
-        bytes: bytes.clone(),
-    }
+    PageRow { page, txid, kind: *kind, bytes: bytes.clone() }
 }
 
 /// What a commit's check says to do.
@@ -277,9 +242,7 @@ impl State {
     }
 
     fn live(&self, session: SessionId, now: Duration) -> bool {
-        self.sessions
-            .get(&session)
-            .is_some_and(|s| s.expires.is_some_and(|at| at > now))
+        self.sessions.get(&session).is_some_and(|s| s.expires.is_some_and(|at| at > now))
     }
 
     fn head(&self, database: &Database, now: Duration) -> Head {
@@ -288,11 +251,7 @@ impl State {
             Holder {
                 session,
                 label: known.map_or_else(String::new, |s| s.label.clone()),
-                expires_in: Some(
-                    known
-                        .and_then(|s| s.expires)
-                        .map_or(Duration::ZERO, |at| at.saturating_sub(now)),
-                ),
+                expires_in: Some(known.and_then(|s| s.expires).map_or(Duration::ZERO, |at| at.saturating_sub(now))),
             }
         });
         Head {
@@ -308,17 +267,9 @@ impl State {
         }
     }
 
-    fn grant(
-        &mut self,
-        id: DatabaseId,
-        session: SessionId,
-        force: bool,
-        now: Duration,
-    ) -> Result<()> {
+    fn grant(&mut self, id: DatabaseId, session: SessionId, force: bool, now: Duration) -> Result<()> {
         if !self.live(session, now) {
-            return Err(Error::fenced(format!(
-                "session {session} has expired or was never started"
-            )));
+            return Err(Error::fenced(format!("session {session} has expired or was never started")));
         }
         let database = self.database(id)?;
         if let Some(holder) = database.holder
@@ -328,10 +279,7 @@ impl State {
         {
             let held = self.sessions.get(&holder);
             let label = held.map_or("unknown", |s| s.label.as_str());
-            let left = held
-                .and_then(|s| s.expires)
-                .unwrap_or_default()
-                .saturating_sub(now);
+            let left = held.and_then(|s| s.expires).unwrap_or_default().saturating_sub(now);
             return Err(Error::lease_held(format!(
                 "{} is held by {label} for at least {:.1} s more unless it is released",
                 database.name,
@@ -339,11 +287,7 @@ impl State {
             )));
         }
         let database = self.database_mut(id)?;
-        let end = EpochEnd {
-            epoch: database.epoch,
-            txid: database.txid,
-            commit_id: database.commit_id,
-        };
+        let end = EpochEnd { epoch: database.epoch, txid: database.txid, commit_id: database.commit_id };
         database.ends.insert(end.epoch, (end, now));
         database.epoch = database.epoch.next();
         database.holder = Some(session);
@@ -372,11 +316,7 @@ impl MemoryStore {
 
     /// As [`new`](Self::new), with other limits: tests shrink them so that the hard paths run.
     pub fn with_limits(clock: Arc<dyn Clock>, limits: StoreLimits) -> Self {
-        Self {
-            clock,
-            limits,
-            state: Mutex::default(),
-        }
+        Self { clock, limits, state: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -393,10 +333,7 @@ impl MemoryStore {
             )));
         }
         let mut pages = PageSet::new();
-        match rows
-            .iter()
-            .find(|row| row.txid != txid || row.page.get() == 0 || !pages.insert(row.page))
-        {
+        match rows.iter().find(|row| row.txid != txid || row.page.get() == 0 || !pages.insert(row.page)) {
             Some(row) => Err(Error::invalid(format!(
                 "{what} at txid {txid} has a row of page {} at txid {}: another txid, no page, or twice",
                 row.page, row.txid
@@ -415,9 +352,7 @@ fn check_ranges(what: &str, ranges: &[PageRange], limit: usize) -> Result<()> {
     }
     let pages: u64 = ranges.iter().map(|range| range.count()).sum();
     if pages > limit as u64 {
-        return Err(Error::invalid(format!(
-            "{what} of {pages} pages, the limit is {limit}"
-        )));
+        return Err(Error::invalid(format!("{what} of {pages} pages, the limit is {limit}")));
     }
     Ok(())
 }
@@ -432,17 +367,10 @@ impl PageStore for MemoryStore {
         let now = self.clock.monotonic();
         let mut state = self.lock();
         if state.sessions.contains_key(&request.session) && !state.live(request.session, now) {
-            return Err(Error::invalid(format!(
-                "session {} has ended, start one with a new id",
-                request.session
-            )));
+            return Err(Error::invalid(format!("session {} has ended, start one with a new id", request.session)));
         }
         let expires = Some(now + request.lifetime);
-        let session = Session {
-            label: request.label,
-            lifetime: request.lifetime,
-            expires,
-        };
+        let session = Session { label: request.label, lifetime: request.lifetime, expires };
         state.sessions.insert(request.session, session);
         Ok(())
     }
@@ -455,9 +383,9 @@ impl PageStore for MemoryStore {
                 found.expires = Some(now + found.lifetime);
                 Ok(())
             }
-            Some(_) | None => Err(Error::fenced(format!(
-                "session {session} has expired; its leases may be others' now"
-            ))),
+            Some(_) | None => {
+                Err(Error::fenced(format!("session {session} has expired; its leases may be others' now")))
+            }
         }
     }
 
@@ -477,34 +405,23 @@ impl PageStore for MemoryStore {
                 if let Some(lease) = request.lease
                     && !state.live(lease.session, now)
                 {
-                    return Err(Error::fenced(format!(
-                        "session {} has expired or was never started",
-                        lease.session
-                    )));
+                    return Err(Error::fenced(format!("session {} has expired or was never started", lease.session)));
                 }
                 state.last_id += 1;
                 let id = DatabaseId(state.last_id);
                 state.names.insert(request.name.clone(), id);
-                state
-                    .databases
-                    .insert(id, Database::new(request.name.clone()));
+                state.databases.insert(id, Database::new(request.name.clone()));
                 (id, true)
             }
             None => {
-                return Err(Error::not_found(format!(
-                    "there is no database named {}",
-                    request.name
-                )));
+                return Err(Error::not_found(format!("there is no database named {}", request.name)));
             }
         };
         if let Some(lease) = request.lease {
             state.grant(id, lease.session, lease.force, now)?;
         }
         let database = state.database(id)?;
-        let known = request
-            .known
-            .filter(|(known, _)| *known == id)
-            .map(|(_, txid)| txid);
+        let known = request.known.filter(|(known, _)| *known == id).map(|(_, txid)| txid);
         let tail = database.tail_after(known.unwrap_or(database.checkpoint), request.tail_bytes);
         let mut warm = Vec::new();
         if known.is_none() {
@@ -512,13 +429,7 @@ impl PageStore for MemoryStore {
                 database.read(id, page, database.checkpoint, &mut warm);
             }
         }
-        Ok(Opened {
-            database: id,
-            created,
-            head: state.head(database, now),
-            tail,
-            warm,
-        })
+        Ok(Opened { database: id, created, head: state.head(database, now), tail, warm })
     }
 
     async fn release(&self, database: DatabaseId, epoch: Epoch, warm: Vec<PageNo>) -> Result<()> {
@@ -542,18 +453,11 @@ impl PageStore for MemoryStore {
             name: database.name.clone(),
             head: state.head(database, now),
             tail: database.tail_after(request.known, request.tail_bytes),
-            ended: ended
-                .and_then(|epoch| database.ends.get(&epoch))
-                .map(|(end, _)| *end),
+            ended: ended.and_then(|epoch| database.ends.get(&epoch)).map(|(end, _)| *end),
         })
     }
 
-    async fn read_pages(
-        &self,
-        lineage: &[Lineage],
-        pages: &[PageRange],
-        snapshot: Txid,
-    ) -> Result<Vec<ReadRow>> {
+    async fn read_pages(&self, lineage: &[Lineage], pages: &[PageRange], snapshot: Txid) -> Result<Vec<ReadRow>> {
         check_ranges("read", pages, self.limits.read_pages)?;
         let state = self.lock();
         let mut databases = Vec::with_capacity(lineage.len());
@@ -583,11 +487,7 @@ impl PageStore for MemoryStore {
         Ok(out)
     }
 
-    async fn commit(
-        &self,
-        requests: Vec<CommitRequest>,
-        mode: CommitMode,
-    ) -> Result<Vec<Result<()>>> {
+    async fn commit(&self, requests: Vec<CommitRequest>, mode: CommitMode) -> Result<Vec<Result<()>>> {
         if mode == CommitMode::Atomic {
             let bytes: usize = requests.iter().map(|r| r.record.len()).sum();
             if requests.len() > self.limits.atomic_databases || bytes > self.limits.atomic_bytes {
@@ -606,27 +506,18 @@ impl PageStore for MemoryStore {
         }
         let mut verdicts = Vec::with_capacity(requests.len());
         for request in &requests {
-            verdicts.push(
-                if named.get(&request.database).is_some_and(|count| *count > 1) {
-                    Err(Error::invalid("the same database twice in one commit"))
-                } else if request.record.len() > self.limits.record_bytes {
-                    let bytes = request.record.len();
-                    Err(Error::invalid(format!(
-                        "a record of {bytes} bytes, the limit is {}",
-                        self.limits.record_bytes
-                    )))
-                } else {
-                    state
-                        .database(request.database)
-                        .and_then(|database| database.check_commit(request))
-                },
-            );
+            verdicts.push(if named.get(&request.database).is_some_and(|count| *count > 1) {
+                Err(Error::invalid("the same database twice in one commit"))
+            } else if request.record.len() > self.limits.record_bytes {
+                let bytes = request.record.len();
+                Err(Error::invalid(format!("a record of {bytes} bytes, the limit is {}", self.limits.record_bytes)))
+            } else {
+                state.database(request.database).and_then(|database| database.check_commit(request))
+            });
         }
         if mode == CommitMode::Atomic && verdicts.iter().any(Result::is_err) {
             let failed = |verdict: Result<Verdict>| {
-                Err(verdict
-                    .err()
-                    .unwrap_or_else(|| Error::conflict("another commit of the atomic set failed")))
+                Err(verdict.err().unwrap_or_else(|| Error::conflict("another commit of the atomic set failed")))
             };
             return Ok(verdicts.into_iter().map(failed).collect());
         }
@@ -648,9 +539,7 @@ impl PageStore for MemoryStore {
         for (index, entry) in lineage.iter().enumerate().rev() {
             let database = state.database(entry.database)?;
             let to = to.min(entry.max_txid).min(database.txid);
-            let from = lineage
-                .get(index + 1)
-                .map_or(after, |parent| after.max(parent.max_txid));
+            let from = lineage.get(index + 1).map_or(after, |parent| after.max(parent.max_txid));
             if from >= to {
                 continue;
             }
@@ -660,18 +549,12 @@ impl PageStore for MemoryStore {
                     database.log_start
                 )));
             }
-            for (txid, record) in database
-                .log
-                .range((Bound::Excluded(from), Bound::Included(to)))
-            {
+            for (txid, record) in database.log.range((Bound::Excluded(from), Bound::Included(to))) {
                 if !rows.is_empty() && bytes + record.len() > self.limits.log_bytes {
                     return Ok(rows);
                 }
                 bytes += record.len();
-                rows.push(LogRow {
-                    txid: *txid,
-                    record: record.clone(),
-                });
+                rows.push(LogRow { txid: *txid, record: record.clone() });
             }
         }
         Ok(rows)
@@ -680,37 +563,23 @@ impl PageStore for MemoryStore {
     async fn stage(&self, request: StageRequest) -> Result<()> {
         let txid = request.expected.next();
         self.check_rows("stage", &request.rows, txid)?;
-        if let Some(row) = request
-            .rows
-            .iter()
-            .find(|row| matches!(row.kind, RowKind::Delta { .. }))
-        {
-            return Err(Error::invalid(format!(
-                "a staged row must be whole; page {} is a delta",
-                row.page
-            )));
+        if let Some(row) = request.rows.iter().find(|row| matches!(row.kind, RowKind::Delta { .. })) {
+            return Err(Error::invalid(format!("a staged row must be whole; page {} is a delta", row.page)));
         }
         let mut state = self.lock();
         let database = state.database_mut(request.database)?;
         database.fence(request.epoch)?;
         database.expect(request.expected)?;
-        if database.generation != request.generation
-            || database.staging.as_ref().is_some_and(|s| s.discarding)
-        {
+        if database.generation != request.generation || database.staging.as_ref().is_some_and(|s| s.discarding) {
             return Err(Error::conflict(format!(
                 "staging generation {} was discarded, the current one is {}",
                 request.generation, database.generation
             )));
         }
-        let staging = database.staging.get_or_insert_with(|| Staging {
-            pages: PageSet::new(),
-            discarding: false,
-        });
+        let staging = database.staging.get_or_insert_with(|| Staging { pages: PageSet::new(), discarding: false });
         for row in request.rows {
             staging.pages.insert(row.page);
-            database
-                .rows
-                .insert((row.page, txid), (row.kind, row.bytes));
+            database.rows.insert((row.page, txid), (row.kind, row.bytes));
         }
         Ok(())
     }
@@ -723,10 +592,7 @@ impl PageStore for MemoryStore {
         let txid = request.expected.next();
         let Some(staging) = &mut database.staging else {
             database.generation += 1;
-            return Ok(Discarded {
-                generation: database.generation,
-                done: true,
-            });
+            return Ok(Discarded { generation: database.generation, done: true });
         };
         if !staging.discarding {
             staging.discarding = true;
@@ -745,10 +611,7 @@ impl PageStore for MemoryStore {
         if done {
             database.staging = None;
         }
-        Ok(Discarded {
-            generation: database.generation,
-            done,
-        })
+        Ok(Discarded { generation: database.generation, done })
     }
 
     async fn checkpoint(&self, request: CheckpointRequest) -> Result<()> {
@@ -763,16 +626,11 @@ impl PageStore for MemoryStore {
             )));
         }
         for row in request.rows {
-            database
-                .rows
-                .insert((row.page, row.txid), (row.kind, row.bytes));
+            database.rows.insert((row.page, row.txid), (row.kind, row.bytes));
         }
         if request.last {
             database.checkpoint = request.txid;
-            database
-                .checkpoints
-                .entry(request.txid)
-                .or_insert(request.time);
+            database.checkpoints.entry(request.txid).or_insert(request.time);
         }
         Ok(())
     }
@@ -803,29 +661,15 @@ impl PageStore for MemoryStore {
             records = std::mem::replace(&mut database.log, kept).len() as u64;
             database.log_start = through;
         }
-        Ok(Collected {
-            horizon: database.horizon,
-            log_start: database.log_start,
-            rows,
-            records,
-        })
+        Ok(Collected { horizon: database.horizon, log_start: database.log_start, rows, records })
     }
 
-    async fn list(
-        &self,
-        prefix: &str,
-        after: Option<&DatabaseName>,
-        limit: usize,
-    ) -> Result<Vec<ListEntry>> {
+    async fn list(&self, prefix: &str, after: Option<&DatabaseName>, limit: usize) -> Result<Vec<ListEntry>> {
         let now = self.clock.monotonic();
         let state = self.lock();
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let entry = |(name, id): (&DatabaseName, &DatabaseId)| {
-            state.database(*id).map(|db| ListEntry {
-                name: name.clone(),
-                database: *id,
-                head: state.head(db, now),
-            })
+            state.database(*id).map(|db| ListEntry { name: name.clone(), database: *id, head: state.head(db, now) })
         };
         state
             .names
@@ -844,9 +688,7 @@ impl PageStore for MemoryStore {
         match state.names.get(&name) {
             Some(other) if *other == database => return Ok(()),
             Some(_) => {
-                return Err(Error::conflict(format!(
-                    "there is a database named {name} already"
-                )));
+                return Err(Error::conflict(format!("there is a database named {name} already")));
             }
             None => {}
         }
@@ -870,15 +712,11 @@ impl PageStore for MemoryStore {
         let now = self.clock.monotonic();
         let mut state = self.lock();
         for database in state.databases.values_mut() {
-            database
-                .ends
-                .retain(|_, (_, at)| now.saturating_sub(*at) < EPOCH_END_KEPT);
+            database.ends.retain(|_, (_, at)| now.saturating_sub(*at) < EPOCH_END_KEPT);
         }
         let mut removed = 0;
         while let Some(database) = state.condemned.last_mut() {
-            while removed < limit
-                && (database.rows.pop_first().is_some() || database.log.pop_first().is_some())
-            {
+            while removed < limit && (database.rows.pop_first().is_some() || database.log.pop_first().is_some()) {
                 removed += 1;
             }
             if removed >= limit {
@@ -886,27 +724,13 @@ impl PageStore for MemoryStore {
             }
             state.condemned.pop();
         }
-        Ok(Purged {
-            removed: removed as u64,
-            done: state.condemned.is_empty(),
-        })
+        Ok(Purged { removed: removed as u64, done: state.condemned.is_empty() })
     }
 
-    async fn scan(
-        &self,
-        database: DatabaseId,
-        after: Option<(PageNo, Txid)>,
-        limit: usize,
-    ) -> Result<Vec<PageRow>> {
+    async fn scan(&self, database: DatabaseId, after: Option<(PageNo, Txid)>, limit: usize) -> Result<Vec<PageRow>> {
         let state = self.lock();
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let rows = state
-            .database(database)?
-            .rows
-            .range((from, Bound::Unbounded));
-        Ok(rows
-            .take(limit)
-            .map(|(key, value)| row(*key, value))
-            .collect())
+        let rows = state.database(database)?.rows.range((from, Bound::Unbounded));
+        Ok(rows.take(limit).map(|(key, value)| row(*key, value)).collect())
     }
 }

@@ -19,15 +19,14 @@ use crate::error::Result;
 use crate::types::{DatabaseId, DatabaseName, Epoch, PageNo, PageRange, SessionId, Txid};
 
 pub use layers::{
-    Call, Deferred, Effect, Fault, FaultLayer, FaultPlan, Interceptor, Latency, LatencyLayer,
-    Layer, Metered, MetricsLayer, Operation, OperationCounts, StoreCounters, Verdict,
+    Call, Deferred, Effect, Fault, FaultLayer, FaultPlan, Interceptor, Latency, LatencyLayer, Layer, Metered,
+    MetricsLayer, Operation, OperationCounts, StoreCounters, Verdict,
 };
 pub use memory::MemoryStore;
 pub use model::{
-    CheckpointRequest, CollectRequest, Collected, CommitRequest, DiscardRequest, Discarded,
-    EpochEnd, Head, HeadReply, HeadRequest, Holder, LeaseRequest, Lineage, ListEntry, LogRow,
-    OpenRequest, Opened, PageRow, Purged, ReadRow, RowKind, SessionRequest, StageRequest,
-    StoreLimits, Tail,
+    CheckpointRequest, CollectRequest, Collected, CommitRequest, DiscardRequest, Discarded, EpochEnd, Head, HeadReply,
+    HeadRequest, Holder, LeaseRequest, Lineage, ListEntry, LogRow, OpenRequest, Opened, PageRow, Purged, ReadRow,
+    RowKind, SessionRequest, StageRequest, StoreLimits, Tail,
 };
 
 /// Whether the commits of one call stand or fall together.
@@ -119,12 +118,7 @@ pub trait PageStore: Debug + Send + Sync + 'static {
     /// - `SnapshotTooOld` when the snapshot is below the horizon, checked in the same store transaction (case:
     ///   `read_below_the_horizon_fails`).
     /// - `Invalid` when the ranges hold more than [`StoreLimits::read_pages`] pages (case: `limits_are_enforced`).
-    async fn read_pages(
-        &self,
-        lineage: &[Lineage],
-        pages: &[PageRange],
-        snapshot: Txid,
-    ) -> Result<Vec<ReadRow>>;
+    async fn read_pages(&self, lineage: &[Lineage], pages: &[PageRange], snapshot: Txid) -> Result<Vec<ReadRow>>;
 
     /// Commits: for each request, if the head's epoch and txid are the ones given, puts the record at txid + 1, and
     /// sets the head's txid, commit id and size; with `release` it also gives the lease back (case:
@@ -150,11 +144,7 @@ pub trait PageStore: Debug + Send + Sync + 'static {
     ///
     /// An acknowledged commit is durable as the store promises, and every later call sees it (cases:
     /// `acknowledged_commit_is_seen_by_all`, `acknowledged_commits_survive`).
-    async fn commit(
-        &self,
-        requests: Vec<CommitRequest>,
-        mode: CommitMode,
-    ) -> Result<Vec<Result<()>>>;
+    async fn commit(&self, requests: Vec<CommitRequest>, mode: CommitMode) -> Result<Vec<Result<()>>>;
 
     /// The commit records after `after`, up to `to`, in order and without a gap (case: `log_has_no_gap`), as many of
     /// them as fit in about [`StoreLimits::log_bytes`], at least one: the caller asks again from the last it got. `to` is
@@ -202,12 +192,7 @@ pub trait PageStore: Debug + Send + Sync + 'static {
     /// Databases whose names begin with `prefix` and come after `after`, in byte order of the names, `limit` of them at
     /// the most (case: `listing_goes_by_bytes`). A database that exists under one name during the whole of a listing,
     /// page after page, appears exactly once (case: `listing_while_writing`).
-    async fn list(
-        &self,
-        prefix: &str,
-        after: Option<&DatabaseName>,
-        limit: usize,
-    ) -> Result<Vec<ListEntry>>;
+    async fn list(&self, prefix: &str, after: Option<&DatabaseName>, limit: usize) -> Result<Vec<ListEntry>>;
 
     /// Gives a database another name. On condition of the epoch; `Conflict` when another database has
     /// the name (cases: `rename_moves_the_name`, `one_of_many_gets_a_name`).
@@ -223,10 +208,5 @@ pub trait PageStore: Debug + Send + Sync + 'static {
 
     /// Every stored row of the database after (`page`, `txid`), in that order, staged and dead ones included, `limit`
     /// of them at the most: for verification (case: `scan_finds_every_row`).
-    async fn scan(
-        &self,
-        database: DatabaseId,
-        after: Option<(PageNo, Txid)>,
-        limit: usize,
-    ) -> Result<Vec<PageRow>>;
+    async fn scan(&self, database: DatabaseId, after: Option<(PageNo, Txid)>, limit: usize) -> Result<Vec<PageRow>>;
 }

@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::types::{
-    CommitId, DatabaseId, DatabaseName, Epoch, PageNo, PageRange, PageSet, SessionId, Txid,
-    UnixMillis,
-};
+use crate::types::{CommitId, DatabaseId, DatabaseName, Epoch, PageNo, PageRange, SessionId, Txid, UnixMillis};
 
 /// The bounds that a store sets to its callers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -339,32 +336,4 @@ pub struct Purged {
     pub removed: u64,
     /// Whether nothing is left to remove.
     pub done: bool,
-}
-
-/// Splits a set of pages into requests of at most `pages` pages each.
-pub(crate) fn chunks(set: &PageSet, pages: usize) -> Vec<Vec<PageRange>> {
-    let bound = u32::try_from(pages.max(1)).unwrap_or(u32::MAX);
-    let mut out = Vec::new();
-    let mut current = Vec::new();
-    let mut room = bound;
-    for range in set.ranges() {
-        let mut first = range.first.0;
-        loop {
-            let last = range.last.0.min(first.saturating_add(room - 1));
-            current.push(PageRange::new(PageNo(first), PageNo(last)));
-            room -= last - first + 1;
-            if room == 0 {
-                out.push(std::mem::take(&mut current));
-                room = bound;
-            }
-            match last.checked_add(1) {
-                Some(next) if last < range.last.0 => first = next,
-                _ => break,
-            }
-        }
-    }
-    if !current.is_empty() {
-        out.push(current);
-    }
-    out
 }

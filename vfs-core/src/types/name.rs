@@ -28,9 +28,7 @@ impl DatabaseName {
             )));
         }
         if name.contains('\0') {
-            return Err(Error::invalid(
-                "a database name cannot contain a NUL character",
-            ));
+            return Err(Error::invalid("a database name cannot contain a NUL character"));
         }
         Ok(Self(name.into()))
     }
@@ -74,9 +72,6 @@ mod tests {
         assert!(DatabaseName::new("a\0b").is_err());
         assert!(DatabaseName::new(&"x".repeat(513)).is_err());
         assert!(DatabaseName::from_bytes(b"\xff").is_err());
-        assert_eq!(
-            DatabaseName::new(&"é".repeat(256)).unwrap().as_str().len(),
-            512
-        );
+        assert_eq!(DatabaseName::new(&"é".repeat(256)).unwrap().as_str().len(), 512);
     }
 }

@@ -19,11 +19,7 @@ impl PageNo {
     pub fn containing(offset: u64) -> Result<Self> {
         u32::try_from(offset / PAGE_SIZE as u64 + 1)
             .map(Self)
-            .map_err(|_| {
-                Error::full(format!(
-                    "offset {offset} is past the largest database, 16 TiB"
-                ))
-            })
+            .map_err(|_| Error::full(format!("offset {offset} is past the largest database, 16 TiB")))
     }
 
     /// The number.
@@ -68,10 +64,7 @@ impl PageRange {
 
     /// One page.
     pub fn single(page: PageNo) -> Self {
-        Self {
-            first: page,
-            last: page,
-        }
+        Self { first: page, last: page }
     }
 
     /// How many pages.
@@ -147,20 +140,57 @@ impl PageSet {
         self.count += u64::from(last) - u64::from(first) + 1;
     }
 
+    /// Takes a page out; false when it was not there.
+    pub fn remove(&mut self, page: PageNo) -> bool {
+        let p = page.0;
+        let Some((first, last)) = self.runs.range(..=p).next_back().map(|(a, b)| (*a, *b)) else { return false };
+        if last < p {
+            return false;
+        }
+        self.runs.remove(&first);
+        if first < p {
+            self.runs.insert(first, p - 1);
+        }
+        if p < last {
+            self.runs.insert(p + 1, last);
+        }
+        self.count -= 1;
+        true
+    }
+
     /// Whether the page is in the set.
     pub fn contains(&self, page: PageNo) -> bool {
-        self.runs
-            .range(..=page.0)
-            .next_back()
-            .is_some_and(|(_, last)| *last >= page.0)
+        self.runs.range(..=page.0).next_back().is_some_and(|(_, last)| *last >= page.0)
     }
 
     /// The runs, in order.
     pub fn ranges(&self) -> impl Iterator<Item = PageRange> + '_ {
-        self.runs.iter().map(|(a, b)| PageRange {
-            first: PageNo(*a),
-            last: PageNo(*b),
-        })
+        self.runs.iter().map(|(a, b)| PageRange { first: PageNo(*a), last: PageNo(*b) })
+    }
+
+    /// The runs, cut and grouped into pieces of at most `pages` pages each.
+    pub fn chunks(&self, pages: usize) -> Vec<Vec<PageRange>> {
+        let bound = u32::try_from(pages.max(1)).unwrap_or(u32::MAX);
+        let mut chunks = Vec::new();
+        let mut current = Vec::new();
+        let mut room = bound;
+        for range in self.ranges() {
+            let mut next = Some(range.first.0);
+            while let Some(first) = next.filter(|first| *first <= range.last.0) {
+                let last = range.last.0.min(first.saturating_add(room - 1));
+                current.push(PageRange::new(PageNo(first), PageNo(last)));
+                room -= last - first + 1;
+                if room == 0 {
+                    chunks.push(std::mem::take(&mut current));
+                    room = bound;
+                }
+                next = last.checked_add(1);
+            }
+        }
+        if !current.is_empty() {
+            chunks.push(current);
+        }
+        chunks
     }
 
     /// Every page, in order.
@@ -202,18 +232,24 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_page_set_is_a_set(ops in prop::collection::vec((1u32..60, 0u32..8, any::<bool>()), 0..80)) {
+        fn a_page_set_is_a_set(ops in prop::collection::vec((1u32..60, 0u32..8, 0..3), 0..80)) {
             let mut set = PageSet::new();
             let mut model = BTreeSet::new();
-            for (first, more, single) in ops {
-                if single {
-                    prop_assert_eq!(set.insert(PageNo(first)), model.insert(first));
-                } else {
-                    set.insert_range(PageRange::new(PageNo(first), PageNo(first + more)));
-                    model.extend(first..=first + more);
+            for (first, more, op) in ops {
+                match op {
+                    0 => prop_assert_eq!(set.insert(PageNo(first)), model.insert(first)),
+                    1 => prop_assert_eq!(set.remove(PageNo(first)), model.remove(&first)),
+                    _ => {
+                        set.insert_range(PageRange::new(PageNo(first), PageNo(first + more)));
+                        model.extend(first..=first + more);
+                    }
                 }
                 prop_assert_eq!(set.pages().map(PageNo::get).collect::<Vec<_>>(), model.iter().copied().collect::<Vec<_>>());
                 prop_assert_eq!(set.count(), model.len() as u64);
+                let chunks = set.chunks(3);
+                prop_assert!(chunks.iter().all(|c| (1..=3).contains(&c.iter().map(|r| r.count()).sum::<u64>())));
+                let chunked = chunks.into_iter().flatten().flat_map(PageRange::pages).map(PageNo::get);
+                prop_assert!(chunked.eq(model.iter().copied()));
                 prop_assert!((0..80).all(|p| set.contains(PageNo(p)) == model.contains(&p)));
             }
         }

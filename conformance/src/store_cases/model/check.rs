@@ -15,18 +15,11 @@ impl Model {
     fn assemble(&self, rows: &[ReadRow], snapshot: u64) -> Content {
         let mut content = Content::new();
         for page in 1..=PAGES {
-            let row = rows
-                .iter()
-                .map(|r| &r.row)
-                .find(|row| row.page.get() == page);
+            let row = rows.iter().map(|r| &r.row).find(|row| row.page.get() == page);
             // Below the horizon nothing need be known of a page: at the horizon, a page without a row is zeros.
             let from = row.map_or(0, |row| row.txid.get()).max(self.horizon);
             let mut found = row.map_or(0, |row| value(&row.bytes));
-            for (_, record) in self
-                .log
-                .range(from + 1..)
-                .take_while(|(txid, _)| **txid <= snapshot)
-            {
+            for (_, record) in self.log.range(from + 1..).take_while(|(txid, _)| **txid <= snapshot) {
                 found = decode(record).get(&page).copied().unwrap_or(found);
             }
             if found != 0 {
@@ -45,11 +38,7 @@ impl Model {
             "{at}"
         );
         assert_eq!(head.size, self.txid() * 4096, "{at}");
-        assert_eq!(
-            (head.checkpoint, head.horizon),
-            (Txid(self.checkpoint), Txid(self.horizon)),
-            "{at}"
-        );
+        assert_eq!((head.checkpoint, head.horizon), (Txid(self.checkpoint), Txid(self.horizon)), "{at}");
         assert!(head.generation >= self.generation, "{at}");
         self.generation = head.generation;
         self.check_log(at).await;
@@ -66,11 +55,7 @@ impl Model {
         let log: BTreeMap<u64, Bytes> = log.into_iter().map(|r| (r.txid.get(), r.record)).collect();
         assert_eq!(log, self.log, "{at}");
         if self.log_start > 0 {
-            refused(
-                read_log(store, database, self.log_start - 1, self.txid()).await,
-                ErrorKind::SnapshotTooOld,
-                at,
-            );
+            refused(read_log(store, database, self.log_start - 1, self.txid()).await, ErrorKind::SnapshotTooOld, at);
         }
     }
 
@@ -91,11 +76,7 @@ impl Model {
             let found: Vec<PageRow> = rows.iter().map(|read| read.row.clone()).collect();
             assert_eq!(found, self.expected(snapshot), "{at}, snapshot {snapshot}");
             let content = self.assemble(&rows, snapshot);
-            assert_eq!(
-                &content,
-                self.content(snapshot),
-                "{at}, snapshot {snapshot}"
-            );
+            assert_eq!(&content, self.content(snapshot), "{at}, snapshot {snapshot}");
         }
     }
 }

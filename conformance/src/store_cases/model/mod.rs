@@ -88,10 +88,7 @@ impl Model {
     }
 
     fn content(&self, txid: u64) -> &Content {
-        usize::try_from(txid)
-            .ok()
-            .and_then(|at| self.history.get(at))
-            .expect("a txid of the history")
+        usize::try_from(txid).ok().and_then(|at| self.history.get(at)).expect("a txid of the history")
     }
 
     fn changes(rng: &mut StdRng, zeros: bool) -> Content {
@@ -100,9 +97,7 @@ impl Model {
             0 if zeros => 0,
             _ => rng.random_range(1..=u16::MAX),
         };
-        (0..count)
-            .map(|_| (rng.random_range(1..=PAGES), value(rng)))
-            .collect()
+        (0..count).map(|_| (rng.random_range(1..=PAGES), value(rng))).collect()
     }
 
     /// Takes note of a commit that succeeded.
@@ -130,10 +125,7 @@ impl Model {
         let mut generation = 0;
         for _ in 0..rng.random_range(1..4) {
             let some = Self::changes(rng, false);
-            let rows: Vec<PageRow> = some
-                .iter()
-                .map(|(page, value)| image(*page, next, &bytes(*value)))
-                .collect();
+            let rows: Vec<PageRow> = some.iter().map(|(page, value)| image(*page, next, &bytes(*value))).collect();
             generation = self.writer.stage(&rows).await;
             staged.extend(some);
         }
@@ -145,8 +137,7 @@ impl Model {
         let commit = self.writer.try_commit(request).await;
         commit.expect("it is its own staging");
         for (page, value) in &staged {
-            self.rows
-                .insert((*page, next), (RowKind::Image, bytes(*value)));
+            self.rows.insert((*page, next), (RowKind::Image, bytes(*value)));
         }
         changes.extend(staged);
         self.committed(changes, record);
@@ -155,10 +146,8 @@ impl Model {
 
     async fn stage_some(&mut self, rng: &mut StdRng) {
         let next = self.txid() + 1;
-        let rows: Vec<PageRow> = Self::changes(rng, false)
-            .iter()
-            .map(|(page, value)| image(*page, next, &bytes(*value)))
-            .collect();
+        let rows: Vec<PageRow> =
+            Self::changes(rng, false).iter().map(|(page, value)| image(*page, next, &bytes(*value))).collect();
         self.writer.stage(&rows).await;
     }
 
@@ -202,19 +191,10 @@ impl Model {
             }
             let value = self.content(txid).get(&page).copied().unwrap_or_default();
             let kind = self.choose_kind(rng, page, txid, value);
-            let bytes = if kind == RowKind::Zero {
-                Bytes::new()
-            } else {
-                bytes(value)
-            };
+            let bytes = if kind == RowKind::Zero { Bytes::new() } else { bytes(value) };
             self.rows.insert((page, txid), (kind, bytes.clone()));
             let (page, txid) = (litefleet::PageNo(page), Txid(txid));
-            rows.push(PageRow {
-                page,
-                txid,
-                kind,
-                bytes,
-            });
+            rows.push(PageRow { page, txid, kind, bytes });
         }
         self.time += rng.random_range(0..1000);
         let done = self.writer.try_checkpoint(txid, &rows, complete, self.time);
@@ -241,14 +221,7 @@ impl Model {
         match images.len() {
             0 => RowKind::Image,
             _ if rng.random::<bool>() => RowKind::Image,
-            count => RowKind::Delta {
-                base: Txid(
-                    images
-                        .get(rng.random_range(0..count))
-                        .copied()
-                        .unwrap_or_default(),
-                ),
-            },
+            count => RowKind::Delta { base: Txid(images.get(rng.random_range(0..count)).copied().unwrap_or_default()) },
         }
     }
 
@@ -279,10 +252,7 @@ impl Model {
         let gone = std::mem::replace(&mut self.log, kept).len() as u64;
 
         let (mut rows, mut records) = (0, 0);
-        let mut chunks: Vec<Vec<PageRange>> = pages
-            .chunks(self.store.limits().collect_pages)
-            .map(singles)
-            .collect();
+        let mut chunks: Vec<Vec<PageRange>> = pages.chunks(self.store.limits().collect_pages).map(singles).collect();
         if chunks.is_empty() {
             chunks.push(Vec::new());
         }
@@ -359,12 +329,7 @@ impl Model {
                 continue;
             };
             let mut add = |txid: u64, kind: RowKind, bytes: &Bytes| {
-                rows.push(PageRow {
-                    page: litefleet::PageNo(page),
-                    txid: Txid(txid),
-                    kind,
-                    bytes: bytes.clone(),
-                });
+                rows.push(PageRow { page: litefleet::PageNo(page), txid: Txid(txid), kind, bytes: bytes.clone() });
             };
             add(*txid, *kind, bytes);
             if let RowKind::Delta { base } = kind {

@@ -54,28 +54,19 @@ pub struct FaultPlan {
 
 impl std::fmt::Debug for FaultPlan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("FaultPlan")
-            .field("armed", &self.armed)
-            .field("calls", &self.calls)
-            .finish_non_exhaustive()
+        f.debug_struct("FaultPlan").field("armed", &self.armed).field("calls", &self.calls).finish_non_exhaustive()
     }
 }
 
 impl FaultPlan {
     /// Adds a fault. Its calls are counted from now.
     pub fn arm(&self, fault: Fault) {
-        self.armed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(Armed { fault, seen: 0 });
+        self.armed.lock().unwrap_or_else(PoisonError::into_inner).push(Armed { fault, seen: 0 });
     }
 
     /// Removes all faults.
     pub fn disarm(&self) {
-        self.armed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        self.armed.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Calls that came by, spoiled or not.
@@ -101,12 +92,8 @@ impl FaultPlan {
     fn lost(call: Call) -> Error {
         let operation = call.operation.as_str();
         match call.operation {
-            Operation::Commit => {
-                Error::commit_unknown("the reply to the commit was lost (injected fault)")
-            }
-            _ => Error::unavailable(format!(
-                "the reply to {operation} was lost (injected fault)"
-            )),
+            Operation::Commit => Error::commit_unknown("the reply to the commit was lost (injected fault)"),
+            _ => Error::unavailable(format!("the reply to {operation} was lost (injected fault)")),
         }
     }
 
@@ -115,10 +102,7 @@ impl FaultPlan {
         self.calls.fetch_add(1, Ordering::SeqCst);
         let mut armed = self.armed.lock().unwrap_or_else(PoisonError::into_inner);
         let mut effect = None;
-        for entry in armed
-            .iter_mut()
-            .filter(|entry| entry.fault.operation.is_none_or(|op| op == call.operation))
-        {
+        for entry in armed.iter_mut().filter(|entry| entry.fault.operation.is_none_or(|op| op == call.operation)) {
             let index = entry.seen;
             entry.seen += 1;
             if index >= entry.fault.after && index - entry.fault.after < entry.fault.times {
@@ -136,12 +120,8 @@ impl Interceptor for FaultPlan {
     fn before(&self, call: Call) -> Verdict {
         match self.judge(call) {
             None => Verdict::Proceed,
-            Some(Effect::Refuse) => Verdict::Fail(Error::unavailable(
-                "the store was not reached (injected fault)",
-            )),
-            Some(Effect::Full) => {
-                Verdict::Fail(Error::full("the store has no room (injected fault)"))
-            }
+            Some(Effect::Refuse) => Verdict::Fail(Error::unavailable("the store was not reached (injected fault)")),
+            Some(Effect::Full) => Verdict::Fail(Error::full("the store has no room (injected fault)")),
             Some(Effect::LoseRequest) => Verdict::Fail(Self::lost(call)),
             Some(Effect::LoseReply) => Verdict::ProceedThenFail(Self::lost(call)),
             Some(Effect::Late) => Verdict::Late(Self::lost(call)),
@@ -152,9 +132,6 @@ impl Interceptor for FaultPlan {
     fn after(&self, _: Call, _: Result<u64, &Error>) {}
 
     fn defer(&self, deferred: Deferred) {
-        self.late
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(deferred);
+        self.late.lock().unwrap_or_else(PoisonError::into_inner).push(deferred);
     }
 }

@@ -10,9 +10,9 @@ use async_trait::async_trait;
 
 use crate::error::{Error, Result};
 use crate::store::{
-    CheckpointRequest, CollectRequest, Collected, CommitMode, CommitRequest, DiscardRequest,
-    Discarded, HeadReply, HeadRequest, Lineage, ListEntry, LogRow, OpenRequest, Opened, PageRow,
-    PageStore, Purged, ReadRow, SessionRequest, StageRequest, StoreLimits, Tail,
+    CheckpointRequest, CollectRequest, Collected, CommitMode, CommitRequest, DiscardRequest, Discarded, HeadReply,
+    HeadRequest, Lineage, ListEntry, LogRow, OpenRequest, Opened, PageRow, PageStore, Purged, ReadRow, SessionRequest,
+    StageRequest, StoreLimits, Tail,
 };
 use crate::types::{DatabaseId, DatabaseName, Epoch, PageNo, PageRange, SessionId, Txid};
 
@@ -133,8 +133,7 @@ impl<I: Interceptor> Layer<I> {
             }
         }
         let reply = future.await;
-        self.interceptor
-            .after(this, reply.as_ref().map(Received::bytes));
+        self.interceptor.after(this, reply.as_ref().map(Received::bytes));
         reply
     }
 }
@@ -154,14 +153,7 @@ macro_rules! brings_nothing {
     };
 }
 
-brings_nothing!(
-    (),
-    Discarded,
-    Collected,
-    Purged,
-    Vec<ListEntry>,
-    Vec<Result<()>>
-);
+brings_nothing!((), Discarded, Collected, Purged, Vec<ListEntry>, Vec<Result<()>>);
 
 fn rows_bytes(rows: &[PageRow]) -> u64 {
     rows.iter().map(|row| row.bytes.len() as u64).sum()
@@ -214,157 +206,80 @@ impl<I: Interceptor> PageStore for Layer<I> {
     }
 
     async fn start_session(&self, request: SessionRequest) -> Result<()> {
-        self.pass(Operation::StartSession, 0, |s| async move {
-            s.start_session(request).await
-        })
-        .await
+        self.pass(Operation::StartSession, 0, |s| async move { s.start_session(request).await }).await
     }
 
     async fn renew_session(&self, session: SessionId) -> Result<()> {
-        self.pass(Operation::RenewSession, 0, move |s| async move {
-            s.renew_session(session).await
-        })
-        .await
+        self.pass(Operation::RenewSession, 0, move |s| async move { s.renew_session(session).await }).await
     }
 
     async fn end_session(&self, session: SessionId) -> Result<()> {
-        self.pass(Operation::EndSession, 0, move |s| async move {
-            s.end_session(session).await
-        })
-        .await
+        self.pass(Operation::EndSession, 0, move |s| async move { s.end_session(session).await }).await
     }
 
     async fn open(&self, request: OpenRequest) -> Result<Opened> {
-        self.pass(Operation::Open, 0, |s| async move { s.open(request).await })
-            .await
+        self.pass(Operation::Open, 0, |s| async move { s.open(request).await }).await
     }
 
     async fn release(&self, database: DatabaseId, epoch: Epoch, warm: Vec<PageNo>) -> Result<()> {
-        self.pass(Operation::Release, 0, move |s| async move {
-            s.release(database, epoch, warm).await
-        })
-        .await
+        self.pass(Operation::Release, 0, move |s| async move { s.release(database, epoch, warm).await }).await
     }
 
     async fn head(&self, request: HeadRequest) -> Result<HeadReply> {
-        self.pass(
-            Operation::Head,
-            0,
-            move |s| async move { s.head(request).await },
-        )
-        .await
+        self.pass(Operation::Head, 0, move |s| async move { s.head(request).await }).await
     }
 
-    async fn read_pages(
-        &self,
-        lineage: &[Lineage],
-        pages: &[PageRange],
-        snapshot: Txid,
-    ) -> Result<Vec<ReadRow>> {
+    async fn read_pages(&self, lineage: &[Lineage], pages: &[PageRange], snapshot: Txid) -> Result<Vec<ReadRow>> {
         let (lineage, pages) = (lineage.to_vec(), pages.to_vec());
-        self.pass(Operation::ReadPages, 0, move |s| async move {
-            s.read_pages(&lineage, &pages, snapshot).await
-        })
-        .await
+        self.pass(Operation::ReadPages, 0, move |s| async move { s.read_pages(&lineage, &pages, snapshot).await }).await
     }
 
-    async fn commit(
-        &self,
-        requests: Vec<CommitRequest>,
-        mode: CommitMode,
-    ) -> Result<Vec<Result<()>>> {
+    async fn commit(&self, requests: Vec<CommitRequest>, mode: CommitMode) -> Result<Vec<Result<()>>> {
         let sent = requests.iter().map(|r| r.record.len() as u64).sum();
-        self.pass(Operation::Commit, sent, move |s| async move {
-            s.commit(requests, mode).await
-        })
-        .await
+        self.pass(Operation::Commit, sent, move |s| async move { s.commit(requests, mode).await }).await
     }
 
     async fn read_log(&self, lineage: &[Lineage], after: Txid, to: Txid) -> Result<Vec<LogRow>> {
         let lineage = lineage.to_vec();
-        self.pass(Operation::ReadLog, 0, move |s| async move {
-            s.read_log(&lineage, after, to).await
-        })
-        .await
+        self.pass(Operation::ReadLog, 0, move |s| async move { s.read_log(&lineage, after, to).await }).await
     }
 
     async fn stage(&self, request: StageRequest) -> Result<()> {
         let sent = rows_bytes(&request.rows);
-        self.pass(
-            Operation::Stage,
-            sent,
-            |s| async move { s.stage(request).await },
-        )
-        .await
+        self.pass(Operation::Stage, sent, |s| async move { s.stage(request).await }).await
     }
 
     async fn discard_staged(&self, request: DiscardRequest) -> Result<Discarded> {
-        self.pass(Operation::DiscardStaged, 0, move |s| async move {
-            s.discard_staged(request).await
-        })
-        .await
+        self.pass(Operation::DiscardStaged, 0, move |s| async move { s.discard_staged(request).await }).await
     }
 
     async fn checkpoint(&self, request: CheckpointRequest) -> Result<()> {
         let sent = rows_bytes(&request.rows);
-        self.pass(Operation::Checkpoint, sent, |s| async move {
-            s.checkpoint(request).await
-        })
-        .await
+        self.pass(Operation::Checkpoint, sent, |s| async move { s.checkpoint(request).await }).await
     }
 
     async fn collect(&self, request: CollectRequest) -> Result<Collected> {
-        self.pass(Operation::Collect, 0, |s| async move {
-            s.collect(request).await
-        })
-        .await
+        self.pass(Operation::Collect, 0, |s| async move { s.collect(request).await }).await
     }
 
-    async fn list(
-        &self,
-        prefix: &str,
-        after: Option<&DatabaseName>,
-        limit: usize,
-    ) -> Result<Vec<ListEntry>> {
+    async fn list(&self, prefix: &str, after: Option<&DatabaseName>, limit: usize) -> Result<Vec<ListEntry>> {
         let (prefix, after) = (prefix.to_owned(), after.cloned());
-        self.pass(Operation::List, 0, move |s| async move {
-            s.list(&prefix, after.as_ref(), limit).await
-        })
-        .await
+        self.pass(Operation::List, 0, move |s| async move { s.list(&prefix, after.as_ref(), limit).await }).await
     }
 
     async fn rename(&self, database: DatabaseId, epoch: Epoch, name: DatabaseName) -> Result<()> {
-        self.pass(Operation::Rename, 0, move |s| async move {
-            s.rename(database, epoch, name).await
-        })
-        .await
+        self.pass(Operation::Rename, 0, move |s| async move { s.rename(database, epoch, name).await }).await
     }
 
     async fn delete(&self, database: DatabaseId, epoch: Epoch) -> Result<()> {
-        self.pass(Operation::Delete, 0, move |s| async move {
-            s.delete(database, epoch).await
-        })
-        .await
+        self.pass(Operation::Delete, 0, move |s| async move { s.delete(database, epoch).await }).await
     }
 
     async fn purge(&self, limit: usize) -> Result<Purged> {
-        self.pass(
-            Operation::Purge,
-            0,
-            move |s| async move { s.purge(limit).await },
-        )
-        .await
+        self.pass(Operation::Purge, 0, move |s| async move { s.purge(limit).await }).await
     }
 
-    async fn scan(
-        &self,
-        database: DatabaseId,
-        after: Option<(PageNo, Txid)>,
-        limit: usize,
-    ) -> Result<Vec<PageRow>> {
-        self.pass(Operation::Scan, 0, move |s| async move {
-            s.scan(database, after, limit).await
-        })
-        .await
+    async fn scan(&self, database: DatabaseId, after: Option<(PageNo, Txid)>, limit: usize) -> Result<Vec<PageRow>> {
+        self.pass(Operation::Scan, 0, move |s| async move { s.scan(database, after, limit).await }).await
     }
 }

@@ -40,30 +40,23 @@ impl Default for StoreCounters {
 impl StoreCounters {
     /// What was counted of one operation so far.
     pub fn get(&self, operation: Operation) -> OperationCounts {
-        self.0
-            .get(operation as usize)
-            .map_or_else(OperationCounts::default, |cell| OperationCounts {
-                calls: cell.calls.load(Ordering::Relaxed),
-                errors: cell.errors.load(Ordering::Relaxed),
-                sent: cell.sent.load(Ordering::Relaxed),
-                received: cell.received.load(Ordering::Relaxed),
-            })
+        self.0.get(operation as usize).map_or_else(OperationCounts::default, |cell| OperationCounts {
+            calls: cell.calls.load(Ordering::Relaxed),
+            errors: cell.errors.load(Ordering::Relaxed),
+            sent: cell.sent.load(Ordering::Relaxed),
+            received: cell.received.load(Ordering::Relaxed),
+        })
     }
 
     /// Every operation that was called at least once.
     pub fn all(&self) -> BTreeMap<&'static str, OperationCounts> {
-        let counted = Operation::ALL
-            .iter()
-            .map(|operation| (operation.as_str(), self.get(*operation)));
+        let counted = Operation::ALL.iter().map(|operation| (operation.as_str(), self.get(*operation)));
         counted.filter(|(_, counts)| counts.calls > 0).collect()
     }
 
     /// Round trips of all operations.
     pub fn round_trips(&self) -> u64 {
-        Operation::ALL
-            .iter()
-            .map(|operation| self.get(*operation).calls)
-            .sum()
+        Operation::ALL.iter().map(|operation| self.get(*operation).calls).sum()
     }
 }
 
@@ -87,10 +80,8 @@ impl Interceptor for Metered {
 
     fn after(&self, call: Call, reply: Result<u64, &Error>) {
         let operation = call.operation.as_str();
-        metrics::counter!("litefleet_store_round_trips_total", "operation" => operation)
-            .increment(1);
-        metrics::counter!("litefleet_store_sent_bytes_total", "operation" => operation)
-            .increment(call.sent);
+        metrics::counter!("litefleet_store_round_trips_total", "operation" => operation).increment(1);
+        metrics::counter!("litefleet_store_sent_bytes_total", "operation" => operation).increment(call.sent);
         if let Some(cell) = self.counters.0.get(call.operation as usize) {
             cell.calls.fetch_add(1, Ordering::Relaxed);
             cell.sent.fetch_add(call.sent, Ordering::Relaxed);

@@ -1,0 +1,380 @@
+//! The engine: fjall, with its memory bounded and its order of durability kept.
+//!
+//! **Durability.** All tables share one journal, so what one fsync makes durable is everything written before it, in
+//! order. `fdatasync` is enough: it writes the data and whatever metadata is needed to find it again, the new size and
+//! the blocks that a preallocated (sparse) journal gets as it fills included; times are all it leaves out. There is one
+//! way around the journal: a memory table that is written out to a file of its own becomes durable with that file, and
+//! were its newest entries not synced in the journal, a power failure could keep a row of one table and lose the head
+//! that goes with it. A flush takes every memory table that is sealed when it starts; therefore tables are sealed here
+//! only, by the one writer, right after an fsync. The engine's own thresholds are set out of reach.
+//!
+//! **Memory.** The engine takes writes faster than it flushes them. A table is sealed when `memtable_bytes` were written
+//! to it and the sealed one before it is flushed; whoever writes page rows waits for that *before* taking its turn
+//! ([`Engine::await_page_room`]), so that commits do not wait. More than one sealed table never exists, which keeps the
+//! engine's own brakes (100 ms steps, without end when its workers have died) from ever being used.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Slice};
+use litefleet::{Error, Result};
+
+use crate::config::EmbeddedConfig;
+use crate::directory::{Directory, free_bytes};
+use crate::error::{Fault, Outcome, engine_error};
+use crate::journal::{self, Marks};
+use crate::keys::{self, Kind, Table};
+
+/// One leaves compactions to the other, so that flushes never wait behind them.
+const WORKERS: usize = 2;
+/// Out of reach: the engine would seal tables by itself to be rid of old journals.
+const JOURNALS_BYTES: u64 = 1 << 40;
+/// A table that was written to is flushed at the latest after so many bytes of journal: journals are of 64 MiB, and the
+/// oldest goes when every table has been flushed since.
+const JOURNAL_SPAN_BYTES: u64 = 48 << 20;
+/// Below the 20 at which the engine slows writers down by itself, and the 30 at which it stops them.
+const RUNS: usize = 16;
+/// How much more than `memtable_bytes` a table other than that of the pages may take while its last is flushed.
+const STRETCH: u64 = 4;
+
+/// What a change is for, which decides how full the disk may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To add: refused when only the reserve is left.
+    Grow,
+    /// To remove, or to take a lease: may use half of the reserve.
+    Free,
+}
+
+/// When a change becomes durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// Before the call returns.
+    Now,
+    /// With the next change that does so now.
+    Ordered,
+}
+
+static INSTANCES: AtomicU64 = AtomicU64::new(0);
+
+/// The open engine. Dropping it closes it.
+pub(crate) struct Engine {
+    /// Tells this opening from those before and after it.
+    instance: u64,
+    tables: [Keyspace; 3],
+    database: Database,
+    marks: Marks,
+    data: PathBuf,
+    memtable_bytes: u64,
+    reserve_bytes: u64,
+    /// The number of the newest durable write.
+    synced: AtomicU64,
+    /// Bytes written to each table since it was sealed.
+    unsealed: [AtomicU64; 3],
+    /// Bytes written to the journal since each table was sealed.
+    journaled: [AtomicU64; 3],
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("data", &self.data).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Opens the engine of a directory, making it when there is none.
+    pub(crate) fn open(directory: &Directory, config: &EmbeddedConfig) -> Result<Self> {
+        let data = directory.data();
+        let marks = Marks::new(directory.id());
+        journal::check(&data, marks)?;
+        let what = format!("cannot open the store in {}", directory.path().display());
+        let failed = |error| engine_error(&what, error);
+        let database = Database::builder(&data)
+            .cache_size(config.cache_bytes)
+            .max_cached_files(Some(config.open_files.max(10)))
+            .max_journaling_size(JOURNALS_BYTES)
+            .worker_threads(WORKERS)
+            .open()
+            .map_err(failed)?;
+        let options = || KeyspaceCreateOptions::default().max_memtable_size(u64::MAX);
+        let table = |table: Table| database.keyspace(table.name(), options).map_err(failed);
+        let tables = [table(Table::Heads)?, table(Table::Log)?, table(Table::Pages)?];
+        // What a killed process wrote without an fsync is visible now, and must be durable before anyone sees it.
+        database.persist(PersistMode::SyncAll).map_err(failed)?;
+        let heads = &tables[Table::Heads.index()];
+        let synced = match heads.get(keys::singleton(Kind::Sync)).map_err(failed)? {
+            Some(value) => marks
+                .decode(&value)
+                .ok_or_else(|| Error::corrupt(format!("{what}: the number of the last write fails its check")))?,
+            None => 0,
+        };
+        Ok(Self {
+            instance: INSTANCES.fetch_add(1, Ordering::Relaxed),
+            tables,
+            database,
+            marks,
+            data,
+            memtable_bytes: config.memtable_bytes.max(1 << 16),
+            reserve_bytes: config.reserve_bytes,
+            synced: AtomicU64::new(synced),
+            unsealed: Default::default(),
+            journaled: Default::default(),
+        })
+    }
+
+    /// The present state, as one consistent moment.
+    pub(crate) fn view(&self) -> View<'_> {
+        View { engine: self, snapshot: self.database.snapshot() }
+    }
+
+    /// The state as of a moment that was fixed before.
+    pub(crate) fn view_at(&self, moment: &Moment) -> Outcome<View<'_>> {
+        if moment.instance != self.instance {
+            let message = "the store was opened again after an error meanwhile: try again";
+            return Err(Error::unavailable(message).into());
+        }
+        Ok(View { engine: self, snapshot: moment.snapshot.clone() })
+    }
+
+    /// An empty set of changes.
+    pub(crate) fn changes(&self) -> Changes<'_> {
+        Changes { engine: self, batch: self.database.batch(), bytes: [0; 3] }
+    }
+
+    fn table(&self, table: Table) -> &Keyspace {
+        let [heads, log, pages] = &self.tables;
+        match table {
+            Table::Heads => heads,
+            Table::Log => log,
+            Table::Pages => pages,
+        }
+    }
+
+    /// Waits until more page rows may be written. Called without holding anything that a commit needs.
+    /// True when it should be asked again, after [`pause`].
+    pub(crate) fn page_room_is_wanting(&self) -> Outcome<bool> {
+        let pages = self.table(Table::Pages);
+        let unsealed = load(&self.unsealed, Table::Pages);
+        let busy =
+            unsealed >= self.memtable_bytes && pages.sealed_memtable_count() > 0 || pages.l0_table_count() >= RUNS;
+        if busy {
+            self.check_running()?;
+        }
+        Ok(busy)
+    }
+
+    /// Does the changes, all or none. One caller at a time. When it fails with [`Fault::Write`] they may be done or not.
+    fn apply(&self, mut changes: Changes<'_>, purpose: Purpose, durability: Durability) -> Outcome<()> {
+        if changes.batch.is_empty() {
+            return Ok(());
+        }
+        self.check_room(purpose)?;
+        for table in [Table::Heads, Table::Log] {
+            self.await_room(table)?;
+        }
+        let number = self.synced.load(Ordering::Relaxed) + 1;
+        if durability == Durability::Now {
+            let mark = self.marks.encode(number);
+            changes.put(Table::Heads, &keys::singleton(Kind::Sync), &mark);
+        }
+        let mode = match durability {
+            Durability::Now => PersistMode::SyncData,
+            Durability::Ordered => PersistMode::Buffer,
+        };
+        let bytes = changes.bytes;
+        let batch = changes.batch.durability(Some(mode));
+        batch.commit().map_err(write_fault)?;
+        if durability == Durability::Now {
+            self.synced.store(number, Ordering::Relaxed);
+        }
+        let journal: u64 = bytes.iter().sum();
+        for table in Table::ALL {
+            add(&self.unsealed, table, *bytes.get(table.index()).unwrap_or(&0));
+            add(&self.journaled, table, journal);
+        }
+        self.seal_what_is_due(durability)
+    }
+
+    /// Seals the tables whose time has come, after making sure that all of their content is durable in the journal.
+    fn seal_what_is_due(&self, durability: Durability) -> Outcome<()> {
+        let mut synced = durability == Durability::Now;
+        for table in Table::ALL {
+            let unsealed = load(&self.unsealed, table);
+            let due =
+                unsealed >= self.memtable_bytes || unsealed > 0 && load(&self.journaled, table) >= JOURNAL_SPAN_BYTES;
+            if !due || self.table(table).sealed_memtable_count() > 0 {
+                continue;
+            }
+            if !synced {
+                self.database.persist(PersistMode::SyncData).map_err(write_fault)?;
+                synced = true;
+            }
+            store_zero(&self.unsealed, table);
+            store_zero(&self.journaled, table);
+            if let Err(error) = self.table(table).rotate_memtable() {
+                // It is sealed by then; what failed is the removal of an old journal, which is tried again.
+                tracing::warn!(%error, table = table.name(), "an old journal could not be removed");
+            }
+        }
+        Ok(())
+    }
+
+    fn await_room(&self, table: Table) -> Outcome<()> {
+        let keyspace = self.table(table);
+        loop {
+            let full =
+                load(&self.unsealed, table) >= STRETCH * self.memtable_bytes && keyspace.sealed_memtable_count() > 0;
+            if !full && keyspace.l0_table_count() < RUNS {
+                return Ok(());
+            }
+            self.check_running()?;
+            pause();
+        }
+    }
+
+    fn check_running(&self) -> Outcome<()> {
+        self.database.persist(PersistMode::Buffer).map_err(write_fault)
+    }
+
+    fn check_room(&self, purpose: Purpose) -> Outcome<()> {
+        let needed = match purpose {
+            Purpose::Grow => self.reserve_bytes,
+            Purpose::Free => self.reserve_bytes / 2,
+        };
+        if needed == 0 {
+            return Ok(());
+        }
+        let free = free_bytes(&self.data);
+        if free >= needed {
+            return Ok(());
+        }
+        Err(Fault::Refused(full(&self.data, free, needed)))
+    }
+}
+
+fn write_fault(error: fjall::Error) -> Fault {
+    match error {
+        fjall::Error::Poisoned => Fault::Stopped,
+        error => Fault::Write(error),
+    }
+}
+
+/// Says what is full, and what to do.
+pub(crate) fn full(data: &Path, free: u64, needed: u64) -> Error {
+    Error::full(format!(
+        "the file system of {} has {} MiB left, writing needs {} MiB: make room and try again",
+        data.display(),
+        free >> 20,
+        needed.div_ceil(1 << 20)
+    ))
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the engine gives no signal when a flush is done; it can only be asked again"
+)]
+pub(crate) fn pause() {
+    std::thread::sleep(Duration::from_millis(2));
+}
+
+fn load(counters: &[AtomicU64; 3], table: Table) -> u64 {
+    counters.get(table.index()).map_or(0, |c| c.load(Ordering::Relaxed))
+}
+
+fn add(counters: &[AtomicU64; 3], table: Table, bytes: u64) {
+    if let Some(counter) = counters.get(table.index()) {
+        counter.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+fn store_zero(counters: &[AtomicU64; 3], table: Table) {
+    if let Some(counter) = counters.get(table.index()) {
+        counter.store(0, Ordering::Relaxed);
+    }
+}
+
+/// The store as of one moment.
+pub(crate) struct View<'a> {
+    engine: &'a Engine,
+    snapshot: fjall::Snapshot,
+}
+
+/// A moment that can be looked at later.
+pub(crate) struct Moment {
+    instance: u64,
+    snapshot: fjall::Snapshot,
+}
+
+impl View<'_> {
+    pub(crate) fn moment(&self) -> Moment {
+        Moment { instance: self.engine.instance, snapshot: self.snapshot.clone() }
+    }
+
+    pub(crate) fn get(&self, table: Table, key: &[u8]) -> Outcome<Option<Slice>> {
+        Ok(self.snapshot.get(self.engine.table(table), key)?)
+    }
+
+    /// What lies between two keys, both included.
+    pub(crate) fn range(
+        &self,
+        table: Table,
+        first: &[u8],
+        last: &[u8],
+    ) -> impl DoubleEndedIterator<Item = Outcome<(Slice, Slice)>> + use<> {
+        self.snapshot.range(self.engine.table(table), first..=last).map(|entry| Ok(entry.into_inner()?))
+    }
+
+    /// What begins with a prefix and comes after a key, in order.
+    pub(crate) fn prefix(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+    ) -> impl Iterator<Item = Outcome<(Slice, Slice)>> + use<> {
+        use std::ops::Bound;
+        let from = match after {
+            Some(after) if after >= prefix => Bound::Excluded(after),
+            _ => Bound::Included(prefix),
+        };
+        let prefix = prefix.to_vec();
+        self.snapshot
+            .range::<&[u8], _>(self.engine.table(table), (from, Bound::Unbounded))
+            .map(|entry| Ok(entry.into_inner()?))
+            .take_while(move |entry: &Outcome<(Slice, Slice)>| {
+                entry.as_ref().map_or(true, |(key, _)| key.starts_with(&prefix))
+            })
+    }
+}
+
+/// Changes that are done together.
+pub(crate) struct Changes<'a> {
+    engine: &'a Engine,
+    batch: fjall::OwnedWriteBatch,
+    bytes: [u64; 3],
+}
+
+impl Changes<'_> {
+    pub(crate) fn put(&mut self, table: Table, key: &[u8], value: &[u8]) {
+        self.count(table, key.len() + value.len());
+        self.batch.insert(self.engine.table(table), key, value);
+    }
+
+    pub(crate) fn remove(&mut self, table: Table, key: &[u8]) {
+        self.count(table, key.len());
+        self.batch.remove(self.engine.table(table), key);
+    }
+
+    fn count(&mut self, table: Table, bytes: usize) {
+        /// About what an entry takes beside its bytes, in memory.
+        const ENTRY: u64 = 40;
+        if let Some(counter) = self.bytes.get_mut(table.index()) {
+            *counter += bytes as u64 + ENTRY;
+        }
+    }
+
+    /// Does them.
+    pub(crate) fn apply(self, purpose: Purpose, durability: Durability) -> Outcome<()> {
+        self.engine.apply(self, purpose, durability)
+    }
+}

@@ -1,0 +1,288 @@
+//! A look at the engine's journals before it opens them.
+//!
+//! After a power failure the end of the newest journal may be torn: whatever was written after the last fsync can be
+//! there in part. The engine cuts off what it cannot parse, but it also does so in the middle of a damaged file, where
+//! acknowledged commits would vanish without a word; and a torn batch that happens to parse makes it refuse to open.
+//! So the journals are checked here first. Every durable batch carries a mark with its number. A torn end holds no mark
+//! beyond the first number that is missing: whoever wrote the next one had seen the first become durable. Such an end is
+//! cut off; anything else is reported as damage.
+//!
+//! A batch is `1, items: u32, sequence: u64`, then its items `2, type: u8, compression: u8, keyspace: u64, key length:
+//! u16, value length: u32, stored length: u32, key, value` or `4, keyspace: u64`, then `3, xxh3 of the items: u64,
+//! "FJL", 3`, all little-endian: the format of fjall 3.1.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use litefleet::{Error, Result};
+use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_64_with_seed};
+
+use crate::error::io_error;
+use crate::keys::{self, Kind};
+
+const BUFFER: usize = 1 << 20;
+const TRAILER: &[u8] = b"FJL\x03";
+/// Number and checksum.
+const MARK_BYTES: usize = 16;
+
+/// Makes and recognises the marks of one store.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Marks {
+    seed: u64,
+}
+
+impl Marks {
+    /// Those of the store with this id: content of a database cannot pass for one without knowing it.
+    pub(crate) fn new(store: [u8; 16]) -> Self {
+        Self { seed: xxh3_64(&store) }
+    }
+
+    /// The value under the key of [`Kind::Sync`].
+    pub(crate) fn encode(self, number: u64) -> [u8; MARK_BYTES] {
+        let mut out = [0; MARK_BYTES];
+        out[..8].copy_from_slice(&number.to_le_bytes());
+        out[8..].copy_from_slice(&self.checksum(number).to_le_bytes());
+        out
+    }
+
+    pub(crate) fn decode(self, value: &[u8]) -> Option<u64> {
+        let number = u64::from_le_bytes(*value.first_chunk::<8>()?);
+        let sum = u64::from_le_bytes(*value.get(8..)?.first_chunk::<8>()?);
+        (sum == self.checksum(number)).then_some(number)
+    }
+
+    fn checksum(self, number: u64) -> u64 {
+        xxh3_64_with_seed(&number.to_le_bytes(), self.seed)
+    }
+}
+
+/// Checks the journals in the engine's directory, oldest first, and cuts a torn end off the newest.
+pub(crate) fn check(data: &Path, marks: Marks) -> Result<()> {
+    let failed = |error| io_error(&format!("cannot read the journals in {}", data.display()), error);
+    let mut journals = list(data).map_err(failed)?;
+    let newest = journals.pop();
+    let mut last = None;
+    for path in journals {
+        let walk = Walk::over(&path, marks, last).map_err(failed)?;
+        last = walk.last_mark;
+        let valid = walk.valid;
+        if !walk.rest_is_zero().map_err(failed)? {
+            return Err(damaged(&path, valid));
+        }
+    }
+    let Some(path) = newest else { return Ok(()) };
+    let walk = Walk::over(&path, marks, last).map_err(failed)?;
+    let length = walk.length;
+    let valid = walk.valid;
+    if valid == length {
+        return Ok(());
+    }
+    if walk.something_durable_is_behind().map_err(failed)? {
+        return Err(damaged(&path, valid));
+    }
+    let cut = || {
+        let file = OpenOptions::new().write(true).open(&path)?;
+        file.set_len(valid)?;
+        file.sync_all()
+    };
+    cut().map_err(failed)
+}
+
+/// Writes every journal anew. After an fsync has failed the operating system may show bytes that never reached the
+/// disk and that it will not write again.
+pub(crate) fn rewrite(data: &Path) -> Result<()> {
+    let failed = |error| io_error(&format!("cannot write the journals in {}", data.display()), error);
+    let write = |path: &PathBuf| {
+        let new = path.with_extension("new");
+        let mut from = File::open(path)?;
+        let mut to = File::create(&new)?;
+        io::copy(&mut from, &mut to)?;
+        to.sync_all()?;
+        fs::rename(new, path)
+    };
+    let journals = list(data).map_err(failed)?;
+    journals.iter().try_for_each(write).map_err(failed)?;
+    crate::directory::sync_directory(data).map_err(failed)
+}
+
+fn damaged(path: &Path, at: u64) -> Error {
+    Error::corrupt(format!(
+        "the journal {} is damaged at offset {at}, and commits that were acknowledged stand behind it; \
+         restore the store from a backup",
+        path.display()
+    ))
+}
+
+/// The journals, oldest first.
+fn list(data: &Path) -> io::Result<Vec<PathBuf>> {
+    if !data.try_exists()? {
+        return Ok(Vec::new());
+    }
+    let mut found = Vec::new();
+    for entry in fs::read_dir(data)? {
+        let path = entry?.path();
+        let number = path.file_stem().and_then(|stem| stem.to_str()?.parse::<u64>().ok());
+        if let Some(number) = number
+            && path.extension().is_some_and(|extension| extension == "jnl")
+        {
+            found.push((number, path));
+        }
+    }
+    found.sort_unstable();
+    Ok(found.into_iter().map(|(_, path)| path).collect())
+}
+
+/// A walk over the batches of a journal, up to the first that is not whole.
+struct Walk {
+    reader: BufReader<File>,
+    marks: Marks,
+    length: u64,
+    position: u64,
+    /// Where the last whole batch ends.
+    valid: u64,
+    /// The newest mark in whole batches.
+    last_mark: Option<u64>,
+}
+
+impl Walk {
+    fn over(path: &Path, marks: Marks, last_mark: Option<u64>) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let length = file.metadata()?.len();
+        let mut walk =
+            Self { reader: BufReader::with_capacity(BUFFER, file), marks, length, position: 0, valid: 0, last_mark };
+        while let Some(mark) = walk.batch()? {
+            walk.valid = walk.position;
+            walk.last_mark = mark.or(walk.last_mark);
+        }
+        Ok(walk)
+    }
+
+    /// Reads one batch; its mark, if it has one. `None` when it is not whole.
+    fn batch(&mut self) -> io::Result<Option<Option<u64>>> {
+        let Some(start) = self.take::<13>()? else {
+            return Ok(None);
+        };
+        let [1, a, b, c, d, ..] = start else {
+            return Ok(None);
+        };
+        let mut hash = Xxh3::new();
+        let mut mark = None;
+        for _ in 0..u32::from_le_bytes([a, b, c, d]) {
+            match self.item(&mut hash)? {
+                Some(found) => mark = found.or(mark),
+                None => return Ok(None),
+            }
+        }
+        let Some(end) = self.take::<13>()? else {
+            return Ok(None);
+        };
+        let sum = hash.digest().to_le_bytes();
+        let whole = end[0] == 3 && end[1..9] == sum && &end[9..] == TRAILER;
+        Ok(whole.then_some(mark))
+    }
+
+    fn item(&mut self, hash: &mut Xxh3) -> io::Result<Option<Option<u64>>> {
+        let Some([tag]) = self.take::<1>()? else {
+            return Ok(None);
+        };
+        hash.update(&[tag]);
+        if tag == 4 {
+            let keyspace = self.take::<8>()?;
+            return Ok(keyspace.map(|bytes| {
+                hash.update(&bytes);
+                None
+            }));
+        }
+        let (2, Some(header)) = (tag, self.take::<20>()?) else {
+            return Ok(None);
+        };
+        hash.update(&header);
+        let [_, _, _, _, _, _, _, _, _, _, k0, k1, _, _, _, _, v0, v1, v2, v3] = header;
+        let key_bytes = u64::from(u16::from_le_bytes([k0, k1]));
+        let value_bytes = u64::from(u32::from_le_bytes([v0, v1, v2, v3]));
+        if key_bytes + value_bytes > self.length - self.position {
+            return Ok(None);
+        }
+        let mark_key = keys::singleton(Kind::Sync);
+        let small = key_bytes == mark_key.len() as u64 && value_bytes == MARK_BYTES as u64;
+        let mut start = Vec::new();
+        let mut left = key_bytes + value_bytes;
+        while left > 0 {
+            let buffer = self.reader.fill_buf()?;
+            let n = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+            let Some(bytes) = buffer.get(..n).filter(|bytes| !bytes.is_empty()) else {
+                return Ok(None);
+            };
+            hash.update(bytes);
+            if small {
+                start.extend_from_slice(bytes);
+            }
+            self.reader.consume(n);
+            self.position += n as u64;
+            left -= n as u64;
+        }
+        let mark = start.strip_prefix(mark_key.as_slice()).and_then(|value| self.marks.decode(value));
+        Ok(Some(mark))
+    }
+
+    fn take<const N: usize>(&mut self) -> io::Result<Option<[u8; N]>> {
+        if self.length - self.position < N as u64 {
+            return Ok(None);
+        }
+        let mut bytes = [0; N];
+        self.reader.read_exact(&mut bytes)?;
+        self.position += N as u64;
+        Ok(Some(bytes))
+    }
+
+    fn rest_is_zero(mut self) -> io::Result<bool> {
+        self.reader.seek(SeekFrom::Start(self.valid))?;
+        loop {
+            let buffer = self.reader.fill_buf()?;
+            if buffer.is_empty() {
+                return Ok(true);
+            }
+            if buffer.iter().any(|byte| *byte != 0) {
+                return Ok(false);
+            }
+            let n = buffer.len();
+            self.reader.consume(n);
+        }
+    }
+
+    /// Whether a mark behind the last whole batch says that a durable batch is missing there.
+    fn something_durable_is_behind(mut self) -> io::Result<bool> {
+        let key = keys::singleton(Kind::Sync);
+        let width = key.len() + MARK_BYTES;
+        self.reader.seek(SeekFrom::Start(self.valid))?;
+        let mut window: Vec<u8> = Vec::with_capacity(BUFFER + width);
+        let mut smallest = u64::MAX;
+        let mut largest = None;
+        loop {
+            let buffer = self.reader.fill_buf()?;
+            if buffer.is_empty() {
+                break;
+            }
+            window.extend_from_slice(buffer);
+            let n = buffer.len();
+            self.reader.consume(n);
+            // Most of it is zeros that were never written.
+            if window.iter().any(|byte| *byte != 0) {
+                for found in window.windows(width) {
+                    if let Some(value) = found.strip_prefix(key.as_slice())
+                        && let Some(number) = self.marks.decode(value)
+                    {
+                        smallest = smallest.min(number);
+                        largest = largest.max(Some(number));
+                    }
+                }
+            }
+            let keep = window.len().saturating_sub(width - 1);
+            window.drain(..keep);
+        }
+        // The first that is missing may be torn; where it is not known, the first that is found may be.
+        let torn = self.last_mark.map_or(smallest, |last| last.saturating_add(1));
+        Ok(largest.is_some_and(|largest| largest > torn))
+    }
+}

@@ -1,0 +1,57 @@
+//! Checkpoints.
+
+use litefleet::store::CheckpointRequest;
+use litefleet::{Error, Result};
+
+use super::{EmbeddedStore, stage, stored};
+use crate::engine::{Durability, Engine, Purpose};
+use crate::error::Outcome;
+use crate::keys::{self, Table};
+use crate::values;
+
+/// Left-over staging entries that each call removes.
+const ENTRIES_PER_CHECKPOINT: usize = 1024;
+
+impl EmbeddedStore {
+    /// Rows need no fsync: the journal keeps them before the head that names the checkpoint, and that before the
+    /// collection that removes what it replaces.
+    pub(super) fn write_checkpoint(&self, request: &CheckpointRequest) -> Result<()> {
+        self.check_rows("checkpoint", &request.rows, request.txid)?;
+        Ok(self.write_pages(|engine, _| checkpoint(engine, request))?)
+    }
+}
+
+fn checkpoint(engine: &Engine, request: &CheckpointRequest) -> Outcome<()> {
+    let view = engine.view();
+    let id = request.database;
+    let mut head = stored::head(&view, id)?;
+    stored::fence(&head, request.epoch)?;
+    if request.txid < head.checkpoint || request.txid > head.txid {
+        return Err(Error::conflict(format!(
+            "checkpoint {} is not between the newest checkpoint {} and the head {}",
+            request.txid, head.checkpoint, head.txid
+        ))
+        .into());
+    }
+    let mut changes = engine.changes();
+    for row in &request.rows {
+        stored::put_row(&mut changes, id, row);
+    }
+    let tidy = head.stale_entries;
+    if tidy {
+        stage::remove_stale(&view, &mut changes, id, &mut head, ENTRIES_PER_CHECKPOINT)?;
+    }
+    if request.last {
+        head.checkpoint = request.txid;
+        let key = keys::checkpoint(id, request.txid);
+        // The first completion of a checkpoint counts.
+        if view.get(Table::Heads, &key)?.is_none() {
+            let time = values::encode_number(request.time.get());
+            stored::put(&mut changes, &key, &time);
+        }
+    }
+    if request.last || tidy {
+        stored::put_head(&mut changes, id, &head);
+    }
+    changes.apply(Purpose::Grow, Durability::Ordered)
+}

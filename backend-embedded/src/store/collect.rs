@@ -1,0 +1,140 @@
+//! Garbage collection.
+
+use litefleet::store::{CollectRequest, Collected, RowKind};
+use litefleet::{DatabaseId, PageNo, PageRange, Result, Txid};
+
+use super::{EmbeddedStore, check_ranges, stored};
+use crate::engine::{Changes, Durability, Engine, Purpose, View};
+use crate::error::Outcome;
+use crate::keys::{self, Table};
+use crate::seal::row_kind;
+use crate::values::HeadValue;
+
+/// The most records that one call deletes; the next call goes on.
+const RECORDS_PER_CALL: u64 = 1 << 16;
+
+impl EmbeddedStore {
+    pub(super) fn collect_garbage(&self, request: &CollectRequest) -> Result<Collected> {
+        check_ranges("collection", &request.pages, self.limits().collect_pages)?;
+        Ok(self.write_pages(|engine, _| collect(engine, request))?)
+    }
+}
+
+fn collect(engine: &Engine, request: &CollectRequest) -> Outcome<Collected> {
+    let view = engine.view();
+    let id = request.database;
+    let before = stored::head(&view, id)?;
+    stored::fence(&before, request.epoch)?;
+    let mut head = before.clone();
+    let mut changes = engine.changes();
+    raise_horizon(&view, &mut changes, request, &mut head)?;
+    let mut rows = 0;
+    for range in &request.pages {
+        rows += collect_range(&view, &mut changes, id, *range, head.horizon)?;
+    }
+    let through = request.log_through.min(head.horizon).min(Txid(head.log_start.get() + RECORDS_PER_CALL));
+    let mut records = 0;
+    if through > head.log_start {
+        for txid in head.log_start.get() + 1..=through.get() {
+            changes.remove(Table::Log, &keys::log(id, Txid(txid)));
+            records += 1;
+        }
+        head.log_start = through;
+    }
+    if head != before {
+        stored::put_head(&mut changes, id, &head);
+    }
+    changes.apply(Purpose::Free, Durability::Ordered)?;
+    Ok(Collected { horizon: head.horizon, log_start: head.log_start, rows, records })
+}
+
+/// To the largest checkpoint that is allowed; those below it are forgotten.
+fn raise_horizon(
+    view: &View<'_>,
+    changes: &mut Changes<'_>,
+    request: &CollectRequest,
+    head: &mut HeadValue,
+) -> Outcome<()> {
+    let id = request.database;
+    let last = keys::checkpoint(id, request.at_most);
+    // The horizon itself may be among them: it is no reason to look further.
+    let mut first = keys::checkpoint(id, head.horizon);
+    for entry in view.range(Table::Heads, &first, &last).rev() {
+        let (key, value) = entry?;
+        let what = format!("a checkpoint of database {id}");
+        let time = stored::number(&what, &key, &value)?;
+        let txid = Txid(keys::last_number(&key).unwrap_or_default());
+        if time <= request.completed_before.get() && txid > head.horizon {
+            head.horizon = txid;
+            break;
+        }
+    }
+    first = keys::checkpoint(id, Txid(0));
+    if let Some(below) = head.horizon.get().checked_sub(1) {
+        let last = keys::checkpoint(id, Txid(below));
+        for entry in view.range(Table::Heads, &first, &last) {
+            changes.remove(Table::Heads, &entry?.0);
+        }
+    }
+    Ok(())
+}
+
+/// The rows of one page as they are met.
+struct Page {
+    number: PageNo,
+    rows: Vec<(Txid, RowKind)>,
+}
+
+fn collect_range(
+    view: &View<'_>,
+    changes: &mut Changes<'_>,
+    id: DatabaseId,
+    range: PageRange,
+    horizon: Txid,
+) -> Outcome<u64> {
+    let first = keys::page(id, range.first, Txid(0));
+    let last = keys::page(id, range.last, Txid::MAX);
+    let mut removed = 0;
+    let mut page: Option<Page> = None;
+    for entry in view.range(Table::Pages, &first, &last) {
+        let (key, value) = entry?;
+        let (number, txid) = stored::page_and_txid(id, &key)?;
+        let what = || format!("the row of page {number} at txid {txid} of database {id}");
+        let (kind, _) = row_kind(what, &key, &value)?;
+        match &mut page {
+            Some(page) if page.number == number => page.rows.push((txid, kind)),
+            _ => {
+                removed += page.map_or(0, |page| page.collect(changes, id, horizon));
+                page = Some(Page { number, rows: vec![(txid, kind)] });
+            }
+        }
+    }
+    removed += page.map_or(0, |page| page.collect(changes, id, horizon));
+    Ok(removed)
+}
+
+impl Page {
+    /// Removes what is dead of it.
+    fn collect(&self, changes: &mut Changes<'_>, id: DatabaseId, horizon: Txid) -> u64 {
+        let below = self.rows.partition_point(|(txid, _)| *txid <= horizon);
+        let (below, above) = self.rows.split_at(below);
+        let Some((newest, kind)) = below.last() else {
+            return 0;
+        };
+        let base = |kind: &RowKind| match kind {
+            RowKind::Delta { base } => Some(*base),
+            RowKind::Image | RowKind::Zero => None,
+        };
+        // A row above the horizon may be based on any that is not.
+        let kept: Vec<Txid> = above.iter().map(|(_, kind)| kind).chain([kind]).filter_map(base).collect();
+        let mut removed = 0;
+        for (txid, _) in below {
+            let superseded = txid < newest || *kind == RowKind::Zero;
+            if superseded && !kept.contains(txid) {
+                changes.remove(Table::Pages, &keys::page(id, self.number, *txid));
+                removed += 1;
+            }
+        }
+        removed
+    }
+}

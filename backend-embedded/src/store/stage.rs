@@ -1,0 +1,152 @@
+//! Large transactions: staging and discarding.
+//!
+//! Each `stage` call leaves one entry that lists its pages, under the head's generation. Entries of older generations
+//! belong to nothing any more, except while such a transaction is being discarded.
+
+use litefleet::store::{DiscardRequest, Discarded, RowKind, StageRequest};
+use litefleet::{DatabaseId, Error, PageSet, Result};
+
+use super::{EmbeddedStore, stored};
+use crate::engine::{Changes, Durability, Engine, Purpose, View};
+use crate::error::Outcome;
+use crate::keys::{self, Kind, Table};
+use crate::seal::unseal;
+use crate::values::{self, HeadValue, Staging};
+
+impl EmbeddedStore {
+    pub(super) fn stage_rows(&self, request: &StageRequest) -> Result<()> {
+        self.check_rows("stage", &request.rows, request.expected.next())?;
+        let delta = |row: &&_| matches!(kind_of(row), RowKind::Delta { .. });
+        if let Some(row) = request.rows.iter().find(delta) {
+            return Err(Error::invalid(format!("a staged row must be whole; page {} is a delta", row.page)));
+        }
+        Ok(self.write_pages(|engine, _| stage(engine, request))?)
+    }
+
+    pub(super) fn discard(&self, request: &DiscardRequest) -> Result<Discarded> {
+        Ok(self.write_pages(|engine, _| discard(engine, request))?)
+    }
+}
+
+fn kind_of(row: &litefleet::store::PageRow) -> RowKind {
+    row.kind
+}
+
+fn stage(engine: &Engine, request: &StageRequest) -> Outcome<()> {
+    let view = engine.view();
+    let id = request.database;
+    let mut head = stored::head(&view, id)?;
+    stored::fence(&head, request.epoch)?;
+    stored::expect(&head, request.expected)?;
+    if head.generation != request.generation || matches!(head.staging, Staging::Discarding(_)) {
+        return Err(Error::conflict(format!(
+            "staging generation {} was discarded, the current one is {}",
+            request.generation, head.generation
+        ))
+        .into());
+    }
+    let mut changes = engine.changes();
+    let first = keys::staging(id, head.generation, 0);
+    let last = keys::staging(id, head.generation, u64::MAX);
+    let number = match view.range(Table::Heads, &first, &last).next_back() {
+        Some(entry) => keys::last_number(&entry?.0).unwrap_or_default() + 1,
+        None => 0,
+    };
+    let pages: PageSet = request.rows.iter().map(|row| row.page).collect();
+    let key = keys::staging(id, head.generation, number);
+    stored::put(&mut changes, &key, &values::encode_pages(&pages));
+    for row in &request.rows {
+        stored::put_row(&mut changes, id, row);
+    }
+    if head.staging == Staging::None {
+        head.staging = Staging::Open;
+        stored::put_head(&mut changes, id, &head);
+    }
+    changes.apply(Purpose::Grow, Durability::Ordered)
+}
+
+fn discard(engine: &Engine, request: &DiscardRequest) -> Outcome<Discarded> {
+    let view = engine.view();
+    let id = request.database;
+    let mut head = stored::head(&view, id)?;
+    stored::fence(&head, request.epoch)?;
+    stored::expect(&head, request.expected)?;
+    let mut changes = engine.changes();
+    let generation = match head.staging {
+        Staging::None => None,
+        Staging::Open => Some(head.generation),
+        Staging::Discarding(generation) => Some(generation),
+    };
+    if !matches!(head.staging, Staging::Discarding(_)) {
+        head.generation += 1;
+    }
+    head.staging = match generation {
+        Some(generation) => Staging::Discarding(generation),
+        None => Staging::None,
+    };
+    let mut left = request.limit.max(1);
+    if let Some(generation) = generation {
+        let first = keys::staging(id, generation, 0);
+        let last = keys::staging(id, generation, u64::MAX);
+        let mut entries = view.range(Table::Heads, &first, &last);
+        let mut all = true;
+        while let Some(entry) = entries.next() {
+            let (key, value) = entry?;
+            if left == 0 {
+                all = false;
+                break;
+            }
+            let what = format!("a staging entry of database {id}");
+            let pages = values::decode_pages(&what, unseal(&what, &key, &value)?)?;
+            let mut kept = PageSet::new();
+            for page in pages.pages() {
+                if left > 0 {
+                    let row = keys::page(id, page, request.expected.next());
+                    changes.remove(Table::Pages, &row);
+                    left -= 1;
+                } else {
+                    kept.insert(page);
+                }
+            }
+            if kept.is_empty() {
+                changes.remove(Table::Heads, &key);
+            } else {
+                stored::put(&mut changes, &key, &values::encode_pages(&kept));
+                all = false;
+                break;
+            }
+        }
+        if all {
+            head.staging = Staging::None;
+        }
+    }
+    stored::put_head(&mut changes, id, &head);
+    changes.apply(Purpose::Free, Durability::Ordered)?;
+    Ok(Discarded { generation: head.generation, done: head.staging == Staging::None })
+}
+
+/// Removes entries that belong to nothing any more, as far as the limit goes.
+pub(super) fn remove_stale(
+    view: &View<'_>,
+    changes: &mut Changes<'_>,
+    id: DatabaseId,
+    head: &mut HeadValue,
+    limit: usize,
+) -> Outcome<()> {
+    let needed = match head.staging {
+        Staging::None | Staging::Open => head.generation,
+        Staging::Discarding(generation) => generation,
+    };
+    let Some(stale) = needed.checked_sub(1) else {
+        head.stale_entries = false;
+        return Ok(());
+    };
+    let first = keys::of_database(Kind::Staging, id);
+    let last = keys::staging(id, stale, u64::MAX);
+    let mut entries = view.range(Table::Heads, &first, &last);
+    for entry in entries.by_ref().take(limit) {
+        changes.remove(Table::Heads, &entry?.0);
+    }
+    head.stale_entries = entries.next().is_some();
+    Ok(())
+}

@@ -1,0 +1,70 @@
+//! `litefleet import`
+
+use litefleet::DatabaseName;
+use rusqlite::Connection;
+
+use super::say;
+use crate::args::ImportArgs;
+use crate::copy::{self, Copied};
+use crate::failure::{Failure, Result, quoted};
+use crate::session::{Access, Session};
+use crate::source;
+
+pub(crate) fn run(session: &Session, args: &ImportArgs) -> Result<()> {
+    let from = source::open(&args.file, session.wait())?;
+    let what = format!("importing {}", args.file.display());
+    let copied = database(session, &from, &args.name, args.replace, what)?;
+    say(format_args!("imported {} into {}: {copied}", args.file.display(), quoted(&args.name)))
+}
+
+/// Copies a file's content in one transaction: at any moment the database is as it was, or as the file is.
+pub(crate) fn database(
+    session: &Session,
+    from: &Connection,
+    name: &DatabaseName,
+    replace: bool,
+    what: String,
+) -> Result<Copied> {
+    let before = session.info_if_exists(name)?;
+    // An empty database is what an import leaves that was killed: it is nobody's, so nothing is replaced.
+    if before.as_ref().is_some_and(|info| info.head.txid.get() > 0) && !replace {
+        return Err(taken(name));
+    }
+    let mut to = session.connect(name, Access::Create)?;
+    let outcome = take_lease(&to, name, replace).and_then(|()| copy::database(from, &mut to, session.wait(), what));
+    drop(to);
+    if outcome.is_err() && before.is_none() {
+        remove_empty(session, name);
+    }
+    outcome.map_err(|f| f.context(format_args!("import into {}", quoted(name))))
+}
+
+/// Takes the lease, which the connection then keeps, and looks again: nobody can come between now.
+fn take_lease(to: &Connection, name: &DatabaseName, replace: bool) -> Result<()> {
+    let look = || {
+        // Inside the transaction SQLite counts the first page of an empty database already.
+        to.execute_batch("BEGIN IMMEDIATE; ROLLBACK")?;
+        to.query_row("PRAGMA page_count", [], |row| row.get::<_, i64>(0))
+    };
+    match look() {
+        Ok(pages) if pages > 0 && !replace => Err(taken(name)),
+        Ok(_) => Ok(()),
+        Err(e) => Err(Failure::sqlite(Some(to), &e)),
+    }
+}
+
+/// Removes the empty database that a failed import made. Best effort: an empty database stands in nobody's way.
+fn remove_empty(session: &Session, name: &DatabaseName) {
+    if let Ok(info) = session.fleet.info(name)
+        && info.head.txid.get() == 0
+    {
+        let _ = session.fleet.remove(name, false);
+    }
+}
+
+fn taken(name: &DatabaseName) -> Failure {
+    Failure::failed(format!(
+        "there is a database {} already; choose another name, or replace its content with --replace",
+        quoted(name)
+    ))
+}

@@ -1,0 +1,149 @@
+//! What commands do to one store, in one process: no file of the store is needed, so that these run over the memory store.
+
+use std::path::Path;
+use std::time::Duration;
+
+use litefleet::{DatabaseName, FleetSettings};
+use rusqlite::Connection;
+
+use super::demo::data::{Fingerprint, SAMPLE};
+use super::{export, import};
+use crate::failure::{Exit, Result};
+use crate::session::{Access, Session};
+use crate::source;
+use crate::store_url::StoreUrl;
+
+const WAIT: Duration = Duration::from_secs(5);
+
+fn in_memory(body: impl FnOnce(&Session, &Path, &DatabaseName) -> Result<()>) {
+    let folder = tempfile::tempdir().unwrap();
+    let name = DatabaseName::new("//a?b#c%41").unwrap();
+    Session::run(&StoreUrl::Memory, false, WAIT, FleetSettings::default(), |s| body(s, folder.path(), &name)).unwrap();
+}
+
+fn sample(folder: &Path, more: &str) -> Connection {
+    let path = folder.join("source.db");
+    let _ = std::fs::remove_file(&path);
+    let connection = Connection::open(&path).unwrap();
+    connection.execute_batch(SAMPLE).unwrap();
+    connection.execute_batch(more).unwrap();
+    drop(connection);
+    source::open(&path, WAIT).unwrap()
+}
+
+fn fingerprint(session: &Session, name: &DatabaseName) -> Fingerprint {
+    Fingerprint::of(&session.connect(name, Access::Follow).unwrap()).unwrap()
+}
+
+#[test]
+fn round_trip() {
+    in_memory(|session, folder, name| {
+        let from = sample(folder, "");
+        let expected = Fingerprint::of(&from).unwrap();
+        import::database(session, &from, name, false, String::new())?;
+        assert_eq!(fingerprint(session, name), expected);
+
+        let again = import::database(session, &from, name, false, String::new()).unwrap_err();
+        assert_eq!(again.exit(), Exit::Failed);
+
+        let file = folder.join("exported.db");
+        export::database(session, name, &file, false)?;
+        let exported = Connection::open(&file).unwrap();
+        assert_eq!(Fingerprint::of(&exported).unwrap(), expected);
+        let ok: String = exported.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+        assert_eq!(ok, "ok");
+        Ok(())
+    });
+}
+
+#[test]
+fn replaced_by_another_page_size() {
+    in_memory(|session, folder, name| {
+        for more in ["", "DELETE FROM orders; PRAGMA page_size = 16384; VACUUM", "PRAGMA page_size = 512; VACUUM"] {
+            let from = sample(folder, more);
+            import::database(session, &from, name, true, String::new())?;
+            assert_eq!(fingerprint(session, name), Fingerprint::of(&from).unwrap(), "{more}");
+            let report = session.fleet.verify(name, &mut |_| {})?;
+            assert_eq!(report.problems, [""; 0]);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn larger_than_what_a_transaction_buffers() {
+    in_memory(|session, folder, name| {
+        let more = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 30)
+            INSERT INTO orders (customer, note) SELECT 1, randomblob(1000000) FROM n";
+        let from = sample(folder, more);
+        let expected = Fingerprint::of(&from).unwrap();
+        import::database(session, &from, name, false, String::new())?;
+        assert_eq!(fingerprint(session, name), expected);
+        export::database(session, name, &folder.join("exported.db"), false)?;
+        let exported = Connection::open(folder.join("exported.db")).unwrap();
+        assert_eq!(Fingerprint::of(&exported).unwrap(), expected);
+        assert_eq!(session.fleet.verify(name, &mut |_| {})?.problems, [""; 0]);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_wal_source_is_stored_in_rollback_mode() {
+    in_memory(|session, folder, name| {
+        let from = sample(folder, "PRAGMA journal_mode = WAL; DELETE FROM settings");
+        import::database(session, &from, name, false, String::new())?;
+        let stored = session.connect(name, Access::Write)?;
+        let mode: String = stored.query_row("PRAGMA journal_mode", [], |row| row.get(0)).unwrap();
+        assert_eq!(mode, "delete");
+        assert_eq!(Fingerprint::of(&stored).unwrap(), Fingerprint::of(&from).unwrap());
+        Ok(())
+    });
+}
+
+#[test]
+fn a_failed_import_changes_nothing() {
+    in_memory(|session, folder, name| {
+        let path = folder.join("damaged.db");
+        Connection::open(&path).unwrap().execute_batch(SAMPLE).unwrap();
+        let from = source::open(&path, WAIT).unwrap();
+        // Behind SQLite's back, after it has looked at the size.
+        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(20_000).unwrap();
+        let outcome = import::database(session, &from, name, false, String::new());
+        if outcome.is_err() {
+            assert!(session.info_if_exists(name)?.is_none());
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn another_holder_is_waited_for_and_named() {
+    in_memory(|session, folder, name| {
+        let from = sample(folder, "");
+        import::database(session, &from, name, false, String::new())?;
+        let writer = session.connect(name, Access::Write)?;
+        writer.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let second = session.connect(name, Access::Write)?;
+        second.busy_timeout(Duration::from_millis(50)).unwrap();
+        let error = second.execute_batch("BEGIN IMMEDIATE").unwrap_err();
+        assert_eq!(crate::failure::Failure::sqlite(Some(&second), &error).exit(), Exit::Busy);
+        Ok(())
+    });
+}
+
+#[test]
+fn maintenance() {
+    in_memory(|session, folder, name| {
+        let from = sample(folder, "");
+        import::database(session, &from, name, false, String::new())?;
+        session.fleet.collect(name, false)?;
+        let other = DatabaseName::new("other")?;
+        session.fleet.rename(name, &other, false)?;
+        assert!(session.info_if_exists(name)?.is_none());
+        assert_eq!(fingerprint(session, &other), Fingerprint::of(&from).unwrap());
+        session.fleet.remove(&other, false)?;
+        assert_eq!(session.connect(&other, Access::Write).unwrap_err().exit(), Exit::NotFound);
+        session.fleet.purge()?;
+        Ok(())
+    });
+}

@@ -1,0 +1,148 @@
+//! Store URLs: which back end, and where. The only file that knows the back ends.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use etcetera::BaseStrategy;
+use litefleet::ErrorKind;
+use litefleet::clock::{Clock, SystemClock};
+use litefleet::store::{MemoryStore, PageStore};
+use litefleet_embedded::{EmbeddedConfig, EmbeddedStore};
+
+use crate::cancel;
+use crate::failure::{Exit, Failure, Result};
+
+/// What exists, for messages and help.
+pub(crate) const FORMS: &str = "embedded:/folder, a plain folder, or memory:";
+
+/// Where a store is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum StoreUrl {
+    /// A folder of this machine.
+    Embedded(PathBuf),
+    /// In this process, gone with it.
+    Memory,
+}
+
+impl StoreUrl {
+    /// Reads a URL or a path.
+    pub(crate) fn parse(text: &OsStr) -> Result<Self> {
+        let usage = |message: String| Err(Failure::new(Exit::Usage, message));
+        if text.is_empty() {
+            return usage(format!("the store's URL is empty; expected {FORMS}"));
+        }
+        // A path that is not UTF-8 cannot begin with one of our schemes and be anything but a path.
+        let Some((scheme, rest)) = text.to_str().and_then(split_scheme) else {
+            return Ok(Self::Embedded(text.into()));
+        };
+        match scheme {
+            "embedded" if rest.is_empty() => {
+                usage("embedded: needs a folder, as in embedded:/var/lib/litefleet".into())
+            }
+            "embedded" => {
+                Ok(Self::Embedded(rest.strip_prefix("//").filter(|p| p.starts_with('/')).unwrap_or(rest).into()))
+            }
+            "memory" if rest.is_empty() => Ok(Self::Memory),
+            "memory" => usage(format!("memory: takes nothing after it, and here is '{rest}'")),
+            _ => usage(format!(
+                "there is no store of the kind '{scheme}:'; expected {FORMS} (a folder with a colon in its name: ./{scheme}:…)"
+            )),
+        }
+    }
+
+    /// The embedded store in the user's data folder.
+    pub(crate) fn user_default() -> Result<Self> {
+        let base = etcetera::choose_base_strategy().map_err(|e| {
+            Failure::failed(format!("there is no home folder to keep a store in ({e}); name a store with --store"))
+        })?;
+        Ok(Self::Embedded(base.data_dir().join("litefleet")))
+    }
+
+    /// Opens the store. Without `create` a folder that is not there is an error, so that a typing mistake makes no store.
+    pub(crate) fn open(&self, create: bool, wait: Duration) -> Result<Arc<dyn PageStore>> {
+        match self {
+            Self::Memory => Ok(Arc::new(MemoryStore::new(Arc::new(SystemClock::default())))),
+            Self::Embedded(folder) => {
+                if !create && !folder.exists() {
+                    return Err(Failure::new(
+                        Exit::NotFound,
+                        format!(
+                            "there is no store in {}; 'litefleet import' makes one, --store names another",
+                            folder.display()
+                        ),
+                    ));
+                }
+                if folder.exists() && !folder.is_dir() {
+                    return Err(Failure::failed(format!("{} is a file; a store is a folder", folder.display())));
+                }
+                let store = embedded(folder, wait).map_err(|e| {
+                    Failure::from(e).context(format_args!("cannot open the store in {}", folder.display()))
+                })?;
+                Ok(Arc::new(store))
+            }
+        }
+    }
+
+    /// As it can be given to another process.
+    pub(crate) fn to_argument(&self) -> OsString {
+        match self {
+            Self::Memory => "memory:".into(),
+            Self::Embedded(folder) => {
+                let mut argument = OsString::from("embedded:");
+                argument.push(folder);
+                argument
+            }
+        }
+    }
+}
+
+/// Opens an embedded store; waits for another process that has it open.
+fn embedded(folder: &Path, wait: Duration) -> litefleet::Result<EmbeddedStore> {
+    let clock = SystemClock::default();
+    loop {
+        match EmbeddedStore::open(EmbeddedConfig::new(folder)) {
+            Err(e) if e.kind() == ErrorKind::Unavailable && clock.monotonic() < wait => {
+                if cancel::wait(Duration::from_millis(50)) {
+                    return Err(e);
+                }
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Splits `scheme:rest`. One letter before the colon is a drive, not a scheme.
+fn split_scheme(text: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = text.split_once(':')?;
+    let is_scheme = scheme.len() > 1
+        && scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
+    is_scheme.then_some((scheme, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn embedded(path: &str) -> StoreUrl {
+        StoreUrl::Embedded(path.into())
+    }
+
+    #[test]
+    fn urls() {
+        let parse = |text: &str| StoreUrl::parse(OsStr::new(text)).map_err(|f| (f.exit(), f.line().unwrap()));
+        assert_eq!(parse("/a/b").unwrap(), embedded("/a/b"));
+        assert_eq!(parse("a").unwrap(), embedded("a"));
+        assert_eq!(parse("embedded:a").unwrap(), embedded("a"));
+        assert_eq!(parse("embedded:///a").unwrap(), embedded("/a"));
+        assert_eq!(parse("./x:y").unwrap(), embedded("./x:y"));
+        assert_eq!(parse("c:\\x").unwrap(), embedded("c:\\x"));
+        assert_eq!(parse("memory:").unwrap(), StoreUrl::Memory);
+        for bad in ["", "embedded:", "memory:x", "mysql://h/d"] {
+            assert_eq!(parse(bad).unwrap_err().0, Exit::Usage, "{bad}");
+        }
+        assert!(parse("mysql://h/d").unwrap_err().1.contains("memory:"));
+    }
+}

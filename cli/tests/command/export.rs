@@ -1,0 +1,62 @@
+use std::ffi::OsStr;
+use std::fs;
+use std::path::Path;
+
+use crate::setup::{Place, Ran, dump_file, sample};
+
+fn export(place: &Place, file: &Path, more: &[&str]) -> Ran {
+    let mut arguments = vec![OsStr::new("export"), OsStr::new("a"), file.as_os_str()];
+    arguments.extend(more.iter().map(OsStr::new));
+    place.run(arguments)
+}
+
+fn place() -> Place {
+    let place = Place::new();
+    drop(sample(&place.file("source.db")));
+    place.import(&place.file("source.db"), "a");
+    place
+}
+
+#[test]
+fn a_file_appears_under_its_name_alone() {
+    let place = place();
+    fs::create_dir(place.file("out")).unwrap();
+    let file = place.file("out/a.db");
+    let said = export(&place, &file, &[]).ok();
+    assert!(said.contains("exported 'a'"), "{said}");
+    assert_eq!(dump_file(&file), dump_file(&place.file("source.db")));
+    let names: Vec<_> = fs::read_dir(place.file("out")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["a.db"]);
+}
+
+#[test]
+fn an_existing_file_is_replaced_only_when_asked() {
+    let place = place();
+    let file = place.file("a.db");
+    fs::write(&file, "mine").unwrap();
+    export(&place, &file, &[]).fails(1, "--force");
+    assert_eq!(fs::read(&file).unwrap(), b"mine");
+    export(&place, &file, &["--force"]).ok();
+    assert_eq!(dump_file(&file), dump_file(&place.file("source.db")));
+}
+
+#[test]
+fn another_export_is_not_disturbed() {
+    let place = place();
+    let (file, partial) = (place.file("a.db"), place.file("a.db.partial"));
+    fs::write(&partial, "somebody's").unwrap();
+    export(&place, &file, &[]).fails(1, "another export is running");
+    assert_eq!(fs::read(&partial).unwrap(), b"somebody's");
+    export(&place, &file, &["--force"]).ok();
+    assert!(!partial.exists());
+}
+
+#[test]
+fn bad_targets() {
+    let place = place();
+    export(&place, &place.file("missing/a.db"), &[]).fails(3, "no such file");
+    export(&place, &place.file(""), &["--force"]).fails(1, "is a folder");
+    let file = place.file("b.db");
+    place.run([OsStr::new("export"), OsStr::new("b"), file.as_os_str()]).fails(3, "not found");
+    assert!(!file.exists() && !place.file("b.db.partial").exists());
+}

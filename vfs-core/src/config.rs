@@ -1,0 +1,165 @@
+//! Settings: plain data. Every setting of a database is also a URI parameter of the same name.
+
+use std::time::Duration;
+
+use crate::codec::Compression;
+use crate::error::{Error, Result};
+
+/// When the right to write is taken and given back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LeaseMode {
+    /// Taken at the first lock, kept until the last connection closes or the lease has been idle for
+    /// [`DatabaseSettings::lease_idle`]. Reads cost no round trip.
+    #[default]
+    Exclusive,
+    /// Taken and given back by each write transaction, so that several processes share a database. Each read
+    /// transaction asks for the head.
+    Transaction,
+}
+
+/// Settings of a process: one cache, one session, however many databases.
+#[derive(Clone, Debug)]
+pub struct FleetSettings {
+    /// The most bytes of page images in the cache, for all databases together.
+    pub cache_bytes: usize,
+    /// How long the process's session, and so every lease of it, lives without a renewal.
+    pub session_lifetime: Duration,
+    /// How much earlier than the session's end this process stops to rely on it: what the store's clock may jump.
+    pub session_margin: Duration,
+    /// Threads for work in the background.
+    pub worker_threads: usize,
+    /// Who this process is, for people. Empty: host name and process id.
+    pub label: String,
+    /// What databases get that do not say otherwise.
+    pub database: DatabaseSettings,
+}
+
+impl Default for FleetSettings {
+    fn default() -> Self {
+        Self {
+            cache_bytes: 64 << 20,
+            session_lifetime: Duration::from_secs(15),
+            session_margin: Duration::from_secs(3),
+            worker_threads: 2,
+            label: String::new(),
+            database: DatabaseSettings::default(),
+        }
+    }
+}
+
+/// Settings of a database. See the table in `docs/settings.md`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatabaseSettings {
+    /// `lease=exclusive|transaction`
+    pub lease: LeaseMode,
+    /// `lease_idle=MS`: give an exclusive lease back after so long without a lock; zero keeps it until close.
+    pub lease_idle: Duration,
+    /// `takeover=1`: take the lease even from a live holder, who is fenced.
+    pub takeover: bool,
+    /// `busy=MS`: how long a lock waits here before `SQLITE_BUSY`, besides SQLite's own busy handler.
+    pub busy: Duration,
+    /// `store_timeout=MS`: how long a call goes on trying while the store cannot be reached.
+    pub store_timeout: Duration,
+    /// `staleness=MS`: how old a follower's view may be; zero asks the store in every read transaction.
+    pub staleness: Duration,
+    /// `snapshot_age=MS`: read transactions older than this may get `SnapshotTooOld`.
+    pub snapshot_age: Duration,
+    /// `checkpoint_bytes=N`: checkpoint when the log tail takes more bytes.
+    pub checkpoint_bytes: usize,
+    /// `checkpoint_records=N`: … has more records.
+    pub checkpoint_records: usize,
+    /// `checkpoint_pages=N`: … changes more distinct pages.
+    pub checkpoint_pages: usize,
+    /// `checkpoint_idle=MS`: checkpoint after so long without a commit.
+    pub checkpoint_idle: Duration,
+    /// `retention=MS`: how long old snapshots stay readable.
+    pub retention: Duration,
+    /// `transaction_bytes=N`: pages that a transaction buffers in memory before it stages them in the store.
+    pub transaction_bytes: usize,
+    /// `compression=lz4|none`
+    pub compression: Compression,
+}
+
+impl Default for DatabaseSettings {
+    fn default() -> Self {
+        Self {
+            lease: LeaseMode::Exclusive,
+            lease_idle: Duration::ZERO,
+            takeover: false,
+            busy: Duration::ZERO,
+            store_timeout: Duration::from_secs(5),
+            staleness: Duration::ZERO,
+            snapshot_age: Duration::from_secs(600),
+            checkpoint_bytes: 4 << 20,
+            checkpoint_records: 20_000,
+            checkpoint_pages: 16_384,
+            checkpoint_idle: Duration::from_secs(30),
+            retention: Duration::from_secs(60),
+            transaction_bytes: 8 << 20,
+            compression: Compression::Lz4,
+        }
+    }
+}
+
+impl DatabaseSettings {
+    /// The names of all parameters, as they stand in a URI.
+    pub const PARAMETERS: &[&str] = &[
+        "lease",
+        "lease_idle",
+        "takeover",
+        "busy",
+        "store_timeout",
+        "staleness",
+        "snapshot_age",
+        "checkpoint_bytes",
+        "checkpoint_records",
+        "checkpoint_pages",
+        "checkpoint_idle",
+        "retention",
+        "transaction_bytes",
+        "compression",
+    ];
+
+    /// Sets one parameter from text. `Invalid` for an unknown name or a value that it cannot have.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<()> {
+        let wrong = |expected: &str| Error::invalid(format!("parameter {name}={value}: expected {expected}"));
+        let millis = || value.parse().map(Duration::from_millis).map_err(|_| wrong("milliseconds"));
+        let number = || value.parse::<usize>().map_err(|_| wrong("a whole number"));
+        match name {
+            "lease" => {
+                self.lease = match value {
+                    "exclusive" => LeaseMode::Exclusive,
+                    "transaction" => LeaseMode::Transaction,
+                    _ => return Err(wrong("exclusive or transaction")),
+                }
+            }
+            "takeover" => {
+                self.takeover = match value {
+                    "1" | "true" | "yes" | "on" => true,
+                    "0" | "false" | "no" | "off" => false,
+                    _ => return Err(wrong("0 or 1")),
+                }
+            }
+            "compression" => {
+                self.compression = match value {
+                    "lz4" => Compression::Lz4,
+                    "none" => Compression::None,
+                    _ => return Err(wrong("lz4 or none")),
+                }
+            }
+            "lease_idle" => self.lease_idle = millis()?,
+            "busy" => self.busy = millis()?,
+            "store_timeout" => self.store_timeout = millis()?,
+            "staleness" => self.staleness = millis()?,
+            "snapshot_age" => self.snapshot_age = millis()?,
+            "checkpoint_bytes" => self.checkpoint_bytes = number()?,
+            "checkpoint_records" => self.checkpoint_records = number()?,
+            "checkpoint_pages" => self.checkpoint_pages = number()?,
+            "checkpoint_idle" => self.checkpoint_idle = millis()?,
+            "retention" => self.retention = millis()?,
+            "transaction_bytes" => self.transaction_bytes = number()?.max(64 << 10),
+            _ => return Err(Error::invalid(format!("there is no parameter {name}"))),
+        }
+        Ok(())
+    }
+}

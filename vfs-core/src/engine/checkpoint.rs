@@ -1,0 +1,213 @@
+//! Checkpoints: page rows for what the log changed, so that the log before is no longer needed to read.
+//!
+//! A page of which little changed gets a delta to its last whole row instead of a whole row: a checkpoint writes about
+//! what the transactions wrote, not pages.
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use super::database::{Core, Database};
+use crate::codec::{Compression, decode_row, diff, encode_delta, encode_image, encode_zero, zero_image};
+use crate::config::LeaseMode;
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::store::{CheckpointRequest, PageRow, ReadRow, RowKind};
+use crate::types::{DatabaseId, PageNo, PageRange, PageSet, Txid, pages_for_size};
+
+/// Pages in one piece of a checkpoint.
+const CHUNK: usize = 256;
+/// A delta is considered while its runs take less than this.
+const LARGEST_DELTA: usize = 1024;
+/// Commits wait for a checkpoint when the tail is this many times over its bound.
+const OVERRUN: usize = 8;
+
+/// What a checkpoint has to write.
+struct Plan {
+    database: DatabaseId,
+    to: Txid,
+    pages: PageSet,
+    /// Pages past it were cut off.
+    kept: u32,
+}
+
+/// The last whole image of a page in the store.
+struct Base {
+    txid: Txid,
+    image: Bytes,
+}
+
+impl Database {
+    /// Has a checkpoint made in the background when the tail is over a bound, and waits for it when far over.
+    pub(super) fn schedule_checkpoint(&self) {
+        if !self.checkpoint_is_due(0) {
+            return;
+        }
+        let bytes = self.settings().checkpoint_bytes;
+        if self.core().tail.weight() > bytes.saturating_mul(OVERRUN) {
+            if let Err(error) = self.fleet.bridge.wait(self.checkpoint()) {
+                tracing::warn!(database = %self.name, %error, "checkpoint failed");
+            }
+            return;
+        }
+        if self.checkpoint_scheduled.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let Some(this) = self.this.upgrade() else { return };
+        self.fleet.bridge.spawn(async move {
+            if let Err(error) = this.maintain().await {
+                tracing::warn!(database = %this.name, %error, "checkpoint failed; it is tried again after the next commit");
+            }
+            this.checkpoint_scheduled.store(false, Ordering::Release);
+            if this.lease_mode() == LeaseMode::Transaction
+                && let Err(error) = this.release_lease(true).await
+            {
+                tracing::warn!(database = %this.name, %error, "the lease could not be given back");
+            }
+        });
+    }
+
+    /// A checkpoint, and the garbage that it makes collectable.
+    pub(super) async fn maintain(&self) -> Result<()> {
+        self.checkpoint().await?;
+        self.collect().await.map(|_| ())
+    }
+
+    /// Writes a checkpoint at the present head. Returns its txid.
+    pub async fn checkpoint(&self) -> Result<Txid> {
+        let _one = self.maintaining.lock().await;
+        self.checkpoint_alone().await.context(self.words("checkpoint"))
+    }
+
+    async fn checkpoint_alone(&self) -> Result<Txid> {
+        self.ensure_lease().await?;
+        let (_, epoch) = self.held()?;
+        let Some(plan) = self.core().plan() else { return Ok(self.core().checkpoint) };
+        let start = self.fleet.clock.monotonic();
+        let limits = self.fleet.store.limits();
+        let size = CHUNK.min(limits.write_rows).min(limits.read_pages).max(1);
+        let mut chunks = plan.pages.chunks(size).into_iter().peekable();
+        let mut written = 0;
+        loop {
+            let ranges = chunks.next().unwrap_or_default();
+            let rows = self.rows(&plan, &ranges).await?;
+            let last = chunks.peek().is_none();
+            written += rows.len();
+            if last || !rows.is_empty() {
+                let time = self.fleet.clock.unix();
+                let request = CheckpointRequest { database: plan.database, epoch, txid: plan.to, rows, last, time };
+                let sent = self.retry(|| self.fleet.store.checkpoint(request.clone())).await;
+                if let Err(error) = sent {
+                    return Err(if error.kind() == ErrorKind::Fenced { self.stop(error) } else { error });
+                }
+            }
+            if last {
+                break;
+            }
+        }
+        self.core().note_checkpoint(plan.to);
+        let taken = self.fleet.clock.monotonic().saturating_sub(start);
+        metrics::counter!("litefleet_checkpoints_total").increment(1);
+        metrics::counter!("litefleet_checkpoint_rows_total").increment(written as u64);
+        metrics::histogram!("litefleet_checkpoint_seconds").record(taken.as_secs_f64());
+        tracing::debug!(database = %self.name, txid = %plan.to, rows = written, ?taken, "checkpoint");
+        Ok(plan.to)
+    }
+
+    /// The rows of some pages as of the checkpoint. A page whose newest row is right already gets none.
+    async fn rows(&self, plan: &Plan, ranges: &[PageRange]) -> Result<Vec<PageRow>> {
+        let pages: Vec<PageNo> = ranges.iter().flat_map(|range| range.pages()).collect();
+        let wanted: Vec<PageNo> = {
+            let core = self.core();
+            let reads = |page: &PageNo| page.get() <= plan.kept && !core.tail.starts_from_zeros(*page, plan.to);
+            pages.iter().copied().filter(reads).collect()
+        };
+        let stored = if wanted.is_empty() {
+            Vec::new()
+        } else {
+            let (lineage, ranges) = (self.lineage()?, super::read::ranges(wanted));
+            self.retry(|| self.fleet.store.read_pages(&lineage, &ranges, plan.to)).await?
+        };
+        let mut stored = stored.as_slice();
+        let compression = self.settings().compression;
+        let mut rows = Vec::with_capacity(pages.len());
+        for page in pages {
+            let count = stored.iter().take_while(|read| read.row.page == page).count();
+            let (own, rest) = stored.split_at(count);
+            stored = rest;
+            if page.get() > plan.kept {
+                rows.push(encode_zero(plan.database, page, plan.to));
+                continue;
+            }
+            let (row, image, base) = newest(own, page)?;
+            let (last, image) =
+                self.core().tail.bring_forward(plan.database, page, row.unwrap_or_default(), plan.to, image)?;
+            if row == Some(last) {
+                continue;
+            }
+            rows.push(encode(plan, page, &image, base.as_ref(), compression));
+        }
+        Ok(rows)
+    }
+}
+
+/// The newest row's txid, its image, and the whole image it rests on.
+fn newest(rows: &[ReadRow], page: PageNo) -> Result<(Option<Txid>, Bytes, Option<Base>)> {
+    let Some(ReadRow { database, row }) = rows.first() else { return Ok((None, zero_image(), None)) };
+    let content = decode_row(*database, row)?;
+    let base = match row.kind {
+        RowKind::Zero => None,
+        RowKind::Image => Some(Base { txid: row.txid, image: content.clone().image(*database, page, row.txid, None)? }),
+        RowKind::Delta { base } => {
+            let missing = || Error::corrupt(format!("page {page} at txid {}: its base is missing", row.txid));
+            let found = rows.get(1).filter(|found| found.row.txid == base).ok_or_else(missing)?;
+            let image = decode_row(found.database, &found.row)?.image(found.database, page, base, None)?;
+            Some(Base { txid: base, image })
+        }
+    };
+    let image = content.image(*database, page, row.txid, base.as_ref().map(|base| &base.image))?;
+    Ok((Some(row.txid), image, base))
+}
+
+fn encode(plan: &Plan, page: PageNo, image: &Bytes, base: Option<&Base>, compression: Compression) -> PageRow {
+    if image.iter().all(|byte| *byte == 0) {
+        return encode_zero(plan.database, page, plan.to);
+    }
+    let delta = base.and_then(|base| {
+        let runs = diff(&base.image, image);
+        (runs.len() <= LARGEST_DELTA).then(|| encode_delta(plan.database, page, plan.to, base.txid, &runs, image))
+    });
+    match delta {
+        // So small that a whole image can hardly be smaller.
+        Some(delta) if delta.bytes.len() <= LARGEST_DELTA / 4 => delta,
+        Some(delta) => {
+            let whole = encode_image(plan.database, page, plan.to, image, compression);
+            // A delta keeps its base alive: it must be worth it.
+            if delta.bytes.len() * 2 < whole.bytes.len() { delta } else { whole }
+        }
+        None => encode_image(plan.database, page, plan.to, image, compression),
+    }
+}
+
+impl Core {
+    /// What a checkpoint at the head has to write. `None` when there is nothing.
+    fn plan(&self) -> Option<Plan> {
+        let database = self.database?;
+        if self.head <= self.checkpoint {
+            return None;
+        }
+        let to = self.head;
+        let since = self.checkpoint;
+        let changed = self.tail.changed(to);
+        let mut pages = if self.tail.start() == since {
+            changed
+        } else {
+            changed.pages().filter(|page| self.tail.next_change(*page, since) <= to).collect()
+        };
+        let kept = pages_for_size(self.size);
+        let largest = pages_for_size(self.largest_size);
+        if kept < largest {
+            pages.insert_range(PageRange::new(PageNo(kept.saturating_add(1)), PageNo(largest)));
+        }
+        Some(Plan { database, to, pages, kept })
+    }
+}

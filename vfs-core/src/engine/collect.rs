@@ -1,0 +1,99 @@
+//! Garbage: rows and records that no snapshot at or above the horizon needs.
+//!
+//! The log itself says which pages may have dead rows: those that a record up to the horizon changed. So collection
+//! reads the records before it deletes them, and costs what was written, not what is stored. After a crash in between
+//! the records are still there, and it is done again.
+
+use super::database::Database;
+use crate::codec::{Record, StagedPages};
+use crate::error::{Context, ErrorKind, Result};
+use crate::store::{CollectRequest, Collected};
+use crate::types::{DatabaseId, PageNo, PageRange, PageSet, Txid, UnixMillis, pages_for_size};
+
+/// What a collection did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CollectReport {
+    /// The newest completed checkpoint.
+    pub checkpoint: Txid,
+    /// The horizon.
+    pub horizon: Txid,
+    /// Rows deleted.
+    pub rows: u64,
+    /// Records deleted.
+    pub records: u64,
+}
+
+impl Database {
+    /// Deletes what is dead, as far as retention and the snapshots in use allow.
+    pub async fn collect(&self) -> Result<CollectReport> {
+        let _one = self.maintaining.lock().await;
+        self.collect_alone().await.context(self.words("collect garbage"))
+    }
+
+    async fn collect_alone(&self) -> Result<CollectReport> {
+        self.ensure_lease().await?;
+        let (database, _) = self.held()?;
+        let raised = self.collect_pages(Vec::new(), Txid(0)).await?;
+        let mut report = CollectReport { horizon: raised.horizon, ..CollectReport::default() };
+        let mut done = raised.log_start;
+        while done < raised.horizon {
+            let rows = self.read_log_piece(database, done, raised.horizon).await?;
+            let Some(last) = rows.last().map(|row| row.txid) else { break };
+            let mut pages = PageSet::new();
+            for row in &rows {
+                touched(&Record::decode(database, row.txid, &row.record)?, &mut pages);
+            }
+            let chunks = pages.chunks(self.fleet.store.limits().collect_pages);
+            for ranges in chunks {
+                report.rows += self.collect_pages(ranges, Txid(0)).await?.rows;
+            }
+            // Only now: a crash before leaves the records, and so the knowledge of what is left to collect.
+            report.records += self.collect_pages(Vec::new(), last).await?.records;
+            done = last;
+        }
+        let mut core = self.core();
+        core.horizon = core.horizon.max(report.horizon);
+        report.checkpoint = core.checkpoint;
+        metrics::counter!("litefleet_collected_rows_total").increment(report.rows);
+        metrics::counter!("litefleet_collected_records_total").increment(report.records);
+        Ok(report)
+    }
+
+    async fn read_log_piece(&self, database: DatabaseId, after: Txid, to: Txid) -> Result<Vec<crate::store::LogRow>> {
+        let lineage = [crate::store::Lineage { database, max_txid: Txid::MAX }];
+        self.retry(|| self.fleet.store.read_log(&lineage, after, to)).await
+    }
+
+    async fn collect_pages(&self, pages: Vec<PageRange>, log_through: Txid) -> Result<Collected> {
+        let (database, epoch) = self.held()?;
+        let retention = u64::try_from(self.settings().retention.as_millis()).unwrap_or(u64::MAX);
+        let completed_before = UnixMillis(self.fleet.clock.unix().get().saturating_sub(retention));
+        let at_most = {
+            let core = self.core();
+            core.oldest_pin().unwrap_or(core.head)
+        };
+        let request = CollectRequest { database, epoch, at_most, completed_before, pages, log_through };
+        let reply = self.retry(|| self.fleet.store.collect(request.clone())).await;
+        reply.map_err(|error| if error.kind() == ErrorKind::Fenced { self.stop(error) } else { error })
+    }
+}
+
+/// Adds the pages that may have rows which this record, once checkpointed, makes dead.
+fn touched(record: &Record, pages: &mut PageSet) {
+    let body = &record.body;
+    for (page, _) in &body.pages {
+        pages.insert(*page);
+    }
+    for range in body.zeroed.ranges() {
+        pages.insert_range(range);
+    }
+    let (kept, before) = (pages_for_size(body.size), pages_for_size(body.shrunk_from));
+    if kept < before {
+        pages.insert_range(PageRange::new(PageNo(kept.saturating_add(1)), PageNo(before)));
+    }
+    match &body.staged {
+        StagedPages::These(set) => set.ranges().for_each(|range| pages.insert_range(range)),
+        StagedPages::All if kept > 0 => pages.insert_range(PageRange::new(PageNo::FIRST, PageNo(kept))),
+        StagedPages::None | StagedPages::All => {}
+    }
+}

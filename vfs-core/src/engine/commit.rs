@@ -1,0 +1,443 @@
+//! Commits: a transaction buffer becomes one record, and the record the new head.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::buffer::Source;
+use super::database::{Database, Lease, Snapshot};
+use super::fleet::FleetInner;
+use super::{TransactionBuffer, header};
+use crate::codec::{Patch, PatchBase, Record, RecordBody, StagedPages, diff, image_checksum, zero_image};
+use crate::config::LeaseMode;
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::store::{CommitMode, CommitRequest, HeadRequest, LeaseRequest, OpenRequest, Tail};
+use crate::types::{CommitId, PageNo, PageSet, pages_for_size};
+
+/// Runs of staged pages that a record names before it says "any page".
+const STAGED_RUNS: usize = 4096;
+/// What a record takes besides its patches, at most.
+const RECORD_OVERHEAD: usize = 64 << 10;
+/// How often a commit that certainly did not happen is tried again.
+const COMMIT_TRIES: usize = 3;
+
+/// A commit that is ready to be sent.
+#[derive(Debug)]
+pub struct Prepared {
+    request: CommitRequest,
+    body: RecordBody,
+    images: Vec<(PageNo, Bytes)>,
+}
+
+/// The pages that a transaction really changed.
+#[derive(Default)]
+struct Changes {
+    patches: Vec<(PageNo, Patch)>,
+    images: Vec<(PageNo, Bytes)>,
+    bytes: usize,
+}
+
+impl Database {
+    /// Commits what the buffer holds, durably, and begins a new transaction on top of it. Without a change it does
+    /// nothing. After an error nothing was committed and the buffer is as it was, unless the database has stopped.
+    pub fn commit(&self, buffer: &mut TransactionBuffer, pinned: Snapshot) -> Result<Snapshot> {
+        let start = self.fleet.clock.monotonic();
+        let committed = self.fleet.bridge.wait(async {
+            let Some(prepared) = self.prepare(buffer).await? else { return Ok(false) };
+            self.send(prepared).await.map(|()| true)
+        });
+        let taken = self.fleet.clock.monotonic().saturating_sub(start);
+        match committed.context(self.words("commit")) {
+            Ok(false) => {
+                self.restart(buffer);
+                Ok(pinned)
+            }
+            Ok(true) => {
+                metrics::histogram!("litefleet_commit_seconds").record(taken.as_secs_f64());
+                Ok(self.committed(buffer, pinned))
+            }
+            Err(error) => {
+                metrics::counter!("litefleet_commits_failed_total", "kind" => error.kind().as_str()).increment(1);
+                Err(error)
+            }
+        }
+    }
+
+    /// The buffer begins again on the head.
+    fn restart(&self, buffer: &mut TransactionBuffer) {
+        let core = self.core();
+        buffer.reset(core.head, core.size);
+    }
+
+    /// After a commit of its own a connection goes on at the new head.
+    pub fn committed(&self, buffer: &mut TransactionBuffer, pinned: Snapshot) -> Snapshot {
+        self.restart(buffer);
+        self.repin(pinned)
+    }
+
+    /// Turns the buffer into a commit, staging what must be staged. `None` when nothing was changed.
+    pub async fn prepare(&self, buffer: &mut TransactionBuffer) -> Result<Option<Prepared>> {
+        if let Some(broken) = &buffer.broken {
+            return Err(broken.clone());
+        }
+        if !buffer.is_dirty() {
+            return Ok(None);
+        }
+        self.ensure_lease().await?;
+        self.check_base(buffer)?;
+        self.adopt_header_size(buffer)?;
+        let mut changes = self.changes(buffer)?;
+        let unchanged = changes.patches.is_empty()
+            && buffer.size == buffer.base_size
+            && buffer.lowest == buffer.base_size
+            && buffer.staged.pages().all(|p| p.get() > pages_for_size(buffer.size) || buffer.pages.contains_key(&p));
+        if unchanged {
+            if !buffer.staged.is_empty() {
+                self.discard_staged().await?;
+            }
+            return Ok(None);
+        }
+        if self.freshen_counter(buffer)? {
+            changes = self.changes(buffer)?;
+        }
+        let limits = self.fleet.store.limits();
+        let bound = limits.record_bytes.saturating_sub(RECORD_OVERHEAD).min(self.settings().transaction_bytes);
+        let stage_all = changes.bytes > bound;
+        if stage_all || !buffer.staged.is_empty() {
+            let mut pages: Vec<PageNo> = if stage_all {
+                buffer.pages.keys().copied().collect()
+            } else {
+                buffer.pages.keys().copied().filter(|page| buffer.staged.contains(*page)).collect()
+            };
+            pages.extend(buffer.cut.pages().filter(|page| !buffer.pages.contains_key(page)));
+            pages.sort_unstable();
+            self.stage(buffer, &pages).await?;
+            changes = self.changes(buffer)?;
+        } else if self.core().leftovers {
+            self.discard_staged().await?;
+        }
+        self.assemble(buffer, changes).map(Some)
+    }
+
+    fn check_base(&self, buffer: &TransactionBuffer) -> Result<()> {
+        let head = self.core().head;
+        if head == buffer.base {
+            return Ok(());
+        }
+        Err(Error::conflict(format!("the transaction began at txid {}, the database is at {head}", buffer.base)))
+    }
+
+    /// SQLite cuts the file only after its commit point, but page 1 says the size already.
+    fn adopt_header_size(&self, buffer: &mut TransactionBuffer) -> Result<()> {
+        let size = match buffer.source(PageNo::FIRST) {
+            Source::Buffer(page) => header::file_size(page),
+            Source::Staged | Source::Base | Source::Zeros => None,
+        };
+        match size {
+            Some(size) if size < buffer.size => self.truncate(buffer, size),
+            _ => Ok(()),
+        }
+    }
+
+    /// Compares what is buffered with what it replaces.
+    fn changes(&self, buffer: &TransactionBuffer) -> Result<Changes> {
+        let database = self.id()?;
+        let txid = buffer.base.next();
+        let kept = pages_for_size(buffer.lowest);
+        let mut pages: Vec<PageNo> = buffer.pages.keys().copied().collect();
+        pages.sort_unstable();
+        let old: Vec<PageNo> = pages.iter().copied().filter(|page| page.get() <= kept).collect();
+        let mut bases = self.pages(buffer.base, &old)?.into_iter();
+        let zeros = zero_image();
+        let mut changes = Changes::default();
+        for page in pages {
+            let Some(image) = buffer.pages.get(&page) else { continue };
+            let previous = if page.get() <= kept { bases.next() } else { None };
+            let (mut base, runs) = match &previous {
+                Some(old) => (PatchBase::Previous, diff(old, image)),
+                None => (PatchBase::Zeros, diff(&zeros, image)),
+            };
+            if previous.is_some() && runs.is_empty() {
+                continue;
+            }
+            let mut runs = runs;
+            if previous.is_some() && runs.len() > image.len() / 2 {
+                let whole = diff(&zeros, image);
+                if whole.len() <= runs.len() {
+                    (base, runs) = (PatchBase::Zeros, whole);
+                }
+            }
+            let checksum = image_checksum(database, page, txid, image);
+            changes.bytes += runs.len() + 16;
+            changes.patches.push((page, Patch { base, runs: Bytes::from(runs), checksum }));
+            changes.images.push((page, Bytes::copy_from_slice(image)));
+        }
+        Ok(changes)
+    }
+
+    /// Other connections tell by the change counter that their caches are stale: a value that was used before would
+    /// deceive them, so it is replaced. Returns whether page 1 was changed here.
+    fn freshen_counter(&self, buffer: &mut TransactionBuffer) -> Result<bool> {
+        if buffer.size == 0 {
+            return Ok(false);
+        }
+        let now = self.buffered_pages(buffer, &[PageNo::FIRST])?;
+        let before =
+            if buffer.base_size == 0 { vec![zero_image()] } else { self.pages(buffer.base, &[PageNo::FIRST])? };
+        let (Some(now), Some(before)) = (now.first(), before.first()) else { return Ok(false) };
+        if !header::is_sqlite(now) {
+            return Ok(false);
+        }
+        let (used, next) = (header::change_counter(before), header::change_counter(now));
+        // Counters wrap around: "before" is the half of the circle behind.
+        let was_used = header::is_sqlite(before) && used.wrapping_sub(next) < u32::MAX / 2;
+        let fresh = match (was_used, buffer.header_altered) {
+            (true, _) => used.wrapping_add(1),
+            (false, true) => next.wrapping_add(1),
+            (false, false) => return Ok(false),
+        };
+        let mut page = now.to_vec();
+        header::set_change_counter(&mut page, fresh);
+        buffer.pages.insert(PageNo::FIRST, page.into_boxed_slice());
+        Ok(true)
+    }
+
+    fn assemble(&self, buffer: &TransactionBuffer, changes: Changes) -> Result<Prepared> {
+        let (database, epoch) = self.held()?;
+        let staged = staged_pages(&buffer.staged);
+        let patched = changes.patches.iter().map(|(page, _)| *page);
+        debug_assert!(patched.clone().all(|page| !buffer.staged.contains(page)));
+        let body = RecordBody {
+            commit_id: CommitId(self.fleet.randomness.id()),
+            time: self.fleet.clock.unix(),
+            size: buffer.size,
+            shrunk_from: if buffer.size < buffer.base_size { buffer.base_size } else { 0 },
+            zeroed: buffer.zeroed(),
+            staged,
+            pages: changes.patches,
+        };
+        let txid = buffer.base.next();
+        let record = body.encode(database, txid, self.settings().compression);
+        let request = CommitRequest {
+            database,
+            epoch,
+            expected: buffer.base,
+            commit_id: body.commit_id,
+            size: body.size,
+            record,
+            staged: Some(buffer.generation).filter(|_| !buffer.staged.is_empty()),
+            release: self.lease_mode() == LeaseMode::Transaction && !self.checkpoint_is_due(body.pages.len()),
+        };
+        Ok(Prepared { request, body, images: changes.images })
+    }
+
+    /// Sends a commit, and makes sure of its outcome.
+    async fn send(&self, mut prepared: Prepared) -> Result<()> {
+        for _ in 0..COMMIT_TRIES {
+            let request = &prepared.request;
+            let sent = self.retry(|| self.fleet.batcher.commit(request.clone())).await;
+            let error = match sent {
+                Ok(()) => return self.finish(prepared),
+                Err(error) => error,
+            };
+            match error.kind() {
+                ErrorKind::CommitUnknown => {
+                    if self.resolve(&prepared.request).await? {
+                        return self.finish(prepared);
+                    }
+                    self.renew_attempt(&mut prepared)?;
+                }
+                ErrorKind::Conflict if prepared.request.staged.is_none() => self.discard_staged().await?,
+                ErrorKind::Fenced | ErrorKind::NotFound => return Err(self.stop(error)),
+                _ => return Err(error),
+            }
+        }
+        Err(Error::unavailable("the commit did not reach the store, several times over; nothing was committed"))
+    }
+
+    /// The same commit under the present epoch and a new id. The one before can never take effect any more.
+    fn renew_attempt(&self, prepared: &mut Prepared) -> Result<()> {
+        let (database, epoch) = self.held()?;
+        prepared.body.commit_id = CommitId(self.fleet.randomness.id());
+        prepared.request.commit_id = prepared.body.commit_id;
+        prepared.request.epoch = epoch;
+        prepared.request.record =
+            prepared.body.encode(database, prepared.request.expected.next(), self.settings().compression);
+        Ok(())
+    }
+
+    /// A commit took effect: it becomes this process's view.
+    fn finish(&self, prepared: Prepared) -> Result<()> {
+        let Prepared { request, body, images } = prepared;
+        let bytes = request.record.len() as u64;
+        metrics::counter!("litefleet_commits_total").increment(1);
+        metrics::counter!("litefleet_commit_record_bytes_total").increment(bytes);
+        let now = self.fleet.clock.monotonic();
+        let mut core = self.core();
+        if let Err(error) = self.publish(&mut core, Record::new(request.expected.next(), body), Some(images)) {
+            drop(core);
+            return Err(self.stop(error));
+        }
+        core.active = now;
+        if request.staged.is_some() {
+            core.generation += 1;
+            core.leftovers = false;
+        }
+        if request.release {
+            core.lease = None;
+            core.shared = true;
+        }
+        drop(core);
+        self.schedule_checkpoint();
+        Ok(())
+    }
+
+    /// Finds out what became of a commit whose reply was lost. True: it is done. False: it never will be. An error: it
+    /// cannot be known now, and the database has stopped.
+    async fn resolve(&self, request: &CommitRequest) -> Result<bool> {
+        metrics::counter!("litefleet_commits_unknown_total").increment(1);
+        let outcome = self.resolve_once(request).await;
+        match outcome {
+            Ok(done) => {
+                tracing::info!(database = %self.name, commit = %request.commit_id, done, "unknown outcome resolved");
+                Ok(done)
+            }
+            Err(error) if error.kind() == ErrorKind::Fenced => Err(self.stop(error)),
+            Err(error) => {
+                let words = format!(
+                    "commit {} at txid {} may or may not have happened; opening the database again tells",
+                    request.commit_id,
+                    request.expected.next()
+                );
+                Err(self.stop(Error::commit_unknown(words).with_source(error)))
+            }
+        }
+    }
+
+    async fn resolve_once(&self, request: &CommitRequest) -> Result<bool> {
+        for _ in 0..COMMIT_TRIES {
+            if let Some(done) = self.outcome(request).await? {
+                return Ok(done);
+            }
+        }
+        Err(Error::commit_unknown("the lease changed hands again and again"))
+    }
+
+    /// Looks at the head, and raises the epoch where the commit may still be on its way. `None`: look again.
+    async fn outcome(&self, request: &CommitRequest) -> Result<Option<bool>> {
+        let (known, epoch) = (request.expected, request.epoch);
+        let ask = HeadRequest { database: request.database, known, epoch: Some(epoch), tail_bytes: usize::MAX };
+        let reply = self.retry(|| self.fleet.store.head(ask)).await?;
+        if reply.head.epoch > epoch {
+            // The epoch is over: what it was is what it will be.
+            let done = match (reply.ended, reply.tail) {
+                (Some(end), _) => end.txid == known.next() && end.commit_id == request.commit_id,
+                (None, Tail::Complete(rows)) => match rows.first() {
+                    Some(row) => {
+                        let record = Record::decode(request.database, row.txid, &row.record)?;
+                        record.body.commit_id == request.commit_id
+                    }
+                    None => false,
+                },
+                (None, _) => return Err(Error::commit_unknown("the store no longer knows how the epoch ended")),
+            };
+            let words = if done { "the commit is done" } else { "the commit did not happen" };
+            return Err(Error::fenced(format!("another process took the lease over; {words}")));
+        }
+        if reply.head.txid > known {
+            return Ok(Some(reply.head.commit_id == request.commit_id));
+        }
+        // It may still be on its way. Under a higher epoch it can no longer take effect.
+        let live = self.retry(|| self.fleet.session.ensure()).await?;
+        let open = OpenRequest {
+            name: reply.name,
+            create: false,
+            lease: Some(LeaseRequest { session: live.session, force: false }),
+            known: Some((request.database, known)),
+            tail_bytes: 0,
+        };
+        let opened = match self.retry(|| self.fleet.store.open(open.clone())).await {
+            Err(error) if error.kind() == ErrorKind::LeaseHeld => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::Fenced => {
+                self.retry(|| self.fleet.session.renew()).await?;
+                return Ok(None);
+            }
+            opened => opened?,
+        };
+        let ours = opened.database == request.database;
+        let done = opened.head.txid == known.next() && opened.head.commit_id == request.commit_id;
+        if !ours || (opened.head.txid != known && !done) {
+            return Err(Error::fenced("another process has written meanwhile"));
+        }
+        self.core().lease = Some(Lease { epoch: opened.head.epoch, session: live.session });
+        Ok(Some(done))
+    }
+
+    pub(super) fn checkpoint_is_due(&self, more_pages: usize) -> bool {
+        let settings = self.settings();
+        let core = self.core();
+        core.tail.weight() > settings.checkpoint_bytes
+            || core.tail.len() >= settings.checkpoint_records
+            || core.tail.patched_pages() + more_pages > settings.checkpoint_pages
+    }
+}
+
+fn staged_pages(staged: &PageSet) -> StagedPages {
+    if staged.is_empty() {
+        StagedPages::None
+    } else if staged.run_count() > STAGED_RUNS {
+        StagedPages::All
+    } else {
+        StagedPages::These(staged.clone())
+    }
+}
+
+/// Commits several databases as one: all or none.
+pub fn commit_atomically(parts: Vec<(Arc<Database>, Prepared)>) -> Result<()> {
+    let Some(fleet) = parts.first().map(|(database, _)| Arc::clone(&database.fleet)) else { return Ok(()) };
+    fleet.bridge.wait(send_all(&fleet, parts))
+}
+
+async fn send_all(fleet: &FleetInner, mut parts: Vec<(Arc<Database>, Prepared)>) -> Result<()> {
+    // A commit of one is a commit.
+    if parts.len() == 1
+        && let Some((database, prepared)) = parts.pop()
+    {
+        return database.send(prepared).await.context(database.words("commit"));
+    }
+    let Some((first, _)) = parts.first() else { return Ok(()) };
+    let requests: Vec<CommitRequest> = parts.iter().map(|(_, prepared)| prepared.request.clone()).collect();
+    let sent = first.retry(|| fleet.store.commit(requests.clone(), CommitMode::Atomic)).await;
+    let done = match sent {
+        Ok(outcomes) => {
+            let failed = outcomes.into_iter().filter_map(Result::err);
+            // The reason, not its consequence for the others.
+            failed.min_by_key(|error| error.kind() == ErrorKind::Conflict).map_or(Ok(true), Err)
+        }
+        Err(error) if error.kind() == ErrorKind::CommitUnknown => {
+            // They stand or fall together: one tells it for all.
+            match requests.first() {
+                Some(request) => first.resolve(request).await,
+                None => Ok(true),
+            }
+        }
+        Err(error) => Err(error),
+    };
+    match done {
+        Ok(true) => {
+            for (database, prepared) in parts {
+                database.finish(prepared)?;
+            }
+            Ok(())
+        }
+        Ok(false) => Err(Error::unavailable("the commit did not reach the store; nothing was committed")),
+        Err(error) => {
+            if error.kind() == ErrorKind::CommitUnknown {
+                for (database, _) in parts.iter().skip(1) {
+                    database.stop(error.clone());
+                }
+            }
+            Err(error.context("commit of several databases"))
+        }
+    }
+}

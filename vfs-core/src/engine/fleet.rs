@@ -1,0 +1,400 @@
+//! A fleet: one store, one session, one cache and one commit queue for all databases of the process.
+
+use std::fs;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use super::batch::CommitBatcher;
+use super::cache::{CacheCounters, PageCache};
+use super::collect::CollectReport;
+use super::database::{Database, Role};
+use super::registry::Registry;
+use super::session::Session;
+use super::verify::{Progress, VerifyReport};
+use crate::bridge::Bridge;
+use crate::clock::{Clock, Randomness, SystemClock};
+use crate::config::FleetSettings;
+use crate::error::{Context, Error, Result};
+use crate::store::{
+    Head, LeaseRequest, ListEntry, Metered, MetricsLayer, OpenRequest, Opened, PageStore, StoreCounters, Tail,
+};
+use crate::types::{DatabaseId, DatabaseName, Txid};
+
+/// How often idle databases are looked at.
+const SWEEP: Duration = Duration::from_secs(1);
+/// Rows removed in one step of a purge.
+const PURGE_STEP: usize = 4096;
+
+#[derive(Debug)]
+pub(crate) struct FleetInner {
+    pub(crate) store: Arc<dyn PageStore>,
+    pub(crate) metered: Arc<Metered>,
+    pub(crate) settings: FleetSettings,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) randomness: Arc<Randomness>,
+    pub(crate) bridge: Bridge,
+    pub(crate) session: Session,
+    pub(super) cache: PageCache,
+    pub(super) batcher: CommitBatcher,
+    pub(super) registry: Registry,
+    instances: AtomicU64,
+}
+
+impl FleetInner {
+    pub(super) fn next_instance(&self) -> u64 {
+        self.instances.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Waits for about so long, never in step with others.
+    pub(crate) async fn pause(&self, about: Duration) {
+        let micros = u64::try_from(about.as_micros()).unwrap_or(u64::MAX);
+        let jittered = micros / 2 + self.randomness.below(micros.max(1));
+        tokio::time::sleep(Duration::from_micros(jittered)).await;
+    }
+}
+
+/// What is known of a database without opening it.
+#[derive(Clone, Debug)]
+pub struct Info {
+    /// Its name.
+    pub name: DatabaseName,
+    /// Its id.
+    pub database: DatabaseId,
+    /// Its head.
+    pub head: Head,
+    /// Records after the newest checkpoint; `None` when they are too many to have come along.
+    pub tail_records: Option<usize>,
+    /// Their bytes.
+    pub tail_bytes: Option<usize>,
+}
+
+/// Puts a fleet together.
+#[derive(Debug)]
+pub struct FleetBuilder {
+    store: Arc<dyn PageStore>,
+    settings: FleetSettings,
+    clock: Arc<dyn Clock>,
+    randomness: Arc<Randomness>,
+    runtime: Option<tokio::runtime::Handle>,
+}
+
+impl FleetBuilder {
+    /// Other settings than the default ones.
+    #[must_use]
+    pub fn settings(mut self, settings: FleetSettings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// Another clock than the machine's.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Another source of identifiers than the operating system's.
+    #[must_use]
+    pub fn randomness(mut self, randomness: Arc<Randomness>) -> Self {
+        self.randomness = randomness;
+        self
+    }
+
+    /// A multi-threaded Tokio runtime to work on, instead of one of the fleet's own. A store whose connections live on a
+    /// runtime needs the fleet on the same one. It must outlive the fleet.
+    #[must_use]
+    pub fn runtime(mut self, handle: tokio::runtime::Handle) -> Self {
+        self.runtime = Some(handle);
+        self
+    }
+
+    /// Starts the fleet. Nothing is read from the store yet.
+    pub fn build(self) -> Result<Fleet> {
+        let Self { store, mut settings, clock, randomness, runtime } = self;
+        if settings.label.is_empty() {
+            settings.label = default_label();
+        }
+        let bridge = match runtime {
+            Some(handle) => Bridge::on(handle),
+            None => Bridge::start(settings.worker_threads)?,
+        };
+        let metered = Arc::new(Metered::default());
+        let store: Arc<dyn PageStore> = Arc::new(MetricsLayer::new(store, Arc::clone(&metered)));
+        let session = Session::new(
+            Arc::clone(&store),
+            Arc::clone(&clock),
+            Arc::clone(&randomness),
+            settings.label.clone(),
+            settings.session_lifetime,
+            settings.session_margin,
+        );
+        let cache = PageCache::new(settings.cache_bytes)?;
+        let batcher = CommitBatcher::new(Arc::clone(&store));
+        let inner = Arc::new(FleetInner {
+            store,
+            metered,
+            settings,
+            clock,
+            randomness,
+            bridge,
+            session,
+            cache,
+            batcher,
+            registry: Registry::default(),
+            instances: AtomicU64::new(1),
+        });
+        inner.bridge.spawn(keep_session(Arc::downgrade(&inner), inner.session.pace()));
+        inner.bridge.spawn(sweep(Arc::downgrade(&inner)));
+        Ok(Fleet { inner })
+    }
+}
+
+/// Databases in a store, for the connections of this process.
+#[derive(Clone, Debug)]
+pub struct Fleet {
+    inner: Arc<FleetInner>,
+}
+
+impl Fleet {
+    /// Begins to put a fleet together.
+    pub fn builder(store: Arc<dyn PageStore>) -> FleetBuilder {
+        FleetBuilder {
+            store,
+            settings: FleetSettings::default(),
+            clock: Arc::new(SystemClock::default()),
+            randomness: Arc::new(Randomness::from_os()),
+            runtime: None,
+        }
+    }
+
+    /// Connects to a database of this process; the store is asked at the first lock.
+    pub fn connect(&self, name: &DatabaseName, role: Role, create: bool) -> Arc<Database> {
+        self.inner.registry.connect(&self.inner, name, role, create)
+    }
+
+    /// Ends a connection. The last one makes a checkpoint and gives the lease back.
+    pub fn disconnect(&self, database: &Arc<Database>) {
+        if !database.disconnect() {
+            return;
+        }
+        let closed = self.inner.bridge.wait(async {
+            if !database.holds_lease() {
+                return Ok(());
+            }
+            let checkpoint = database.checkpoint().await.map(|_| ());
+            let release = database.release_lease(true).await;
+            checkpoint.and(release)
+        });
+        if let Err(error) = closed {
+            tracing::warn!(database = %database.name(), %error, "closed without a checkpoint: the next open reads the log");
+        }
+        self.inner.registry.forget(database);
+    }
+
+    /// Makes a checkpoint now, and collects what it makes garbage. Returns its txid.
+    pub fn checkpoint(&self, database: &Arc<Database>) -> Result<Txid> {
+        self.inner.bridge.wait(async {
+            let txid = database.checkpoint().await?;
+            database.collect().await.map(|_| txid)
+        })
+    }
+
+    /// Makes a checkpoint and gives the lease back. False when it is not held here.
+    pub fn release(&self, database: &Arc<Database>) -> Result<bool> {
+        if !database.holds_lease() {
+            return Ok(false);
+        }
+        self.inner.bridge.wait(async {
+            database.checkpoint().await?;
+            database.release_lease(true).await.map(|()| true)
+        })
+    }
+
+    /// Whether some connection of this process has a database of this name open.
+    pub fn is_open(&self, name: &str) -> bool {
+        self.inner.registry.is_open(name)
+    }
+
+    /// The store, behind the layer that counts.
+    pub fn store(&self) -> &Arc<dyn PageStore> {
+        &self.inner.store
+    }
+
+    /// Round trips, bytes and errors so far.
+    pub fn counters(&self) -> &StoreCounters {
+        self.inner.metered.counters()
+    }
+
+    /// What the page cache did so far.
+    pub fn cache(&self) -> CacheCounters {
+        self.inner.cache.counters()
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> &FleetSettings {
+        &self.inner.settings
+    }
+
+    /// Whether both are handles of one fleet.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    pub(crate) fn wait<F: std::future::Future>(&self, future: F) -> F::Output {
+        self.inner.bridge.wait(future)
+    }
+
+    /// Databases by name: see [`PageStore::list`].
+    pub fn list(&self, prefix: &str, after: Option<&DatabaseName>, limit: usize) -> Result<Vec<ListEntry>> {
+        self.wait(self.inner.store.list(prefix, after, limit)).context("list databases")
+    }
+
+    /// What is known of a database. Takes no lease.
+    pub fn info(&self, name: &DatabaseName) -> Result<Info> {
+        let opened = self.wait(self.inner.store.open(request(name, None)));
+        let Opened { database, head, tail, .. } = opened.context(format_args!("database {name}: info"))?;
+        let rows = match &tail {
+            Tail::Complete(rows) => Some(rows),
+            Tail::Truncated | Tail::Reload => None,
+        };
+        Ok(Info {
+            name: name.clone(),
+            database,
+            head,
+            tail_records: rows.map(Vec::len),
+            tail_bytes: rows.map(|rows| rows.iter().map(|row| row.record.len()).sum()),
+        })
+    }
+
+    /// Whether a database of this name exists. Takes no lease.
+    pub fn exists(&self, name: &DatabaseName) -> Result<bool> {
+        match self.info(name) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == crate::error::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes the lease of a database that is to be renamed or deleted.
+    async fn hold(&self, name: &DatabaseName, force: bool) -> Result<Opened> {
+        let live = self.inner.session.ensure().await?;
+        let open_here = self.inner.registry.all().into_iter().any(|db| db.name() == name && db.holds_lease());
+        if open_here && !force {
+            return Err(Error::lease_held("it is open in this process: close it first"));
+        }
+        let lease = Some(LeaseRequest { session: live.session, force });
+        self.inner.store.open(request(name, lease)).await
+    }
+
+    /// Deletes a database. `LeaseHeld` while somebody has it open, unless `force`.
+    pub fn remove(&self, name: &DatabaseName, force: bool) -> Result<()> {
+        self.wait(async {
+            let held = self.hold(name, force).await?;
+            self.inner.store.delete(held.database, held.head.epoch).await
+        })
+        .context(format_args!("database {name}: remove"))
+    }
+
+    /// Gives a database another name. `LeaseHeld` while somebody has it open, unless `force`; `Conflict` when the name is
+    /// taken.
+    pub fn rename(&self, from: &DatabaseName, to: &DatabaseName, force: bool) -> Result<()> {
+        self.wait(async {
+            let held = self.hold(from, force).await?;
+            let renamed = self.inner.store.rename(held.database, held.head.epoch, to.clone()).await;
+            // The lease served the renaming alone.
+            let released = self.inner.store.release(held.database, held.head.epoch, Vec::new()).await;
+            renamed.and(released)
+        })
+        .context(format_args!("database {from}: rename to {to}"))
+    }
+
+    /// Makes a checkpoint and collects garbage in a database, taking its lease for that long.
+    pub fn collect(&self, name: &DatabaseName, force: bool) -> Result<CollectReport> {
+        let database = self.connect(name, Role::Writer, false);
+        if force {
+            database.change_settings(|settings| settings.takeover = true);
+        }
+        let report = self.wait(async {
+            database.checkpoint().await?;
+            database.collect().await
+        });
+        self.disconnect(&database);
+        report
+    }
+
+    /// Removes the bytes of deleted databases. Returns how many rows and records there were.
+    pub fn purge(&self) -> Result<u64> {
+        self.wait(async {
+            let mut removed = 0;
+            loop {
+                let purged = self.inner.store.purge(PURGE_STEP).await.context("purge")?;
+                removed += purged.removed;
+                if purged.done {
+                    return Ok(removed);
+                }
+            }
+        })
+    }
+
+    /// Checks every stored byte of a database. Takes no lease.
+    pub fn verify(&self, name: &DatabaseName, progress: &mut (dyn FnMut(Progress) + Send)) -> Result<VerifyReport> {
+        let database = self.connect(name, Role::Follower, false);
+        let report = database.begin_read().and_then(|snapshot| {
+            let report = self.wait(database.verify(snapshot, progress));
+            database.unpin(snapshot);
+            report
+        });
+        self.disconnect(&database);
+        report
+    }
+
+    /// Checkpoints what is open, gives every lease back and ends the session. Connections that are still open get their
+    /// leases anew when they are used.
+    pub fn shutdown(&self) -> Result<()> {
+        self.wait(async {
+            let mut first = Ok(());
+            for database in self.inner.registry.all() {
+                if database.holds_lease() && !database.has_writer() {
+                    let checkpoint = database.checkpoint().await.map(|_| ());
+                    first = first.and(checkpoint).and(database.release_lease(true).await);
+                }
+            }
+            first.and(self.inner.session.end().await)
+        })
+    }
+}
+
+fn request(name: &DatabaseName, lease: Option<LeaseRequest>) -> OpenRequest {
+    OpenRequest { name: name.clone(), create: false, lease, known: None, tail_bytes: 64 << 20 }
+}
+
+fn default_label() -> String {
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim();
+    format!("{}:{}", if host.is_empty() { "host" } else { host }, std::process::id())
+}
+
+/// Renews the session for as long as the fleet lives.
+async fn keep_session(fleet: Weak<FleetInner>, pace: Duration) {
+    loop {
+        tokio::time::sleep(pace).await;
+        let Some(fleet) = fleet.upgrade() else { return };
+        if let Err(error) = fleet.session.renew().await {
+            tracing::warn!(%error, "the session could not be renewed; it is tried again");
+        }
+    }
+}
+
+/// Looks after databases that are idle.
+async fn sweep(fleet: Weak<FleetInner>) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        let Some(fleet) = fleet.upgrade() else { return };
+        for database in fleet.registry.all() {
+            if let Err(error) = database.look_after().await {
+                tracing::warn!(database = %database.name(), %error, "looking after an idle database failed");
+            }
+        }
+    }
+}

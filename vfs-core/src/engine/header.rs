@@ -1,0 +1,59 @@
+//! The header of an SQLite database file: the first 100 bytes of page 1. Facts from SQLite's file format documentation.
+
+const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+
+/// Whether page 1 is that of an SQLite database that we can read (an encrypted one is not).
+pub(super) fn is_sqlite(page: &[u8]) -> bool {
+    page.starts_with(MAGIC)
+}
+
+fn word(page: &[u8], at: usize) -> u32 {
+    page.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_be_bytes)
+}
+
+/// The change counter: other connections compare it to know whether their caches are stale.
+pub(super) fn change_counter(page: &[u8]) -> u32 {
+    word(page, 24)
+}
+
+/// Sets the change counter and its copy, which says that the size field is valid.
+pub(super) fn set_change_counter(page: &mut [u8], value: u32) {
+    for at in [24, 92] {
+        if let Some(field) = page.get_mut(at..at + 4) {
+            field.copy_from_slice(&value.to_be_bytes());
+        }
+    }
+}
+
+/// The size of the file in bytes, when the header says it.
+pub(super) fn file_size(page: &[u8]) -> Option<u64> {
+    let pages = word(page, 28);
+    if !is_sqlite(page) || pages == 0 || word(page, 24) != word(page, 92) {
+        return None;
+    }
+    Some(u64::from(pages) * u64::from(page_size(page)?))
+}
+
+/// SQLite's own page size.
+pub(super) fn page_size(page: &[u8]) -> Option<u32> {
+    match page.get(16..18).and_then(|b| b.try_into().ok()).map(u16::from_be_bytes)? {
+        1 => Some(65_536),
+        size if size >= 512 && size.is_power_of_two() => Some(size.into()),
+        _ => None,
+    }
+}
+
+/// A database that says that it is in WAL mode is kept in rollback mode: there is no WAL here. Returns whether anything
+/// was changed.
+pub(super) fn clear_wal_mode(page: &mut [u8]) -> bool {
+    if !is_sqlite(page) {
+        return false;
+    }
+    match page.get_mut(18..20) {
+        Some(versions) if versions == [2, 2] => {
+            versions.fill(1);
+            true
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,448 @@
+//! Taking the lease, giving it back, and learning what others have committed.
+
+use std::future::Future;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::database::{Core, Database, Lease, Role, Snapshot};
+use super::tail::LogTail;
+use super::{TransactionBuffer, cache::CachedImage};
+use crate::codec::Record;
+use crate::config::LeaseMode;
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::store::{DiscardRequest, Head, HeadRequest, LeaseRequest, LogRow, OpenRequest, Opened, ReadRow, Tail};
+use crate::types::{DatabaseId, Txid};
+
+/// The most bytes of log that an open brings along; a longer tail is read in pieces.
+const INLINE_TAIL: usize = 4 << 20;
+/// How often a load that raced with others is tried again.
+const LOAD_TRIES: usize = 5;
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+impl Database {
+    /// Calls the store until it can be reached, or the time for it is over.
+    pub(super) async fn retry<T, F, Fut>(&self, mut call: F) -> Result<T>
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = Result<T>>,
+    {
+        let limit = self.settings().store_timeout;
+        let start = self.fleet.clock.monotonic();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match call().await {
+                Err(error) if error.kind() == ErrorKind::Unavailable => {
+                    let waited = self.fleet.clock.monotonic().saturating_sub(start);
+                    if waited + pause > limit {
+                        return Err(error);
+                    }
+                    self.fleet.pause(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                reply => return reply,
+            }
+        }
+    }
+
+    /// Pins the head as the snapshot of a read transaction, after whatever the lease mode asks for.
+    pub fn begin_read(&self) -> Result<Snapshot> {
+        if let Some(snapshot) = self.pin_if_current()? {
+            return Ok(snapshot);
+        }
+        self.fleet.bridge.wait(async {
+            let _one = self.acquiring.lock().await;
+            // Whoever was before may have done the work.
+            if let Some(snapshot) = self.pin_if_current()? {
+                return Ok(snapshot);
+            }
+            match (self.role, self.lease_mode()) {
+                (Role::Writer, LeaseMode::Exclusive) => self.acquire_lease().await,
+                (Role::Writer, LeaseMode::Transaction) | (Role::Follower, _) => self.refresh().await,
+            }
+            .context(self.words("open"))?;
+            let mut core = self.core();
+            core.check()?;
+            Ok(core.pin(self.fleet.clock.monotonic()))
+        })
+    }
+
+    fn pin_if_current(&self) -> Result<Option<Snapshot>> {
+        let live = self.fleet.session.live();
+        let now = self.fleet.clock.monotonic();
+        let staleness = if self.role == Role::Follower { self.settings().staleness } else { Duration::ZERO };
+        let mut core = self.core();
+        core.check()?;
+        if core.database.is_none() {
+            return Ok(None);
+        }
+        let current = match self.role {
+            Role::Writer => core.lease.is_some_and(|lease| live.is_some_and(|live| live.session == lease.session)),
+            Role::Follower => !staleness.is_zero() && now.saturating_sub(core.checked) < staleness,
+        };
+        Ok(current.then(|| core.pin(now)))
+    }
+
+    /// Becomes the writer. `Conflict` when the snapshot is not the head any more, `LeaseHeld` when somebody else writes.
+    pub fn begin_write(&self, snapshot: Snapshot) -> Result<TransactionBuffer> {
+        let busy = self.settings().busy;
+        let start = self.fleet.clock.monotonic();
+        while let Err(error) = self.take_writer_slot(snapshot) {
+            let waited = self.fleet.clock.monotonic().saturating_sub(start);
+            if error.kind() != ErrorKind::LeaseHeld || waited >= busy {
+                return Err(error.context(self.words("write")));
+            }
+            self.fleet.bridge.wait(self.fleet.pause(FIRST_PAUSE));
+        }
+        let held = self.fleet.bridge.wait(self.hold_for_write(snapshot)).context(self.words("write"));
+        if held.is_err() {
+            self.core().writer = false;
+        }
+        held
+    }
+
+    fn take_writer_slot(&self, snapshot: Snapshot) -> Result<()> {
+        let mut core = self.core();
+        core.check()?;
+        if self.role == Role::Follower {
+            return Err(Error::invalid("opened read-only"));
+        }
+        if core.writer {
+            return Err(Error::lease_held("another connection of this process is writing"));
+        }
+        if snapshot.txid != core.head {
+            return Err(stale(snapshot, core.head));
+        }
+        core.writer = true;
+        Ok(())
+    }
+
+    async fn hold_for_write(&self, snapshot: Snapshot) -> Result<TransactionBuffer> {
+        self.ensure_lease().await?;
+        let (head, size) = {
+            let core = self.core();
+            (core.head, core.size)
+        };
+        if snapshot.txid != head {
+            self.give_back_after_write().await;
+            return Err(stale(snapshot, head));
+        }
+        Ok(TransactionBuffer::new(head, size))
+    }
+
+    /// Takes the lease unless it is held and the session is alive.
+    pub(super) async fn ensure_lease(&self) -> Result<()> {
+        let current = |live: Option<super::session::Live>| {
+            let core = self.core();
+            core.check()?;
+            Ok(core.lease.is_some_and(|lease| live.is_some_and(|live| live.session == lease.session)))
+        };
+        if self.role == Role::Follower {
+            return Err(Error::invalid("opened read-only: it holds no lease"));
+        }
+        if current(self.fleet.session.live())? {
+            return Ok(());
+        }
+        let _one = self.acquiring.lock().await;
+        if current(self.fleet.session.live())? {
+            return Ok(());
+        }
+        self.acquire_lease().await
+    }
+
+    /// The writer is done: whoever comes next may write. A transaction that did not commit leaves nothing staged.
+    pub fn end_write(&self, buffer: &TransactionBuffer) {
+        if !buffer.staged.is_empty() {
+            self.core().leftovers = true;
+            // What cannot be discarded now is discarded by the next holder of the lease, or before the next staging.
+            if let Err(error) = self.fleet.bridge.wait(self.discard_staged()) {
+                tracing::warn!(database = %self.name, %error, "staged pages are left for later");
+            }
+        }
+        if self.lease_mode() == LeaseMode::Transaction && self.core().lease.is_some() {
+            self.fleet.bridge.wait(self.give_back_after_write());
+        }
+        let now = self.fleet.clock.monotonic();
+        let mut core = self.core();
+        core.writer = false;
+        core.active = now;
+    }
+
+    async fn give_back_after_write(&self) {
+        if self.lease_mode() == LeaseMode::Transaction
+            && !self.checkpoint_scheduled.load(Ordering::Acquire)
+            && let Err(error) = self.release_lease(false).await
+        {
+            tracing::warn!(database = %self.name, %error, "the lease could not be given back; it ends with the session");
+        }
+    }
+
+    /// Gives the lease back, if it is held. With `idle_only`, not while somebody writes.
+    pub(super) async fn release_lease(&self, idle_only: bool) -> Result<()> {
+        let (database, lease, warm) = {
+            let mut core = self.core();
+            if idle_only && core.writer {
+                return Ok(());
+            }
+            let (Some(database), Some(lease)) = (core.database, core.lease.take()) else { return Ok(()) };
+            core.shared = true;
+            (database, lease, core.warm.clone())
+        };
+        metrics::counter!("litefleet_leases_released_total").increment(1);
+        match self.fleet.store.release(database, lease.epoch, warm).await {
+            // Somebody else has it already, or the database is gone: it is not ours in either case.
+            Err(error) if matches!(error.kind(), ErrorKind::Fenced | ErrorKind::NotFound) => Ok(()),
+            reply => reply,
+        }
+    }
+
+    /// Opens the database with its lease. The caller holds `acquiring`.
+    pub(super) async fn acquire_lease(&self) -> Result<()> {
+        let settings = self.settings();
+        let start = self.fleet.clock.monotonic();
+        let mut pause = FIRST_PAUSE;
+        for _ in 0..LOAD_TRIES {
+            let opened = loop {
+                let live = self.retry(|| self.fleet.session.ensure()).await?;
+                let known = self.known();
+                // By force only at first: two that took over from each other for ever would help nobody.
+                let force = settings.takeover && known.is_none();
+                let lease = Some(LeaseRequest { session: live.session, force });
+                match self.retry(|| self.fleet.store.open(self.open_request(lease, known))).await {
+                    Ok(opened) => break (opened, live.session),
+                    Err(error) if error.kind() == ErrorKind::LeaseHeld => {
+                        metrics::counter!("litefleet_leases_refused_total").increment(1);
+                        if self.fleet.clock.monotonic().saturating_sub(start) + pause > settings.busy {
+                            return Err(error);
+                        }
+                        self.fleet.pause(pause).await;
+                        pause = (pause * 2).min(LONGEST_PAUSE);
+                    }
+                    Err(error) if error.kind() == ErrorKind::Fenced => {
+                        // The session expired on the way: `ensure` finds that out and starts another.
+                        if self.retry(|| self.fleet.session.renew()).await?.is_some() {
+                            return Err(error);
+                        }
+                    }
+                    Err(error) => return Err(error),
+                }
+            };
+            let (opened, session) = opened;
+            metrics::counter!("litefleet_leases_granted_total").increment(1);
+            let lease = Lease { epoch: opened.head.epoch, session };
+            let staged = opened.head.staged;
+            if self.take_over_state(opened, Some(lease)).await? {
+                if staged && !self.core().writer {
+                    self.discard_staged().await?;
+                }
+                return Ok(());
+            }
+        }
+        Err(Error::unavailable("the log changed while it was being read, several times over; try again"))
+    }
+
+    fn open_request(&self, lease: Option<LeaseRequest>, known: Option<(DatabaseId, Txid)>) -> OpenRequest {
+        OpenRequest {
+            name: self.name.clone(),
+            create: self.role == Role::Writer && self.create.load(Ordering::Acquire),
+            lease,
+            known,
+            tail_bytes: INLINE_TAIL,
+        }
+    }
+
+    fn known(&self) -> Option<(DatabaseId, Txid)> {
+        let core = self.core();
+        core.database.map(|database| (database, core.head))
+    }
+
+    /// Asks the store for what is new, without a lease. The caller holds `acquiring`.
+    async fn refresh(&self) -> Result<()> {
+        for _ in 0..LOAD_TRIES {
+            let Some((database, known)) = self.known() else {
+                let opened = self.retry(|| self.fleet.store.open(self.open_request(None, None))).await?;
+                if self.take_over_state(opened, None).await? {
+                    return Ok(());
+                }
+                continue;
+            };
+            let request = HeadRequest { database, known, epoch: None, tail_bytes: INLINE_TAIL };
+            let reply = match self.retry(|| self.fleet.store.head(request)).await {
+                Err(error) if error.kind() == ErrorKind::NotFound => return Err(self.stop(error)),
+                reply => reply?,
+            };
+            if self.advance(database, known, &reply.head, reply.tail, None).await? {
+                return Ok(());
+            }
+            self.reload().await?;
+        }
+        Err(Error::unavailable("the log changed while it was being read, several times over; try again"))
+    }
+
+    /// Loads the state from the newest checkpoint on, in place of one whose continuation is gone.
+    async fn reload(&self) -> Result<()> {
+        let opened = self.retry(|| self.fleet.store.open(self.open_request(None, None))).await?;
+        self.load(opened, None).await.map(|_| ())
+    }
+
+    /// Makes what an open returned the state here. False when it has to be asked for again.
+    async fn take_over_state(&self, opened: Opened, lease: Option<Lease>) -> Result<bool> {
+        let (known, shared) = {
+            let core = self.core();
+            let shared = core.shared || core.lease.is_none();
+            (core.database.map(|database| (database, core.head, core.commit_id)), shared)
+        };
+        let Some((database, head, commit_id)) = known else { return self.load(opened, lease).await };
+        if database != opened.database {
+            return Err(self.stop(Error::not_found("it was deleted, and another one created under its name")));
+        }
+        let unchanged = opened.head.txid == head && opened.head.commit_id == commit_id;
+        if !unchanged && !shared {
+            let what = format!("the lease was lost, and another holder committed up to txid {}", opened.head.txid);
+            return Err(self.stop(Error::fenced(what)));
+        }
+        if unchanged && let Tail::Reload = opened.tail {
+            // Our state is the newest, and whole: nothing of the log is needed.
+            return self.advance(database, head, &opened.head, Tail::Complete(Vec::new()), lease).await;
+        }
+        if self.advance(database, head, &opened.head, opened.tail, lease).await? {
+            return Ok(true);
+        }
+        // Records that we lack are gone: begin again, and leave old snapshots to fail.
+        self.core().database = None;
+        Ok(false)
+    }
+
+    /// Applies the records after `known`. False when they are gone.
+    async fn advance(
+        &self,
+        database: DatabaseId,
+        known: Txid,
+        head: &Head,
+        tail: Tail,
+        lease: Option<Lease>,
+    ) -> Result<bool> {
+        let rows = match tail {
+            Tail::Complete(rows) => rows,
+            Tail::Reload => return Ok(false),
+            Tail::Truncated => match self.read_log(database, known, head.txid).await {
+                Err(error) if error.kind() == ErrorKind::SnapshotTooOld => return Ok(false),
+                rows => rows?,
+            },
+        };
+        let records = decode(database, &rows)?;
+        let now = self.fleet.clock.monotonic();
+        let mut core = self.core();
+        if core.head != known {
+            return Err(Error::internal("the head moved while the lease was being taken"));
+        }
+        for record in records {
+            if let Err(error) = self.publish(&mut core, record, None) {
+                drop(core);
+                return Err(self.stop(error));
+            }
+        }
+        if core.head != head.txid {
+            drop(core);
+            return Ok(false);
+        }
+        core.note_head(head, now);
+        grant(&mut core, lease);
+        Ok(true)
+    }
+
+    /// Makes what an open returned the whole state. False when the log moved on meanwhile.
+    async fn load(&self, opened: Opened, lease: Option<Lease>) -> Result<bool> {
+        let Opened { database, head, tail, warm, .. } = opened;
+        let rows = match tail {
+            Tail::Complete(rows) => rows,
+            Tail::Reload => return Ok(false),
+            Tail::Truncated => match self.read_log(database, head.checkpoint, head.txid).await {
+                Err(error) if error.kind() == ErrorKind::SnapshotTooOld => return Ok(false),
+                rows => rows?,
+            },
+        };
+        let mut tail = LogTail::starting_at(head.checkpoint);
+        for record in decode(database, &rows)? {
+            tail.push(record.into())?;
+        }
+        if tail.end() != head.txid {
+            return Ok(false);
+        }
+        self.forget_cache();
+        let now = self.fleet.clock.monotonic();
+        let mut core = self.core();
+        core.database = Some(database);
+        core.head = head.txid;
+        core.commit_id = head.commit_id;
+        core.size = head.size;
+        core.checkpoint = head.checkpoint;
+        core.checkpoints = vec![head.checkpoint];
+        core.largest_size = tail.largest_size(head.txid).max(head.size);
+        core.tail = tail;
+        core.note_head(&head, now);
+        core.active = now;
+        grant(&mut core, lease);
+        self.keep_warm(&mut core, database, &warm)?;
+        Ok(true)
+    }
+
+    /// Puts the rows that came with an open into the cache.
+    fn keep_warm(&self, core: &mut Core, database: DatabaseId, rows: &[ReadRow]) -> Result<()> {
+        for (page, row_txid, image) in super::read::images(rows)? {
+            core.warm.push(page);
+            let (from, image) = core.tail.bring_forward(database, page, row_txid, core.head, image)?;
+            self.fleet.cache.insert(self.key(page, Txid::MAX), CachedImage { from, image });
+        }
+        Ok(())
+    }
+
+    /// The records after `after` up to `to`, in as many calls as it takes.
+    pub(super) async fn read_log(&self, database: DatabaseId, after: Txid, to: Txid) -> Result<Vec<LogRow>> {
+        let lineage = [crate::store::Lineage { database, max_txid: Txid::MAX }];
+        let mut rows: Vec<LogRow> = Vec::new();
+        loop {
+            let from = rows.last().map_or(after, |row| row.txid);
+            if from >= to {
+                return Ok(rows);
+            }
+            let more = self.retry(|| self.fleet.store.read_log(&lineage, from, to)).await?;
+            if more.first().map(|row| row.txid) != Some(from.next()) {
+                return Err(Error::corrupt(format!("the log has no record after txid {from}")));
+            }
+            rows.extend(more);
+        }
+    }
+
+    /// Deletes what a transaction has staged and not committed.
+    pub(super) async fn discard_staged(&self) -> Result<()> {
+        let (database, epoch) = self.held()?;
+        let expected = self.core().head;
+        let limit = self.fleet.store.limits().write_rows;
+        loop {
+            let request = DiscardRequest { database, epoch, expected, limit };
+            let discarded = self.retry(|| self.fleet.store.discard_staged(request)).await?;
+            let mut core = self.core();
+            core.generation = discarded.generation;
+            if discarded.done {
+                core.leftovers = false;
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn stale(snapshot: Snapshot, head: Txid) -> Error {
+    Error::conflict(format!("the read transaction is at txid {}, the database at {head}: begin again", snapshot.txid))
+}
+
+fn grant(core: &mut Core, lease: Option<Lease>) {
+    if lease.is_some() {
+        core.lease = lease;
+        core.shared = false;
+    }
+}
+
+fn decode(database: DatabaseId, rows: &[LogRow]) -> Result<Vec<Record>> {
+    rows.iter().map(|row| Record::decode(database, row.txid, &row.record)).collect()
+}

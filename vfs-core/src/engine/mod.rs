@@ -1,0 +1,31 @@
+//! The engine: databases in this process. It knows the store and nothing of SQLite's interface; of SQLite's file format
+//! it knows the header of page 1 and, for prefetching, b-tree pages.
+//!
+//! A [`Database`] is shared by all connections of the process to one name. Readers pin a snapshot; one writer at a time
+//! gathers pages in a [`TransactionBuffer`]; a commit turns the buffer into one record. What a page is at a snapshot comes
+//! from the cache, else from a row of the store and the patches of the log tail.
+
+mod batch;
+mod buffer;
+mod cache;
+mod checkpoint;
+mod collect;
+mod commit;
+mod database;
+mod fleet;
+mod header;
+mod lease;
+mod read;
+mod registry;
+mod session;
+mod stage;
+mod tail;
+mod verify;
+
+pub use buffer::TransactionBuffer;
+pub use cache::CacheCounters;
+pub use collect::CollectReport;
+pub use commit::{Prepared, commit_atomically};
+pub use database::{Database, Role, Snapshot, Status};
+pub use fleet::{Fleet, FleetBuilder, Info};
+pub use verify::{Progress, VerifyReport};

@@ -1,0 +1,197 @@
+//! Reading: a page at a snapshot is the newest row at or below it, and the patches of the log after that row.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+
+use super::TransactionBuffer;
+use super::buffer::Source;
+use super::cache::CachedImage;
+use super::database::{Database, Snapshot};
+use crate::codec::{decode_row, zero_image};
+use crate::error::{Context, Error, Result};
+use crate::store::ReadRow;
+use crate::types::{PAGE_SIZE, PageNo, PageRange, PageSet, Txid, pages_for_size};
+
+/// The images that rows hold, each as of its row's txid: deltas are applied to the bases that follow them.
+pub(super) fn images(rows: &[ReadRow]) -> Result<Vec<(PageNo, Txid, Bytes)>> {
+    let mut out = Vec::with_capacity(rows.len());
+    let mut rows = rows.iter().peekable();
+    while let Some(ReadRow { database, row }) = rows.next() {
+        let content = decode_row(*database, row)?;
+        let base = match row.kind {
+            crate::store::RowKind::Delta { base } => {
+                match rows.next_if(|next| next.row.page == row.page && next.row.txid == base) {
+                    Some(found) => {
+                        Some(decode_row(found.database, &found.row)?.image(found.database, row.page, base, None)?)
+                    }
+                    None => None,
+                }
+            }
+            crate::store::RowKind::Image | crate::store::RowKind::Zero => None,
+        };
+        out.push((row.page, row.txid, content.image(*database, row.page, row.txid, base.as_ref())?));
+    }
+    Ok(out)
+}
+
+/// A set of pages as the ranges of a request.
+pub(super) fn ranges(pages: impl IntoIterator<Item = PageNo>) -> Vec<PageRange> {
+    pages.into_iter().collect::<PageSet>().ranges().collect()
+}
+
+impl Database {
+    /// Reads at an offset as of a snapshot. Returns how many bytes there were; the rest of `out` is zeros.
+    pub fn read(&self, snapshot: Snapshot, offset: u64, out: &mut [u8]) -> Result<usize> {
+        let pages = |pages: &[PageNo]| self.pages(snapshot.txid, pages);
+        read_through(snapshot.size, offset, out, &pages)
+    }
+
+    /// As [`read`](Self::read), through the buffer of an open transaction.
+    pub fn read_buffered(&self, buffer: &TransactionBuffer, offset: u64, out: &mut [u8]) -> Result<usize> {
+        read_through(buffer.size, offset, out, &|pages: &[PageNo]| self.buffered_pages(buffer, pages))
+    }
+
+    /// Images of pages as an open transaction sees them.
+    pub(super) fn buffered_pages(&self, buffer: &TransactionBuffer, pages: &[PageNo]) -> Result<Vec<Bytes>> {
+        let mut out = vec![zero_image(); pages.len()];
+        let (mut base, mut staged) = (Vec::new(), Vec::new());
+        for (index, page) in pages.iter().enumerate() {
+            match buffer.source(*page) {
+                Source::Buffer(image) => out[index] = Bytes::copy_from_slice(image),
+                Source::Zeros => {}
+                Source::Base => base.push((index, *page)),
+                Source::Staged => staged.push((index, *page)),
+            }
+        }
+        if !base.is_empty() {
+            let wanted: Vec<PageNo> = base.iter().map(|(_, page)| *page).collect();
+            for ((index, _), image) in base.iter().zip(self.pages(buffer.base, &wanted)?) {
+                out[*index] = image;
+            }
+        }
+        if !staged.is_empty() {
+            let wanted: Vec<PageNo> = staged.iter().map(|(_, page)| *page).collect();
+            let found = self.fleet.bridge.wait(self.read_staged(buffer, &wanted))?;
+            for (index, page) in staged {
+                let missing = || Error::internal(format!("page {page}: its staged row is missing"));
+                out[index] = found.get(&page).cloned().ok_or_else(missing)?;
+            }
+        }
+        Ok(out)
+    }
+
+    /// Images of pages at a snapshot, in the order asked for.
+    pub(super) fn pages(&self, snapshot: Txid, pages: &[PageNo]) -> Result<Vec<Bytes>> {
+        let mut out = Vec::with_capacity(pages.len());
+        let mut missing = Vec::new();
+        for (index, page) in pages.iter().enumerate() {
+            let cached = self.cached(snapshot, *page)?;
+            if cached.is_none() {
+                missing.push((index, *page));
+            }
+            out.push(cached.unwrap_or_default());
+        }
+        if !missing.is_empty() {
+            let wanted: Vec<PageNo> = missing.iter().map(|(_, page)| *page).collect();
+            let loaded = self.fleet.bridge.wait(self.load_pages(snapshot, &wanted));
+            let mut loaded = loaded.context(self.words("read"))?;
+            for (index, page) in missing {
+                out[index] = loaded.remove(&page).unwrap_or_else(zero_image);
+            }
+        }
+        Ok(out)
+    }
+
+    /// The image of a page at a snapshot, if the cache has it.
+    pub(super) fn cached(&self, snapshot: Txid, page: PageNo) -> Result<Option<Bytes>> {
+        let cache = &self.fleet.cache;
+        if let Some(entry) = cache.get(&self.key(page, Txid::MAX))
+            && entry.from <= snapshot
+        {
+            return Ok(Some(entry.image));
+        }
+        // The newest image is from after the snapshot, or not there. Under the lock the log says which image is wanted,
+        // and no commit moves it meanwhile.
+        let core = self.core();
+        if snapshot < core.tail.start() {
+            return Err(too_old(snapshot, core.tail.start()).context(self.words("read")));
+        }
+        let before = core.tail.next_change(page, snapshot);
+        Ok(cache.get(&self.key(page, before)).map(|entry| entry.image))
+    }
+
+    /// Loads pages from the store into the cache. Pages that do not exist are left out.
+    pub(super) async fn load_pages(&self, snapshot: Txid, pages: &[PageNo]) -> Result<HashMap<PageNo, Bytes>> {
+        let lineage = self.lineage()?;
+        let limit = self.fleet.store.limits().read_pages.max(1);
+        let mut out = HashMap::with_capacity(pages.len());
+        for chunk in pages.chunks(limit) {
+            let ranges = ranges(chunk.iter().copied());
+            let rows = self.retry(|| self.fleet.store.read_pages(&lineage, &ranges, snapshot)).await?;
+            let mut found: HashMap<PageNo, (Txid, Bytes)> =
+                images(&rows)?.into_iter().map(|(page, txid, image)| (page, (txid, image))).collect();
+            let mut core = self.core();
+            let core = &mut *core;
+            if snapshot < core.tail.start() {
+                return Err(too_old(snapshot, core.tail.start()));
+            }
+            for page in chunk {
+                let (row, image) = found.remove(page).unwrap_or_else(|| (Txid(0), zero_image()));
+                let (from, image) = core.tail.bring_forward(lineage[0].database, *page, row, snapshot, image)?;
+                let before = core.tail.next_change(*page, snapshot);
+                self.fleet.cache.insert(self.key(*page, before), CachedImage { from, image: image.clone() });
+                core.note_warm(*page);
+                out.insert(*page, image);
+            }
+        }
+        Ok(out)
+    }
+
+    /// The rows that an open transaction has staged.
+    async fn read_staged(&self, buffer: &TransactionBuffer, pages: &[PageNo]) -> Result<HashMap<PageNo, Bytes>> {
+        let lineage = self.lineage()?;
+        let at = buffer.base.next();
+        let mut out = HashMap::with_capacity(pages.len());
+        for chunk in pages.chunks(self.fleet.store.limits().read_pages.max(1)) {
+            let ranges = ranges(chunk.iter().copied());
+            let rows = self.retry(|| self.fleet.store.read_pages(&lineage, &ranges, at)).await?;
+            let found = images(&rows)?.into_iter().filter(|(_, txid, _)| *txid == at);
+            out.extend(found.map(|(page, _, image)| (page, image)));
+        }
+        Ok(out)
+    }
+}
+
+fn too_old(snapshot: Txid, start: Txid) -> Error {
+    Error::snapshot_too_old(format!("the read transaction is at txid {snapshot}, kept are those from {start} on"))
+}
+
+/// Copies what pages hold between `offset` and the end of `out` or of the file.
+fn read_through(
+    size: u64,
+    offset: u64,
+    out: &mut [u8],
+    pages: &dyn Fn(&[PageNo]) -> Result<Vec<Bytes>>,
+) -> Result<usize> {
+    let there = usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX).min(out.len());
+    let (head, rest) = out.split_at_mut(there);
+    rest.fill(0);
+    if there == 0 {
+        return Ok(0);
+    }
+    let first = PageNo::containing(offset)?;
+    let last = PageNo::containing(offset + there as u64 - 1)?;
+    debug_assert!(last.get() <= pages_for_size(size));
+    let wanted: Vec<PageNo> = PageRange::new(first, last).pages().collect();
+    let images = pages(&wanted)?;
+    let mut at = 0;
+    for (page, image) in wanted.iter().zip(images) {
+        let start = usize::try_from(offset.saturating_sub(page.offset())).unwrap_or(0);
+        let len = (PAGE_SIZE - start).min(there - at);
+        let bytes = image.get(start..start + len).ok_or_else(|| Error::internal("an image of a wrong length"))?;
+        head[at..at + len].copy_from_slice(bytes);
+        at += len;
+    }
+    Ok(there)
+}

@@ -1,0 +1,123 @@
+//! The session of this process: one record in the store that all its leases are bound to.
+//!
+//! A deadline counts from when the renewal was *sent*: the store's own count begins later, so ours ends first.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::clock::{Clock, Randomness};
+use crate::error::{ErrorKind, Result};
+use crate::store::{PageStore, SessionRequest};
+use crate::types::SessionId;
+
+/// A session that was alive when this was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Live {
+    pub(crate) session: SessionId,
+    /// Until when this process may rely on it, by its own monotonic clock.
+    pub(crate) deadline: Duration,
+}
+
+#[derive(Debug)]
+pub(crate) struct Session {
+    store: Arc<dyn PageStore>,
+    clock: Arc<dyn Clock>,
+    randomness: Arc<Randomness>,
+    label: String,
+    lifetime: Duration,
+    margin: Duration,
+    current: Mutex<Option<Live>>,
+    /// One start or renewal at a time.
+    working: tokio::sync::Mutex<()>,
+}
+
+impl Session {
+    pub(crate) fn new(
+        store: Arc<dyn PageStore>,
+        clock: Arc<dyn Clock>,
+        randomness: Arc<Randomness>,
+        label: String,
+        lifetime: Duration,
+        margin: Duration,
+    ) -> Self {
+        let margin = margin.min(lifetime / 2);
+        let (current, working) = (Mutex::new(None), tokio::sync::Mutex::new(()));
+        Self { store, clock, randomness, label, lifetime, margin, current, working }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Live>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The session, when it can be relied on now.
+    pub(crate) fn live(&self) -> Option<Live> {
+        let now = self.clock.monotonic();
+        self.lock().filter(|live| now < live.deadline)
+    }
+
+    fn deadline(&self, sent: Duration) -> Duration {
+        sent + self.lifetime.saturating_sub(self.margin)
+    }
+
+    /// The session, renewed or started where it cannot be relied on.
+    pub(crate) async fn ensure(&self) -> Result<Live> {
+        if let Some(live) = self.live() {
+            return Ok(live);
+        }
+        let _one = self.working.lock().await;
+        if let Some(live) = self.live() {
+            return Ok(live);
+        }
+        if let Some(live) = self.renew_now().await? {
+            return Ok(live);
+        }
+        let session = SessionId(self.randomness.id());
+        let sent = self.clock.monotonic();
+        let request = SessionRequest { session, label: self.label.clone(), lifetime: self.lifetime };
+        self.store.start_session(request).await?;
+        let live = Live { session, deadline: self.deadline(sent) };
+        *self.lock() = Some(live);
+        tracing::debug!(%session, "session started");
+        Ok(live)
+    }
+
+    /// Renews the session, if there is one. `None` when there is none, or when it has expired.
+    pub(crate) async fn renew(&self) -> Result<Option<Live>> {
+        let _one = self.working.lock().await;
+        self.renew_now().await
+    }
+
+    async fn renew_now(&self) -> Result<Option<Live>> {
+        let Some(old) = *self.lock() else { return Ok(None) };
+        let sent = self.clock.monotonic();
+        match self.store.renew_session(old.session).await {
+            Ok(()) => {
+                let live = Live { session: old.session, deadline: self.deadline(sent) };
+                *self.lock() = Some(live);
+                Ok(Some(live))
+            }
+            Err(error) if error.kind() == ErrorKind::Fenced => {
+                *self.lock() = None;
+                metrics::counter!("litefleet_sessions_lost_total").increment(1);
+                tracing::warn!(session = %old.session, %error, "session lost: every database is checked again");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// How long to wait between renewals.
+    pub(crate) fn pace(&self) -> Duration {
+        (self.lifetime.saturating_sub(self.margin) / 3).max(Duration::from_millis(10))
+    }
+
+    /// Ends the session: every lease of this process is free.
+    pub(crate) async fn end(&self) -> Result<()> {
+        let _one = self.working.lock().await;
+        let old = self.lock().take();
+        match old {
+            Some(live) => self.store.end_session(live.session).await,
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Large transactions: pages go to the store early, as rows that nobody sees until the commit flips the head.
+
+use std::collections::HashMap;
+
+use super::TransactionBuffer;
+use super::buffer::Source;
+use super::database::Database;
+use crate::codec::{encode_image, encode_zero};
+use crate::error::{Context, ErrorKind, Result};
+use crate::store::{PageRow, StageRequest};
+use crate::types::PageNo;
+
+/// Pages in one stage call, where the store allows it: 1 MiB.
+const CHUNK: usize = 256;
+
+impl Database {
+    /// Writes into an open transaction.
+    pub fn write(&self, buffer: &mut TransactionBuffer, offset: u64, bytes: &[u8]) -> Result<()> {
+        let needed = buffer.needed(offset, bytes.len())?;
+        let present = self.present(buffer, needed)?;
+        buffer.write(offset, bytes, &present)?;
+        if buffer.weight() > self.settings().transaction_bytes {
+            self.fleet.bridge.wait(self.spill(buffer)).context(self.words("write"))?;
+        }
+        Ok(())
+    }
+
+    /// Sets the size of the file in an open transaction.
+    pub fn truncate(&self, buffer: &mut TransactionBuffer, size: u64) -> Result<()> {
+        let needed = buffer.cut_page(size)?.into_iter().collect();
+        let present = self.present(buffer, needed)?;
+        buffer.truncate(size, &present)
+    }
+
+    fn present(&self, buffer: &TransactionBuffer, needed: Vec<PageNo>) -> Result<HashMap<PageNo, Vec<u8>>> {
+        if needed.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let images = self.buffered_pages(buffer, &needed)?;
+        Ok(needed.into_iter().zip(images.into_iter().map(|image| image.to_vec())).collect())
+    }
+
+    /// Stages all that is buffered but page 1, which SQLite writes last.
+    pub(super) async fn spill(&self, buffer: &mut TransactionBuffer) -> Result<()> {
+        let mut pages: Vec<PageNo> = buffer.pages.keys().copied().filter(|page| *page != PageNo::FIRST).collect();
+        pages.sort_unstable();
+        self.stage(buffer, &pages).await
+    }
+
+    /// Stages pages of the buffer. Those that are not buffered are staged as zeros.
+    pub(super) async fn stage(&self, buffer: &mut TransactionBuffer, pages: &[PageNo]) -> Result<()> {
+        if let Some(broken) = &buffer.broken {
+            return Err(broken.clone());
+        }
+        self.ensure_lease().await?;
+        let (database, epoch) = self.held()?;
+        if buffer.staged.is_empty() {
+            if self.core().leftovers {
+                self.discard_staged().await?;
+            }
+            buffer.generation = self.core().generation;
+        }
+        let txid = buffer.base.next();
+        let compression = self.settings().compression;
+        let chunk = self.fleet.store.limits().write_rows.clamp(1, CHUNK);
+        for chunk in pages.chunks(chunk) {
+            let row = |page: &PageNo| -> PageRow {
+                match buffer.source(*page) {
+                    Source::Buffer(image) if image.iter().any(|byte| *byte != 0) => {
+                        encode_image(database, *page, txid, image, compression)
+                    }
+                    _ => encode_zero(database, *page, txid),
+                }
+            };
+            let request = StageRequest {
+                database,
+                epoch,
+                expected: buffer.base,
+                generation: buffer.generation,
+                rows: chunk.iter().map(row).collect(),
+            };
+            let staged = self.retry(|| self.fleet.store.stage(request.clone())).await;
+            if let Err(error) = staged {
+                if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Fenced | ErrorKind::NotFound) {
+                    buffer.broken = Some(error.clone());
+                }
+                // Perhaps it did reach the store: whoever stages next must look.
+                self.core().leftovers = true;
+                return Err(error);
+            }
+            for page in chunk {
+                buffer.pages.remove(page);
+                buffer.cut.remove(*page);
+                buffer.staged.insert(*page);
+            }
+            metrics::counter!("litefleet_staged_pages_total").increment(chunk.len() as u64);
+        }
+        Ok(())
+    }
+}

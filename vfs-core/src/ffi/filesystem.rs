@@ -1,0 +1,247 @@
+//! `sqlite3_vfs`: opening, deleting and naming files. Temporary files, randomness and time are the operating system's.
+
+use std::ffi::{c_char, c_int, c_void};
+
+use libsqlite3_sys as sqlite;
+
+use super::codes::{self, Step};
+use super::file::{FileKind, c_bytes, install, mark_closed, store};
+use super::guard::guard;
+use super::register::Registered;
+use crate::config::DatabaseSettings;
+use crate::error::{Error, Result};
+use crate::types::DatabaseName;
+use crate::vfs::{Journal, OpenMode, refuse_wal};
+
+const OPEN_READONLY: c_int = 0x1;
+const OPEN_CREATE: c_int = 0x4;
+const OPEN_MAIN_DB: c_int = 0x100;
+const OPEN_MAIN_JOURNAL: c_int = 0x800;
+const OPEN_SUPER_JOURNAL: c_int = 0x4000;
+const OPEN_WAL: c_int = 0x8_0000;
+
+/// The longest name with what SQLite puts behind it.
+pub(super) const MAX_PATH: c_int = 1024;
+
+/// The registration behind a `sqlite3_vfs` of ours.
+///
+/// # Safety
+/// `vfs` must be one that `register` made: those live for ever.
+unsafe fn registered<'a>(vfs: *mut sqlite::sqlite3_vfs) -> &'a Registered {
+    // SAFETY: `register` set pAppData to a Registered that is never freed.
+    unsafe { &*(*vfs).pAppData.cast::<Registered>() }
+}
+
+fn failed(error: &Error, step: Step) -> c_int {
+    let code = codes::code(error, step);
+    codes::log(error, code);
+    code
+}
+
+/// A path as text.
+///
+/// # Safety
+/// As [`c_bytes`].
+unsafe fn path<'a>(name: *const c_char) -> Result<&'a str> {
+    // SAFETY: the caller promises it.
+    let bytes = unsafe { c_bytes(name) }.unwrap_or_default();
+    std::str::from_utf8(bytes).map_err(|_| Error::invalid("a name that is not UTF-8"))
+}
+
+pub(super) unsafe extern "C" fn x_open(
+    vfs: *mut sqlite::sqlite3_vfs,
+    name: *const c_char,
+    file: *mut sqlite::sqlite3_file,
+    flags: c_int,
+    out_flags: *mut c_int,
+) -> c_int {
+    // SAFETY: SQLite gives memory of szOsFile bytes.
+    unsafe { mark_closed(file) };
+    guard(Step::Open.io_error(), || {
+        // SAFETY: SQLite calls with the vfs that was registered.
+        let ours = unsafe { registered(vfs) };
+        let own = OPEN_MAIN_DB | OPEN_MAIN_JOURNAL | OPEN_SUPER_JOURNAL | OPEN_WAL;
+        if flags & own == 0 {
+            // SAFETY: the arguments are SQLite's own, and szOsFile has room for the parent's file.
+            return unsafe { ours.parent_open(name, file, flags, out_flags) };
+        }
+        // SAFETY: the name of such a file is one of SQLite's own, which has the URI parameters behind it.
+        match unsafe { open(ours, name, flags) } {
+            Ok(kind) => {
+                // SAFETY: SQLite gives memory of szOsFile bytes, which has room for our file.
+                unsafe { install(file, kind) };
+                // SAFETY: SQLite gives a place for the flags, or null.
+                unsafe { store(out_flags.cast(), flags) };
+                codes::OK
+            }
+            Err(error) => failed(&error, Step::Open),
+        }
+    })
+}
+
+/// # Safety
+/// `name` must be a file name that SQLite made, so that its URI parameters can be asked for.
+unsafe fn open(ours: &Registered, name: *const c_char, flags: c_int) -> Result<FileKind> {
+    let vfs = ours.vfs()?;
+    if flags & OPEN_WAL != 0 {
+        return Err(refuse_wal());
+    }
+    if flags & OPEN_MAIN_JOURNAL != 0 {
+        return Ok(FileKind::Journal(Journal::default()));
+    }
+    // SAFETY: the caller promises a name of SQLite's.
+    let text = unsafe { path(name) }?;
+    if flags & OPEN_SUPER_JOURNAL != 0 {
+        let group = vfs.super_journals().open(text, flags & OPEN_CREATE != 0)?;
+        return Ok(FileKind::SuperJournal(group));
+    }
+    let database = DatabaseName::new(text)?;
+    let mode = match (flags & OPEN_READONLY != 0, flags & OPEN_CREATE != 0) {
+        (true, _) => OpenMode::ReadOnly,
+        (false, true) => OpenMode::Create,
+        (false, false) => OpenMode::ReadWrite,
+    };
+    let mut parameters = Vec::new();
+    for key in DatabaseSettings::PARAMETERS {
+        // SAFETY: the caller promises a name of SQLite's.
+        if let Some(value) = unsafe { uri_parameter(name, key) }? {
+            parameters.push((*key, value));
+        }
+    }
+    let file = vfs.open(&database, mode, parameters.iter().map(|(key, value)| (*key, value.as_str())))?;
+    Ok(FileKind::Main(Box::new(file)))
+}
+
+/// # Safety
+/// `name` must be a file name that SQLite made.
+unsafe fn uri_parameter(name: *const c_char, key: &str) -> Result<Option<String>> {
+    let key = std::ffi::CString::new(key).map_err(|_| Error::internal("a parameter with a NUL"))?;
+    // SAFETY: the caller promises a name of SQLite's, and the key ends with NUL.
+    let value = unsafe { sqlite::sqlite3_uri_parameter(name, key.as_ptr()) };
+    // SAFETY: the value is null or a string that lives as long as the name.
+    let Some(bytes) = (unsafe { c_bytes(value) }) else { return Ok(None) };
+    let text = std::str::from_utf8(bytes).map_err(|_| Error::invalid("a URI parameter that is not UTF-8"))?;
+    Ok(Some(text.to_owned()))
+}
+
+pub(super) unsafe extern "C" fn x_delete(vfs: *mut sqlite::sqlite3_vfs, name: *const c_char, sync: c_int) -> c_int {
+    guard(Step::Delete.io_error(), || {
+        // SAFETY: SQLite calls with the vfs that was registered.
+        let ours = unsafe { registered(vfs) };
+        // SAFETY: SQLite gives a string.
+        let path = unsafe { path(name) };
+        match path.and_then(|path| ours.vfs()?.delete(path, sync != 0)) {
+            Ok(()) => codes::OK,
+            Err(error) => failed(&error, Step::Delete),
+        }
+    })
+}
+
+pub(super) unsafe extern "C" fn x_access(
+    vfs: *mut sqlite::sqlite3_vfs,
+    name: *const c_char,
+    _: c_int,
+    out: *mut c_int,
+) -> c_int {
+    guard(Step::Access.io_error(), || {
+        // SAFETY: SQLite calls with the vfs that was registered.
+        let ours = unsafe { registered(vfs) };
+        // SAFETY: SQLite gives a string.
+        let path = unsafe { path(name) };
+        match path.and_then(|path| ours.vfs()?.exists(path)) {
+            Ok(exists) => {
+                // SAFETY: SQLite gives a place for the answer.
+                unsafe { store(out.cast(), c_int::from(exists)) };
+                codes::OK
+            }
+            Err(error) => failed(&error, Step::Access),
+        }
+    })
+}
+
+/// A database's name is its path.
+pub(super) unsafe extern "C" fn x_full_pathname(
+    _: *mut sqlite::sqlite3_vfs,
+    name: *const c_char,
+    room: c_int,
+    out: *mut c_char,
+) -> c_int {
+    // SAFETY: SQLite gives a string.
+    let Some(bytes) = (unsafe { c_bytes(name) }) else { return sqlite::SQLITE_CANTOPEN };
+    let room = usize::try_from(room).unwrap_or(0);
+    if bytes.len() >= room {
+        return sqlite::SQLITE_CANTOPEN;
+    }
+    // SAFETY: SQLite gives `room` bytes, which are more than the string's, and they are not the string's own.
+    unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), out.cast::<u8>(), bytes.len()) };
+    // SAFETY: there is room for one byte more.
+    unsafe { *out.add(bytes.len()) = 0 };
+    codes::OK
+}
+
+pub(super) unsafe extern "C" fn x_randomness(vfs: *mut sqlite::sqlite3_vfs, count: c_int, out: *mut c_char) -> c_int {
+    // SAFETY: SQLite calls with the vfs that was registered, and the parent's own method gets the parent.
+    unsafe {
+        let parent = registered(vfs).parent();
+        (*parent).xRandomness.map_or(0, |call| call(parent, count, out))
+    }
+}
+
+pub(super) unsafe extern "C" fn x_sleep(vfs: *mut sqlite::sqlite3_vfs, micros: c_int) -> c_int {
+    // SAFETY: as in `x_randomness`.
+    unsafe {
+        let parent = registered(vfs).parent();
+        (*parent).xSleep.map_or(0, |call| call(parent, micros))
+    }
+}
+
+pub(super) unsafe extern "C" fn x_current_time(vfs: *mut sqlite::sqlite3_vfs, out: *mut f64) -> c_int {
+    // SAFETY: as in `x_randomness`.
+    unsafe {
+        let parent = registered(vfs).parent();
+        (*parent).xCurrentTime.map_or(codes::IOERR, |call| call(parent, out))
+    }
+}
+
+pub(super) unsafe extern "C" fn x_current_time_int64(
+    vfs: *mut sqlite::sqlite3_vfs,
+    out: *mut sqlite::sqlite3_int64,
+) -> c_int {
+    // SAFETY: as in `x_randomness`.
+    unsafe {
+        let parent = registered(vfs).parent();
+        (*parent).xCurrentTimeInt64.map_or(codes::IOERR, |call| call(parent, out))
+    }
+}
+
+pub(super) unsafe extern "C" fn x_get_last_error(_: *mut sqlite::sqlite3_vfs, _: c_int, _: *mut c_char) -> c_int {
+    0
+}
+
+pub(super) unsafe extern "C" fn x_dl_open(vfs: *mut sqlite::sqlite3_vfs, name: *const c_char) -> *mut c_void {
+    // SAFETY: as in `x_randomness`.
+    unsafe {
+        let parent = registered(vfs).parent();
+        (*parent).xDlOpen.map_or(std::ptr::null_mut(), |call| call(parent, name))
+    }
+}
+
+pub(super) unsafe extern "C" fn x_dl_error(vfs: *mut sqlite::sqlite3_vfs, room: c_int, out: *mut c_char) {
+    // SAFETY: as in `x_randomness`.
+    unsafe {
+        let parent = registered(vfs).parent();
+        if let Some(call) = (*parent).xDlError {
+            call(parent, room, out);
+        }
+    }
+}
+
+pub(super) unsafe extern "C" fn x_dl_close(vfs: *mut sqlite::sqlite3_vfs, library: *mut c_void) {
+    // SAFETY: as in `x_randomness`.
+    unsafe {
+        let parent = registered(vfs).parent();
+        if let Some(call) = (*parent).xDlClose {
+            call(parent, library);
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! `sqlite3_io_methods`: calls on open files.
+
+use std::ffi::{c_int, c_void};
+
+use libsqlite3_sys as sqlite;
+
+use super::codes::{self, Step};
+use super::control::control;
+use super::file::{FileKind, close, store, with};
+use crate::error::Error;
+use crate::vfs::LockLevel;
+
+/// A crash does not change bytes next to a write; an append is whole or not there; writes reach the store in order. All
+/// is trivially true where the store only ever holds committed states.
+const CHARACTERISTICS: c_int = 0x1000 | 0x200 | 0x400;
+/// The page of the store.
+const SECTOR: c_int = 4096;
+
+/// Version 1: without shared memory there is no WAL, and without memory mapping none of that.
+pub(super) static METHODS: sqlite::sqlite3_io_methods = sqlite::sqlite3_io_methods {
+    iVersion: 1,
+    xClose: Some(x_close),
+    xRead: Some(x_read),
+    xWrite: Some(x_write),
+    xTruncate: Some(x_truncate),
+    xSync: Some(x_sync),
+    xFileSize: Some(x_file_size),
+    xLock: Some(x_lock),
+    xUnlock: Some(x_unlock),
+    xCheckReservedLock: Some(x_check_reserved_lock),
+    xFileControl: Some(x_file_control),
+    xSectorSize: Some(x_sector_size),
+    xDeviceCharacteristics: Some(x_device_characteristics),
+    xShmMap: None,
+    xShmLock: None,
+    xShmBarrier: None,
+    xShmUnmap: None,
+    xFetch: None,
+    xUnfetch: None,
+};
+
+fn offset(at: sqlite::sqlite3_int64) -> Result<u64, Error> {
+    u64::try_from(at).map_err(|_| Error::invalid("a negative offset"))
+}
+
+fn length(count: c_int) -> Result<usize, Error> {
+    usize::try_from(count).map_err(|_| Error::invalid("a negative length"))
+}
+
+unsafe extern "C" fn x_close(file: *mut sqlite::sqlite3_file) -> c_int {
+    // SAFETY: SQLite closes a file that our xOpen installed, once.
+    unsafe { close(file) }
+}
+
+unsafe extern "C" fn x_read(
+    file: *mut sqlite::sqlite3_file,
+    out: *mut c_void,
+    count: c_int,
+    at: sqlite::sqlite3_int64,
+) -> c_int {
+    let body = |kind: &mut FileKind| {
+        let count = length(count)?;
+        // SAFETY: SQLite gives a buffer of `count` bytes to fill; it may hold old bytes, which are all valid as u8.
+        let out = unsafe { std::slice::from_raw_parts_mut(out.cast::<u8>(), count) };
+        let at = offset(at)?;
+        let there = match kind {
+            FileKind::Main(file) => file.read(at, out)?,
+            FileKind::Journal(journal) => journal.read(at, out)?,
+            FileKind::SuperJournal(group) => group.read(at, out),
+        };
+        Ok(if there < count { codes::SHORT_READ } else { codes::OK })
+    };
+    // SAFETY: SQLite calls the methods of a file that our xOpen installed and that is open.
+    unsafe { with(file, Step::Read, body) }
+}
+
+unsafe extern "C" fn x_write(
+    file: *mut sqlite::sqlite3_file,
+    bytes: *const c_void,
+    count: c_int,
+    at: sqlite::sqlite3_int64,
+) -> c_int {
+    let body = |kind: &mut FileKind| {
+        let count = length(count)?;
+        // SAFETY: SQLite gives a buffer of `count` bytes to write, which nobody changes during the call.
+        let bytes = unsafe { std::slice::from_raw_parts(bytes.cast::<u8>(), count) };
+        let at = offset(at)?;
+        match kind {
+            FileKind::Main(file) => file.write(at, bytes)?,
+            FileKind::Journal(journal) => journal.write(at, bytes)?,
+            FileKind::SuperJournal(group) => group.write(at, bytes)?,
+        }
+        Ok(codes::OK)
+    };
+    // SAFETY: SQLite calls the methods of a file that our xOpen installed and that is open.
+    unsafe { with(file, Step::Write, body) }
+}
+
+unsafe extern "C" fn x_truncate(file: *mut sqlite::sqlite3_file, size: sqlite::sqlite3_int64) -> c_int {
+    let body = |kind: &mut FileKind| {
+        let size = offset(size)?;
+        match kind {
+            FileKind::Main(file) => file.truncate(size)?,
+            FileKind::Journal(journal) => journal.truncate(size),
+            FileKind::SuperJournal(group) => group.truncate(size),
+        }
+        Ok(codes::OK)
+    };
+    // SAFETY: SQLite calls the methods of a file that our xOpen installed and that is open.
+    unsafe { with(file, Step::Truncate, body) }
+}
+
+/// Durability came with the commit point, and journals need none.
+unsafe extern "C" fn x_sync(_: *mut sqlite::sqlite3_file, _: c_int) -> c_int {
+    codes::OK
+}
+
+unsafe extern "C" fn x_file_size(file: *mut sqlite::sqlite3_file, out: *mut sqlite::sqlite3_int64) -> c_int {
+    let body = |kind: &mut FileKind| {
+        let size = match kind {
+            FileKind::Main(file) => file.size(),
+            FileKind::Journal(journal) => journal.size(),
+            FileKind::SuperJournal(group) => group.size(),
+        };
+        let size = i64::try_from(size).map_err(|_| Error::internal("a file of more than 63 bits"))?;
+        // SAFETY: SQLite gives a place for the size.
+        unsafe { store(out.cast(), size) };
+        Ok(codes::OK)
+    };
+    // SAFETY: SQLite calls the methods of a file that our xOpen installed and that is open.
+    unsafe { with(file, Step::Read, body) }
+}
+
+unsafe extern "C" fn x_lock(file: *mut sqlite::sqlite3_file, level: c_int) -> c_int {
+    let body = |kind: &mut FileKind| {
+        if let FileKind::Main(file) = kind {
+            file.lock(LockLevel::from_number(level))?;
+        }
+        Ok(codes::OK)
+    };
+    // SAFETY: SQLite calls the methods of a file that our xOpen installed and that is open.
+    unsafe { with(file, Step::Lock, body) }
+}
+
+unsafe extern "C" fn x_unlock(file: *mut sqlite::sqlite3_file, level: c_int) -> c_int {
+    let body = |kind: &mut FileKind| {
+        if let FileKind::Main(file) = kind {
+            file.unlock(LockLevel::from_number(level));
+        }
+        Ok(codes::OK)
+    };
+    // SAFETY: SQLite calls the methods of a file that our xOpen installed and that is open.
+    unsafe { with(file, Step::Lock, body) }
+}
+
+unsafe extern "C" fn x_check_reserved_lock(file: *mut sqlite::sqlite3_file, out: *mut c_int) -> c_int {
+    let body = |kind: &mut FileKind| {
+        let reserved = match kind {
+            FileKind::Main(file) => file.has_reserved_lock(),
+            FileKind::Journal(_) | FileKind::SuperJournal(_) => false,
+        };
+        // SAFETY: SQLite gives a place for the answer.
+        unsafe { store(out.cast(), c_int::from(reserved)) };
+        Ok(codes::OK)
+    };
+    // SAFETY: SQLite calls the methods of a file that our xOpen installed and that is open.
+    unsafe { with(file, Step::Lock, body) }
+}
+
+unsafe extern "C" fn x_file_control(file: *mut sqlite::sqlite3_file, operation: c_int, argument: *mut c_void) -> c_int {
+    let body = |kind: &mut FileKind| match kind {
+        // SAFETY: SQLite calls with the argument that its documentation names for the operation.
+        FileKind::Main(file) => unsafe { control(file, operation, argument) },
+        FileKind::Journal(_) | FileKind::SuperJournal(_) => Ok(codes::NOTFOUND),
+    };
+    // SAFETY: SQLite calls the methods of a file that our xOpen installed and that is open.
+    unsafe { with(file, Step::Commit, body) }
+}
+
+unsafe extern "C" fn x_sector_size(_: *mut sqlite::sqlite3_file) -> c_int {
+    SECTOR
+}
+
+unsafe extern "C" fn x_device_characteristics(_: *mut sqlite::sqlite3_file) -> c_int {
+    CHARACTERISTICS
+}

@@ -1,0 +1,115 @@
+//! The VFS in safe Rust: SQLite's rules about files and locks, turned into calls on a database of the engine.
+//!
+//! The module `ffi` makes SQLite call this; tests and bridges to other programs may call it too.
+
+mod journal;
+mod locks;
+mod main_file;
+mod pragmas;
+mod super_journal;
+
+use std::sync::Arc;
+
+use crate::engine::{Fleet, Role};
+use crate::error::{Error, Result};
+use crate::types::DatabaseName;
+
+pub use journal::Journal;
+pub use locks::LockLevel;
+pub use main_file::MainFile;
+pub use super_journal::{SuperGroup, SuperJournals};
+
+/// What all files of one registered VFS share.
+#[derive(Debug)]
+pub struct Vfs {
+    fleet: Fleet,
+    super_journals: SuperJournals,
+}
+
+/// How a database file is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenMode {
+    /// Follows without a lease.
+    ReadOnly,
+    /// Must exist.
+    ReadWrite,
+    /// Is created at the first lock when it does not exist.
+    Create,
+}
+
+const JOURNAL: &str = "-journal";
+
+impl Vfs {
+    /// Files of a fleet.
+    pub fn new(fleet: Fleet) -> Arc<Self> {
+        Arc::new(Self { fleet, super_journals: SuperJournals::default() })
+    }
+
+    /// The fleet.
+    pub fn fleet(&self) -> &Fleet {
+        &self.fleet
+    }
+
+    /// The super-journals that exist.
+    pub fn super_journals(&self) -> &SuperJournals {
+        &self.super_journals
+    }
+
+    /// Opens a database file. `parameters` are those of the URI. The store is asked at the first lock.
+    pub fn open<'a>(
+        self: &Arc<Self>,
+        name: &DatabaseName,
+        mode: OpenMode,
+        parameters: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<MainFile> {
+        let mut wanted = Vec::new();
+        let mut probe = self.fleet.settings().database.clone();
+        for (key, value) in parameters {
+            probe.set(key, value)?;
+            wanted.push((key, value));
+        }
+        let role = if mode == OpenMode::ReadOnly { Role::Follower } else { Role::Writer };
+        let database = self.fleet.connect(name, role, mode == OpenMode::Create);
+        database.change_settings(|settings| {
+            for (key, value) in wanted {
+                // Checked above, on a copy.
+                let _valid = settings.set(key, value);
+            }
+        });
+        Ok(MainFile::new(Arc::clone(self), database))
+    }
+
+    /// Whether a file exists, as SQLite asks it. Journals of databases never do: after a crash the store holds a
+    /// committed state, and there is nothing to roll back.
+    pub fn exists(&self, path: &str) -> Result<bool> {
+        if self.super_journals.exists(path) {
+            return Ok(true);
+        }
+        if is_side_file(path) {
+            return Ok(false);
+        }
+        self.fleet.exists(&DatabaseName::new(path)?)
+    }
+
+    /// Deletes a file, as SQLite asks it. Deleting a super-journal for good is the commit of its transaction.
+    pub fn delete(&self, path: &str, durably: bool) -> Result<()> {
+        if self.super_journals.delete(path, durably)? || is_side_file(path) {
+            return Ok(());
+        }
+        self.fleet.remove(&DatabaseName::new(path)?, false)
+    }
+
+    /// The database that a journal belongs to, when it is open here.
+    fn owns_journal(&self, journal: &str) -> bool {
+        journal.strip_suffix(JOURNAL).is_some_and(|name| self.fleet.is_open(name))
+    }
+}
+
+fn is_side_file(path: &str) -> bool {
+    [JOURNAL, "-wal", "-shm"].iter().any(|suffix| path.ends_with(suffix))
+}
+
+/// The error for a WAL file, which SQLite would open under `locking_mode=EXCLUSIVE`.
+pub fn refuse_wal() -> Error {
+    Error::invalid("there is no WAL here: the store is the log, and readers never block the writer in any journal mode")
+}

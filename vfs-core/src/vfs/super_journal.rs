@@ -1,0 +1,176 @@
+//! Super-journals: how SQLite commits several databases as one, and how the store does.
+//!
+//! SQLite writes the names of the participants' journals into a super-journal, sends each participant its commit point
+//! with the super-journal's name, and then deletes the super-journal: that is when the transaction is committed. So a
+//! participant's commit is prepared and held back at its own commit point, and all go to the store as one atomic commit
+//! at the deletion. Until then the super-journal exists; a rollback finds it, plays the journals back, and deletes it
+//! without the wish for durability.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::engine::{Database, Prepared, commit_atomically};
+use crate::error::{Error, Result};
+
+/// One participant that has reached its commit point.
+#[derive(Debug)]
+struct Participant {
+    journal: String,
+    /// `None` when it changed nothing.
+    commit: Option<(Arc<Database>, Prepared)>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Outcome {
+    #[default]
+    Open,
+    Committed,
+    Aborted,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    content: Vec<u8>,
+    participants: Vec<Participant>,
+    outcome: Outcome,
+}
+
+/// A transaction over several databases.
+#[derive(Debug, Default)]
+pub struct SuperGroup(Mutex<State>);
+
+impl SuperGroup {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes of the super-journal.
+    pub fn size(&self) -> u64 {
+        self.lock().content.len() as u64
+    }
+
+    /// Reads the super-journal. Returns how many bytes there were; the rest of `out` is zeros.
+    pub fn read(&self, offset: u64, out: &mut [u8]) -> usize {
+        out.fill(0);
+        let state = self.lock();
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(state.content.len());
+        let there = &state.content[start..];
+        let count = there.len().min(out.len());
+        out[..count].copy_from_slice(&there[..count]);
+        count
+    }
+
+    /// Writes the super-journal.
+    pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        let start = usize::try_from(offset).map_err(|_| Error::full("a super-journal of that size"))?;
+        let mut state = self.lock();
+        let end = start + bytes.len();
+        if state.content.len() < end {
+            state.content.resize(end, 0);
+        }
+        state.content[start..end].copy_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Sets the size.
+    pub fn truncate(&self, size: u64) {
+        self.lock().content.truncate(usize::try_from(size).unwrap_or(usize::MAX));
+    }
+
+    /// The journals that it lists.
+    pub(super) fn journals(&self) -> Vec<String> {
+        let state = self.lock();
+        let names = state.content.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+        names.map(|name| String::from_utf8_lossy(name).into_owned()).collect()
+    }
+
+    /// A participant reached its commit point.
+    pub(super) fn join(&self, journal: String, commit: Option<(Arc<Database>, Prepared)>) -> Result<()> {
+        let mut state = self.lock();
+        if state.outcome != Outcome::Open {
+            return Err(Error::invalid("the transaction over several databases is over already"));
+        }
+        state.participants.retain(|participant| participant.journal != journal);
+        state.participants.push(Participant { journal, commit });
+        Ok(())
+    }
+
+    /// Whether the transaction is committed.
+    pub(super) fn is_committed(&self) -> bool {
+        self.lock().outcome == Outcome::Committed
+    }
+
+    /// None of the participants is committed, now or later.
+    pub(super) fn abort(&self) {
+        let mut state = self.lock();
+        if state.outcome == Outcome::Open {
+            state.outcome = Outcome::Aborted;
+            state.participants.clear();
+        }
+    }
+
+    fn commit(&self) -> Result<()> {
+        let listed = self.journals();
+        let participants = {
+            let mut state = self.lock();
+            if state.outcome != Outcome::Open {
+                return Err(Error::invalid("a participant has left the transaction over several databases"));
+            }
+            let joined = |journal: &String| state.participants.iter().any(|p| p.journal == *journal);
+            if let Some(missing) = listed.iter().find(|journal| !joined(journal)) {
+                return Err(Error::invalid(format!(
+                    "{missing} has not reached its commit point through this VFS: the transaction cannot be atomic"
+                )));
+            }
+            // Whatever comes of it, it comes of it once.
+            state.outcome = Outcome::Aborted;
+            std::mem::take(&mut state.participants)
+        };
+        commit_atomically(participants.into_iter().filter_map(|participant| participant.commit).collect())?;
+        self.lock().outcome = Outcome::Committed;
+        Ok(())
+    }
+}
+
+/// The super-journals that exist, by name.
+#[derive(Debug, Default)]
+pub struct SuperJournals(Mutex<HashMap<String, Arc<SuperGroup>>>);
+
+impl SuperJournals {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<SuperGroup>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens a super-journal; with `create` one that does not exist is made.
+    pub fn open(&self, name: &str, create: bool) -> Result<Arc<SuperGroup>> {
+        let mut groups = self.lock();
+        match groups.get(name) {
+            Some(group) => Ok(Arc::clone(group)),
+            None if create => Ok(Arc::clone(groups.entry(name.to_owned()).or_default())),
+            None => Err(Error::not_found(format!("there is no super-journal {name}"))),
+        }
+    }
+
+    /// The group of a super-journal.
+    pub(super) fn get(&self, name: &str) -> Option<Arc<SuperGroup>> {
+        self.lock().get(name).map(Arc::clone)
+    }
+
+    /// Whether a super-journal exists.
+    pub fn exists(&self, name: &str) -> bool {
+        self.lock().contains_key(name)
+    }
+
+    /// Deletes a super-journal; false when there is none. Durably: commits its transaction, and after an error the
+    /// super-journal still exists. Else it aborts it.
+    pub(super) fn delete(&self, name: &str, durably: bool) -> Result<bool> {
+        let Some(group) = self.get(name) else { return Ok(false) };
+        if durably {
+            group.commit()?;
+        } else {
+            group.abort();
+        }
+        self.lock().remove(name);
+        Ok(true)
+    }
+}
