@@ -11,9 +11,9 @@ use super::cache::CachedImage;
 use super::database::{Database, Snapshot};
 use super::prefetch::{LARGEST_WINDOW, Prefetcher};
 use crate::codec::{decode_row, zero_image};
-use crate::error::{Context, Error, Result};
-use crate::store::ReadRow;
-use crate::types::{PAGE_SIZE, PageNo, PageRange, PageSet, Txid, pages_for_size};
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::store::{HeadRequest, ReadRow};
+use crate::types::{DatabaseId, PAGE_SIZE, PageNo, PageRange, PageSet, Txid, pages_for_size};
 
 /// The images that rows hold, each as of its row's txid: deltas are applied to the bases that follow them.
 pub(super) fn images(rows: &[ReadRow]) -> Result<Vec<(PageNo, Txid, Bytes)>> {
@@ -166,25 +166,59 @@ impl Database {
         for chunk in pages.chunks(limit) {
             let ranges = ranges(chunk.iter().copied());
             let rows = self.retry(|| self.fleet.store.read_pages(&lineage, &ranges, snapshot)).await?;
-            let mut found: HashMap<PageNo, (Txid, Bytes)> =
+            let found: HashMap<PageNo, (Txid, Bytes)> =
                 images(&rows)?.into_iter().map(|(page, txid, image)| (page, (txid, image))).collect();
-            let mut core = self.core();
-            let core = &mut *core;
-            if snapshot < core.tail.start() {
-                return Err(too_old(snapshot, core.tail.start()));
-            }
-            for page in chunk {
-                let (row, image) = found.remove(page).unwrap_or_else(|| (Txid(0), zero_image()));
-                let (from, image) = core.tail.bring_forward(lineage[0].database, *page, row, snapshot, image)?;
-                let before = core.tail.next_change(*page, snapshot);
-                self.fleet.cache.insert(self.key(*page, before), CachedImage { from, image: image.clone() });
-                core.note_warm(*page);
-                out.insert(*page, image);
+            match self.keep_loaded(lineage[0].database, snapshot, chunk, &found, &mut out) {
+                // A page without a row is zeros as of the horizon, which may have risen since we last heard of it.
+                Err(error) if error.kind() == ErrorKind::Corrupt && found.len() < chunk.len() => {
+                    if !self.learn_horizon(lineage[0].database).await? {
+                        return Err(error);
+                    }
+                    self.keep_loaded(lineage[0].database, snapshot, chunk, &found, &mut out)?;
+                }
+                kept => kept?,
             }
         }
         let last_page = pages_for_size(self.core().size);
         self.learn(&out, last_page);
         Ok(out)
+    }
+
+    /// Brings the images of rows forward to the snapshot, and puts them into the cache.
+    fn keep_loaded(
+        &self,
+        database: DatabaseId,
+        snapshot: Txid,
+        pages: &[PageNo],
+        found: &HashMap<PageNo, (Txid, Bytes)>,
+        out: &mut HashMap<PageNo, Bytes>,
+    ) -> Result<()> {
+        let mut core = self.core();
+        let core = &mut *core;
+        if snapshot < core.tail.start() {
+            return Err(too_old(snapshot, core.tail.start()));
+        }
+        let hole = (core.horizon.min(snapshot), zero_image());
+        for page in pages {
+            let (row, image) = found.get(page).unwrap_or(&hole).clone();
+            let (from, image) = core.tail.bring_forward(database, *page, row, snapshot, image)?;
+            let before = core.tail.next_change(*page, snapshot);
+            self.fleet.cache.insert(self.key(*page, before), CachedImage { from, image: image.clone() });
+            core.note_warm(*page);
+            out.insert(*page, image);
+        }
+        Ok(())
+    }
+
+    /// Asks the store for the horizon. False when it is the one that was known.
+    async fn learn_horizon(&self, database: DatabaseId) -> Result<bool> {
+        let known = self.core().head;
+        let request = HeadRequest { database, known, epoch: None, tail_bytes: 0 };
+        let horizon = self.retry(|| self.fleet.store.head(request)).await?.head.horizon;
+        let mut core = self.core();
+        let risen = horizon > core.horizon;
+        core.horizon = core.horizon.max(horizon);
+        Ok(risen)
     }
 
     /// The rows that an open transaction has staged.
