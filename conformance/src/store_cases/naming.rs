@@ -17,9 +17,14 @@ async fn list_all(store: &Arc<dyn PageStore>, prefix: &str, limit: usize) -> Vec
         let more = store.list(prefix, after.as_ref(), limit).await;
         let more = more.expect("a list");
         assert!(more.len() <= limit, "{} entries of {limit}", more.len());
-        if more.is_empty() {
+        let Some(first) = more.first() else {
             break;
-        }
+        };
+        assert!(
+            after.is_none_or(|after| first.name > after),
+            "a page of the listing begins after the last one: {}",
+            first.name
+        );
         entries.extend(more);
     }
     assert!(entries.is_sorted_by(|a, b| a.name.as_str().as_bytes() < b.name.as_str().as_bytes()));
@@ -229,6 +234,7 @@ pub async fn purge_removes_the_bytes(harness: &dyn Harness) {
             let purged = store.purge(5).await.expect("a purge");
             removed += purged.removed;
             calls += 1;
+            assert!(purged.removed <= 10, "about 5, not {}", purged.removed);
             assert!(calls < 1000, "a purge comes to an end");
             if purged.done {
                 break;

@@ -4,7 +4,9 @@ use bytes::Bytes;
 use litefleet::store::{Lineage, PageRow, RowKind};
 use litefleet::{DatabaseId, ErrorKind, PageNo, PageRange, Txid};
 
-use crate::fixture::{Writer, delta, image, places, range, read, read_log, read_places, refused, scan, singles, zero};
+use crate::fixture::{
+    Writer, delta, image, places, range, read, read_log, read_places, refused, scan, scan_by, singles, zero,
+};
 use crate::harness::Harness;
 
 /// At each snapshot the newest row at or below it comes, and pages without one are left out.
@@ -207,17 +209,7 @@ pub async fn scan_finds_every_row(harness: &dyn Harness) {
     writer.stage(&[image(2, 6, b"s"), image(last, 6, b"t")]).await;
     let all = [(1, 1), (1, 3), (1, 5), (2, 3), (2, 6), (3, 3), (last, 1), (last, 6)];
     for limit in 1..=9 {
-        let mut rows: Vec<PageRow> = Vec::new();
-        loop {
-            let after = rows.last().map(|row| (row.page, row.txid));
-            let more = store.scan(writer.database, after, limit).await;
-            let more = more.expect("it can be scanned");
-            assert!(more.len() <= limit);
-            if more.is_empty() {
-                break;
-            }
-            rows.extend(more);
-        }
+        let rows = scan_by(&store, writer.database, limit).await;
         assert_eq!(places(&rows), all, "{limit} at a time");
         let kinds: Vec<RowKind> = rows.iter().map(|row| row.kind).collect();
         let base = Txid(1);

@@ -88,6 +88,15 @@ impl PageCache {
         found
     }
 
+    pub(crate) fn contains(&self, key: &CacheKey) -> bool {
+        self.cache.peek(key).is_some()
+    }
+
+    /// How many images may be held.
+    pub(crate) fn capacity(&self) -> usize {
+        usize::try_from(self.cache.capacity() / WEIGHT).unwrap_or(usize::MAX)
+    }
+
     pub(crate) fn insert(&self, key: CacheKey, value: CachedImage) {
         self.cache.insert(key, value);
     }

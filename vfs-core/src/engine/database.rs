@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::cache::{CacheKey, CachedImage};
 use super::fleet::FleetInner;
+use super::prefetch::Prefetcher;
 use super::tail::LogTail;
 use crate::codec::{Record, StagedPages, image_checksum, zero_image};
 use crate::config::{DatabaseSettings, LeaseMode};
@@ -104,6 +105,8 @@ pub(super) struct Core {
 }
 
 const WARM_PAGES: usize = 32;
+/// How long an idle database keeps what it learnt for prefetching.
+const STRUCTURE_KEPT: Duration = Duration::from_secs(10);
 
 /// One open database.
 #[derive(Debug)]
@@ -117,6 +120,7 @@ pub struct Database {
     settings: Mutex<DatabaseSettings>,
     pub(super) create: AtomicBool,
     core: Mutex<Core>,
+    pub(super) prefetcher: Mutex<Prefetcher>,
     /// One acquisition of the lease, or look at the head, at a time.
     pub(super) acquiring: tokio::sync::Mutex<()>,
     /// One checkpoint or collection at a time.
@@ -137,6 +141,7 @@ impl Database {
             settings,
             create: AtomicBool::new(false),
             core: Mutex::default(),
+            prefetcher: Mutex::default(),
             acquiring: tokio::sync::Mutex::new(()),
             maintaining: tokio::sync::Mutex::new(()),
             checkpoint_scheduled: AtomicBool::new(false),
@@ -260,6 +265,9 @@ impl Database {
             let idle = now.saturating_sub(core.active);
             (idle.min(if resting { idle } else { Duration::ZERO }), core.head > core.checkpoint)
         };
+        if now.saturating_sub(self.core().active) > STRUCTURE_KEPT {
+            self.forget_structure();
+        }
         let release = !settings.lease_idle.is_zero() && idle >= settings.lease_idle;
         if checkpoint && !idle.is_zero() && (release || idle >= settings.checkpoint_idle) {
             self.maintain().await?;

@@ -15,6 +15,7 @@ mod database;
 mod fleet;
 mod header;
 mod lease;
+mod prefetch;
 mod read;
 mod registry;
 mod session;

@@ -1,6 +1,7 @@
 //! Reading: a page at a snapshot is the newest row at or below it, and the patches of the log after that row.
 
 use std::collections::HashMap;
+use std::sync::{MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
@@ -8,10 +9,11 @@ use super::TransactionBuffer;
 use super::buffer::Source;
 use super::cache::CachedImage;
 use super::database::{Database, Snapshot};
+use super::prefetch::{LARGEST_WINDOW, Prefetcher};
 use crate::codec::{decode_row, zero_image};
-use crate::error::{Context, Error, Result};
-use crate::store::ReadRow;
-use crate::types::{PAGE_SIZE, PageNo, PageRange, PageSet, Txid, pages_for_size};
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::store::{HeadRequest, ReadRow};
+use crate::types::{DatabaseId, PAGE_SIZE, PageNo, PageRange, PageSet, Txid, pages_for_size};
 
 /// The images that rows hold, each as of its row's txid: deltas are applied to the bases that follow them.
 pub(super) fn images(rows: &[ReadRow]) -> Result<Vec<(PageNo, Txid, Bytes)>> {
@@ -43,12 +45,29 @@ pub(super) fn ranges(pages: impl IntoIterator<Item = PageNo>) -> Vec<PageRange> 
 impl Database {
     /// Reads at an offset as of a snapshot. Returns how many bytes there were; the rest of `out` is zeros.
     pub fn read(&self, snapshot: Snapshot, offset: u64, out: &mut [u8]) -> Result<usize> {
+        // Nearly every read is of one page that the cache has.
+        if let Some((page, start)) = within_page(snapshot.size, offset, out.len())
+            && let Some(image) = self.cached(snapshot.txid, page)?
+        {
+            return copy_part(&image, start, out);
+        }
         let pages = |pages: &[PageNo]| self.pages(snapshot.txid, pages);
         read_through(snapshot.size, offset, out, &pages)
     }
 
     /// As [`read`](Self::read), through the buffer of an open transaction.
     pub fn read_buffered(&self, buffer: &TransactionBuffer, offset: u64, out: &mut [u8]) -> Result<usize> {
+        if let Some((page, start)) = within_page(buffer.size, offset, out.len()) {
+            match buffer.source(page) {
+                Source::Buffer(image) => return copy_part(image, start, out),
+                Source::Base => {
+                    if let Some(image) = self.cached(buffer.base, page)? {
+                        return copy_part(&image, start, out);
+                    }
+                }
+                Source::Staged | Source::Zeros => {}
+            }
+        }
         read_through(buffer.size, offset, out, &|pages: &[PageNo]| self.buffered_pages(buffer, pages))
     }
 
@@ -93,7 +112,8 @@ impl Database {
             out.push(cached.unwrap_or_default());
         }
         if !missing.is_empty() {
-            let wanted: Vec<PageNo> = missing.iter().map(|(_, page)| *page).collect();
+            let mut wanted: Vec<PageNo> = missing.iter().map(|(_, page)| *page).collect();
+            wanted.extend(self.bring_along(&wanted));
             let loaded = self.fleet.bridge.wait(self.load_pages(snapshot, &wanted));
             let mut loaded = loaded.context(self.words("read"))?;
             for (index, page) in missing {
@@ -101,6 +121,40 @@ impl Database {
             }
         }
         Ok(out)
+    }
+
+    /// The pages to load together with missed ones.
+    fn bring_along(&self, missed: &[PageNo]) -> Vec<PageNo> {
+        let cache = &self.fleet.cache;
+        // What comes along must not push out what was read, nor itself.
+        let bound = LARGEST_WINDOW.min(cache.capacity() / 8);
+        let last_page = pages_for_size(self.core().size);
+        let mut along = match missed.last() {
+            Some(last) => self.prefetcher().plan(*last, last_page, bound),
+            None => Vec::new(),
+        };
+        along.retain(|page| !missed.contains(page) && !cache.contains(&self.key(*page, Txid::MAX)));
+        metrics::counter!("litefleet_prefetched_pages_total").increment(along.len() as u64);
+        along
+    }
+
+    fn prefetcher(&self) -> MutexGuard<'_, Prefetcher> {
+        self.prefetcher.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets the prefetcher see what was loaded.
+    fn learn(&self, images: &HashMap<PageNo, Bytes>, last_page: u32) {
+        let header = images.get(&PageNo::FIRST).cloned();
+        let header = header.or_else(|| self.fleet.cache.get(&self.key(PageNo::FIRST, Txid::MAX)).map(|e| e.image));
+        let Some(page_size) = header.and_then(|header| super::header::page_size(&header)) else { return };
+        let mut images: Vec<(PageNo, Bytes)> = images.iter().map(|(page, image)| (*page, image.clone())).collect();
+        images.sort_unstable_by_key(|(page, _)| *page);
+        self.prefetcher().learn(&images, page_size as usize, last_page);
+    }
+
+    /// Forgets what was learnt of the structure, to save memory.
+    pub(super) fn forget_structure(&self) {
+        self.prefetcher().clear();
     }
 
     /// The image of a page at a snapshot, if the cache has it.
@@ -129,23 +183,59 @@ impl Database {
         for chunk in pages.chunks(limit) {
             let ranges = ranges(chunk.iter().copied());
             let rows = self.retry(|| self.fleet.store.read_pages(&lineage, &ranges, snapshot)).await?;
-            let mut found: HashMap<PageNo, (Txid, Bytes)> =
+            let found: HashMap<PageNo, (Txid, Bytes)> =
                 images(&rows)?.into_iter().map(|(page, txid, image)| (page, (txid, image))).collect();
-            let mut core = self.core();
-            let core = &mut *core;
-            if snapshot < core.tail.start() {
-                return Err(too_old(snapshot, core.tail.start()));
-            }
-            for page in chunk {
-                let (row, image) = found.remove(page).unwrap_or_else(|| (Txid(0), zero_image()));
-                let (from, image) = core.tail.bring_forward(lineage[0].database, *page, row, snapshot, image)?;
-                let before = core.tail.next_change(*page, snapshot);
-                self.fleet.cache.insert(self.key(*page, before), CachedImage { from, image: image.clone() });
-                core.note_warm(*page);
-                out.insert(*page, image);
+            match self.keep_loaded(lineage[0].database, snapshot, chunk, &found, &mut out) {
+                // A page without a row is zeros as of the horizon, which may have risen since we last heard of it.
+                Err(error) if error.kind() == ErrorKind::Corrupt && found.len() < chunk.len() => {
+                    if !self.learn_horizon(lineage[0].database).await? {
+                        return Err(error);
+                    }
+                    self.keep_loaded(lineage[0].database, snapshot, chunk, &found, &mut out)?;
+                }
+                kept => kept?,
             }
         }
+        let last_page = pages_for_size(self.core().size);
+        self.learn(&out, last_page);
         Ok(out)
+    }
+
+    /// Brings the images of rows forward to the snapshot, and puts them into the cache.
+    fn keep_loaded(
+        &self,
+        database: DatabaseId,
+        snapshot: Txid,
+        pages: &[PageNo],
+        found: &HashMap<PageNo, (Txid, Bytes)>,
+        out: &mut HashMap<PageNo, Bytes>,
+    ) -> Result<()> {
+        let mut core = self.core();
+        let core = &mut *core;
+        if snapshot < core.tail.start() {
+            return Err(too_old(snapshot, core.tail.start()));
+        }
+        let hole = (core.horizon.min(snapshot), zero_image());
+        for page in pages {
+            let (row, image) = found.get(page).unwrap_or(&hole).clone();
+            let (from, image) = core.tail.bring_forward(database, *page, row, snapshot, image)?;
+            let before = core.tail.next_change(*page, snapshot);
+            self.fleet.cache.insert(self.key(*page, before), CachedImage { from, image: image.clone() });
+            core.note_warm(*page);
+            out.insert(*page, image);
+        }
+        Ok(())
+    }
+
+    /// Asks the store for the horizon. False when it is the one that was known.
+    async fn learn_horizon(&self, database: DatabaseId) -> Result<bool> {
+        let known = self.core().head;
+        let request = HeadRequest { database, known, epoch: None, tail_bytes: 0 };
+        let horizon = self.retry(|| self.fleet.store.head(request)).await?.head.horizon;
+        let mut core = self.core();
+        let risen = horizon > core.horizon;
+        core.horizon = core.horizon.max(horizon);
+        Ok(risen)
     }
 
     /// The rows that an open transaction has staged.
@@ -165,6 +255,20 @@ impl Database {
 
 fn too_old(snapshot: Txid, start: Txid) -> Error {
     Error::snapshot_too_old(format!("the read transaction is at txid {snapshot}, kept are those from {start} on"))
+}
+
+/// The page that holds all of a read, and where in it the read begins. `None` when it takes more than one page, or
+/// reaches past the end.
+fn within_page(size: u64, offset: u64, len: usize) -> Option<(PageNo, usize)> {
+    let page = PageNo::containing(offset).ok()?;
+    let start = usize::try_from(offset - page.offset()).ok()?;
+    (start + len <= PAGE_SIZE && offset + len as u64 <= size).then_some((page, start))
+}
+
+fn copy_part(image: &[u8], start: usize, out: &mut [u8]) -> Result<usize> {
+    let part = image.get(start..start + out.len()).ok_or_else(|| Error::internal("an image of a wrong length"))?;
+    out.copy_from_slice(part);
+    Ok(out.len())
 }
 
 /// Copies what pages hold between `offset` and the end of `out` or of the file.

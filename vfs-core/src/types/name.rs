@@ -27,6 +27,9 @@ impl DatabaseName {
                 name.len()
             )));
         }
+        if name == ":memory:" {
+            return Err(Error::invalid("the name :memory: is SQLite's own, and never reaches a store"));
+        }
         if name.contains('\0') {
             return Err(Error::invalid("a database name cannot contain a NUL character"));
         }
