@@ -3,14 +3,14 @@
 //! A page of which little changed gets a delta to its last whole row instead of a whole row: a checkpoint writes about
 //! what the transactions wrote, not pages.
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
 use super::database::{Core, Database};
 use crate::codec::{Compression, decode_row, diff, encode_delta, encode_image, encode_zero, zero_image};
-use crate::config::LeaseMode;
-use crate::error::{Context, Error, ErrorKind, Result};
+use crate::error::{Context, Error, Result};
 use crate::store::{CheckpointRequest, PageRow, ReadRow, RowKind};
 use crate::types::{DatabaseId, PageNo, PageRange, PageSet, Txid, pages_for_size};
 
@@ -43,7 +43,7 @@ impl Database {
             return;
         }
         let bytes = self.settings().checkpoint_bytes;
-        if self.core().tail.weight() > bytes.saturating_mul(OVERRUN) {
+        if self.core().new_weight > bytes.saturating_mul(OVERRUN) {
             if let Err(error) = self.fleet.bridge.wait(self.checkpoint()) {
                 tracing::warn!(database = %self.name, %error, "checkpoint failed");
             }
@@ -58,11 +58,7 @@ impl Database {
                 tracing::warn!(database = %this.name, %error, "checkpoint failed; it is tried again after the next commit");
             }
             this.checkpoint_scheduled.store(false, Ordering::Release);
-            if this.lease_mode() == LeaseMode::Transaction
-                && let Err(error) = this.release_lease(true).await
-            {
-                tracing::warn!(database = %this.name, %error, "the lease could not be given back");
-            }
+            this.give_back().await;
         });
     }
 
@@ -96,9 +92,7 @@ impl Database {
                 let time = self.fleet.clock.unix();
                 let request = CheckpointRequest { database: plan.database, epoch, txid: plan.to, rows, last, time };
                 let sent = self.retry(|| self.fleet.store.checkpoint(request.clone())).await;
-                if let Err(error) = sent {
-                    return Err(if error.kind() == ErrorKind::Fenced { self.stop(error) } else { error });
-                }
+                sent.map_err(|error| self.refused(error, epoch))?;
             }
             if last {
                 break;
@@ -116,11 +110,12 @@ impl Database {
     /// The rows of some pages as of the checkpoint. A page whose newest row is right already gets none.
     async fn rows(&self, plan: &Plan, ranges: &[PageRange]) -> Result<Vec<PageRow>> {
         let pages: Vec<PageNo> = ranges.iter().flat_map(|range| range.pages()).collect();
-        let wanted: Vec<PageNo> = {
+        let restarts: HashMap<PageNo, Txid> = {
             let core = self.core();
-            let reads = |page: &PageNo| page.get() <= plan.kept && !core.tail.starts_from_zeros(*page, plan.to);
-            pages.iter().copied().filter(reads).collect()
+            pages.iter().filter_map(|page| Some((*page, core.tail.restart(*page, plan.to)?))).collect()
         };
+        let reads = |page: &PageNo| page.get() <= plan.kept && !restarts.contains_key(page);
+        let wanted: Vec<PageNo> = pages.iter().copied().filter(reads).collect();
         let stored = if wanted.is_empty() {
             Vec::new()
         } else {
@@ -139,8 +134,10 @@ impl Database {
                 continue;
             }
             let (row, image, base) = newest(own, page)?;
-            let (last, image) =
-                self.core().tail.bring_forward(plan.database, page, row.unwrap_or_default(), plan.to, image)?;
+            // From zeros, or from the row: the change that restarts a page is applied, those before it are not.
+            let restart = restarts.get(&page).map(|restart| Txid(restart.get() - 1));
+            let from = row.or(restart).unwrap_or_default();
+            let (last, image) = self.core().tail.bring_forward(plan.database, page, from, plan.to, image)?;
             if row == Some(last) {
                 continue;
             }

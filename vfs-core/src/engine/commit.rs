@@ -1,6 +1,8 @@
 //! Commits: a transaction buffer becomes one record, and the record the new head.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -12,7 +14,7 @@ use crate::codec::{Patch, PatchBase, Record, RecordBody, StagedPages, diff, imag
 use crate::config::LeaseMode;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::store::{CommitMode, CommitRequest, HeadRequest, LeaseRequest, OpenRequest, Tail};
-use crate::types::{CommitId, PageNo, PageSet, pages_for_size};
+use crate::types::{CommitId, Epoch, PageNo, PageSet, pages_for_size};
 
 /// Runs of staged pages that a record names before it says "any page".
 const STAGED_RUNS: usize = 4096;
@@ -20,6 +22,10 @@ const STAGED_RUNS: usize = 4096;
 const RECORD_OVERHEAD: usize = 64 << 10;
 /// How often a commit that certainly did not happen is tried again.
 const COMMIT_TRIES: usize = 3;
+/// The most bytes of log that come along when an outcome is looked for.
+const OUTCOME_TAIL: usize = 64 << 20;
+/// The tail that snapshots in use hold back may be this many times the bound of a checkpoint; then they are given up.
+const PINNED_TAIL: usize = 16;
 
 /// A commit that is ready to be sent.
 #[derive(Debug)]
@@ -27,6 +33,17 @@ pub struct Prepared {
     request: CommitRequest,
     body: RecordBody,
     images: Vec<(PageNo, Bytes)>,
+}
+
+/// What became of a commit whose reply was lost.
+#[derive(Clone, Debug)]
+enum Fate {
+    /// It is done.
+    Done,
+    /// It never happened and never will.
+    Undone,
+    /// It is done, and then another process took the lease over, for this reason the database stops.
+    DoneThenFenced(Error),
 }
 
 /// The pages that a transaction really changed.
@@ -39,40 +56,45 @@ struct Changes {
 
 impl Database {
     /// Commits what the buffer holds, durably, and begins a new transaction on top of it. Without a change it does
-    /// nothing. After an error nothing was committed and the buffer is as it was, unless the database has stopped.
+    /// nothing. After an error nothing was committed, unless the database has stopped, and the buffer is empty: SQLite
+    /// rolls back, and what it plays back equals what is stored.
     pub fn commit(&self, buffer: &mut TransactionBuffer, pinned: Snapshot) -> Result<Snapshot> {
         let start = self.fleet.clock.monotonic();
         let committed = self.fleet.bridge.wait(async {
-            let Some(prepared) = self.prepare(buffer).await? else { return Ok(false) };
-            self.send(prepared).await.map(|()| true)
+            let Some(prepared) = self.prepare(buffer).await? else { return Ok(None) };
+            self.send(prepared).await.map(Some)
         });
         let taken = self.fleet.clock.monotonic().saturating_sub(start);
         match committed.context(self.words("commit")) {
-            Ok(false) => {
-                self.restart(buffer);
+            Ok(None) => {
+                self.rewind(buffer);
                 Ok(pinned)
             }
-            Ok(true) => {
+            Ok(Some(snapshot)) => {
                 metrics::histogram!("litefleet_commit_seconds").record(taken.as_secs_f64());
-                Ok(self.committed(buffer, pinned))
+                self.go_on(buffer, pinned, snapshot);
+                Ok(snapshot)
             }
             Err(error) => {
                 metrics::counter!("litefleet_commits_failed_total", "kind" => error.kind().as_str()).increment(1);
+                self.rewind(buffer);
                 Err(error)
             }
         }
     }
 
-    /// The buffer begins again on the head.
-    fn restart(&self, buffer: &mut TransactionBuffer) {
-        let core = self.core();
-        buffer.reset(core.head, core.size);
+    /// Empties the buffer: the transaction begins again on the snapshot that it began with.
+    pub fn rewind(&self, buffer: &mut TransactionBuffer) {
+        if !buffer.staged.is_empty() {
+            self.core().leftovers = true;
+        }
+        buffer.reset(buffer.base, buffer.base_size);
     }
 
-    /// After a commit of its own a connection goes on at the new head.
-    pub fn committed(&self, buffer: &mut TransactionBuffer, pinned: Snapshot) -> Snapshot {
-        self.restart(buffer);
-        self.repin(pinned)
+    /// After a commit of its own a connection goes on from it. The commit has pinned its snapshot.
+    pub fn go_on(&self, buffer: &mut TransactionBuffer, pinned: Snapshot, committed: Snapshot) {
+        buffer.reset(committed.txid, committed.size);
+        self.unpin(pinned);
     }
 
     /// Turns the buffer into a commit, staging what must be staged. `None` when nothing was changed.
@@ -91,11 +113,9 @@ impl Database {
             && buffer.size == buffer.base_size
             && buffer.lowest == buffer.base_size
             && buffer.staged.pages().all(|p| p.get() > pages_for_size(buffer.size) || buffer.pages.contains_key(&p));
-        let unchanged = unchanged || (changes.patches.is_empty() && self.staged_as_before(buffer).await?);
+        let unchanged = unchanged || (changes.patches.is_empty() && self.staged_as_before(buffer)?);
         if unchanged {
-            if !buffer.staged.is_empty() {
-                self.discard_staged().await?;
-            }
+            // What was staged is discarded before the next staging, or the next commit.
             return Ok(None);
         }
         if self.freshen_counter(buffer)? {
@@ -227,13 +247,31 @@ impl Database {
             size: body.size,
             record,
             staged: Some(buffer.generation).filter(|_| !buffer.staged.is_empty()),
-            release: self.lease_mode() == LeaseMode::Transaction && !self.checkpoint_is_due(body.pages.len()),
+            release: self.lease_mode() == LeaseMode::Transaction
+                && !self.checkpoint_scheduled.load(Ordering::Acquire)
+                && !self.checkpoint_is_due(body.pages.len()),
         };
         Ok(Prepared { request, body, images: changes.images })
     }
 
-    /// Sends a commit, and makes sure of its outcome.
-    async fn send(&self, mut prepared: Prepared) -> Result<()> {
+    /// Sends a commit, and makes sure of its outcome. Returns its snapshot, pinned for the connection.
+    async fn send(&self, prepared: Prepared) -> Result<Snapshot> {
+        let committed = {
+            // Nobody takes the lease anew, or looks at the head, while a commit is under way.
+            let _one = self.acquiring.lock().await;
+            self.core().releasing = prepared.request.release;
+            let sent = self.send_alone(prepared).await;
+            self.core().releasing = false;
+            sent
+        };
+        if committed.is_ok() {
+            self.schedule_checkpoint();
+        }
+        committed
+    }
+
+    /// The caller holds `acquiring`.
+    async fn send_alone(&self, mut prepared: Prepared) -> Result<Snapshot> {
         for _ in 0..COMMIT_TRIES {
             let request = &prepared.request;
             let sent = self.retry(|| self.fleet.batcher.commit(request.clone())).await;
@@ -242,18 +280,44 @@ impl Database {
                 Err(error) => error,
             };
             match error.kind() {
-                ErrorKind::CommitUnknown => {
-                    if self.resolve(&prepared.request).await? {
-                        return self.finish(prepared);
+                ErrorKind::CommitUnknown => match self.resolve(&prepared.request).await? {
+                    Fate::Done => return self.finish(prepared),
+                    Fate::DoneThenFenced(fenced) => {
+                        let snapshot = self.finish(prepared)?;
+                        self.stop(fenced);
+                        return Ok(snapshot);
+                    }
+                    Fate::Undone => self.renew_attempt(&mut prepared)?,
+                },
+                ErrorKind::Conflict if prepared.request.staged.is_none() => self.discard_staged().await?,
+                ErrorKind::Fenced if !self.is_current(prepared.request.epoch) => {
+                    // The lease was given back or taken anew within this process: nobody else need have had it.
+                    self.acquire_lease().await?;
+                    if self.core().head != prepared.request.expected {
+                        return Err(error);
                     }
                     self.renew_attempt(&mut prepared)?;
                 }
-                ErrorKind::Conflict if prepared.request.staged.is_none() => self.discard_staged().await?,
                 ErrorKind::Fenced | ErrorKind::NotFound => return Err(self.stop(error)),
                 _ => return Err(error),
             }
         }
         Err(Error::unavailable("the commit did not reach the store, several times over; nothing was committed"))
+    }
+
+    /// Whether an epoch is that of the lease held here.
+    pub(super) fn is_current(&self, epoch: Epoch) -> bool {
+        self.core().lease.is_some_and(|lease| lease.epoch == epoch)
+    }
+
+    /// A write was refused as fenced. Only when the lease is still thought to be held under that epoch has somebody
+    /// else taken it.
+    pub(super) fn refused(&self, error: Error, epoch: Epoch) -> Error {
+        match error.kind() {
+            ErrorKind::Fenced if self.is_current(epoch) => self.stop(error),
+            ErrorKind::Fenced => Error::unavailable("the lease was given back meanwhile").with_source(error),
+            _ => error,
+        }
     }
 
     /// The same commit under the present epoch and a new id. The one before can never take effect any more.
@@ -267,13 +331,13 @@ impl Database {
         Ok(())
     }
 
-    /// A commit took effect: it becomes this process's view.
-    fn finish(&self, prepared: Prepared) -> Result<()> {
+    /// A commit took effect: it becomes this process's view. Its snapshot is pinned for the connection.
+    fn finish(&self, prepared: Prepared) -> Result<Snapshot> {
         let Prepared { request, body, images } = prepared;
         let bytes = request.record.len() as u64;
         metrics::counter!("litefleet_commits_total").increment(1);
         metrics::counter!("litefleet_commit_record_bytes_total").increment(bytes);
-        let now = self.fleet.clock.monotonic();
+        let (now, settings) = (self.fleet.clock.monotonic(), self.settings());
         let mut core = self.core();
         if let Err(error) = self.publish(&mut core, Record::new(request.expected.next(), body), Some(images)) {
             drop(core);
@@ -288,20 +352,20 @@ impl Database {
             core.lease = None;
             core.shared = true;
         }
-        drop(core);
-        self.schedule_checkpoint();
-        Ok(())
+        if core.tail.weight() > settings.checkpoint_bytes.saturating_mul(PINNED_TAIL) {
+            core.expire_pins(now, Duration::ZERO);
+        }
+        Ok(core.pin(now))
     }
 
-    /// Finds out what became of a commit whose reply was lost. True: it is done. False: it never will be. An error: it
-    /// cannot be known now, and the database has stopped.
-    async fn resolve(&self, request: &CommitRequest) -> Result<bool> {
+    /// Finds out what became of a commit whose reply was lost. An error: it did not happen and the database has stopped,
+    /// or it cannot be known now, and the database has stopped. The caller holds `acquiring`.
+    async fn resolve(&self, request: &CommitRequest) -> Result<Fate> {
         metrics::counter!("litefleet_commits_unknown_total").increment(1);
-        let outcome = self.resolve_once(request).await;
-        match outcome {
-            Ok(done) => {
-                tracing::info!(database = %self.name, commit = %request.commit_id, done, "unknown outcome resolved");
-                Ok(done)
+        match self.resolve_once(request).await {
+            Ok(fate) => {
+                tracing::info!(database = %self.name, commit = %request.commit_id, ?fate, "unknown outcome resolved");
+                Ok(fate)
             }
             Err(error) if error.kind() == ErrorKind::Fenced => Err(self.stop(error)),
             Err(error) => {
@@ -315,19 +379,19 @@ impl Database {
         }
     }
 
-    async fn resolve_once(&self, request: &CommitRequest) -> Result<bool> {
+    async fn resolve_once(&self, request: &CommitRequest) -> Result<Fate> {
         for _ in 0..COMMIT_TRIES {
-            if let Some(done) = self.outcome(request).await? {
-                return Ok(done);
+            if let Some(fate) = self.outcome(request).await? {
+                return Ok(fate);
             }
         }
         Err(Error::commit_unknown("the lease changed hands again and again"))
     }
 
     /// Looks at the head, and raises the epoch where the commit may still be on its way. `None`: look again.
-    async fn outcome(&self, request: &CommitRequest) -> Result<Option<bool>> {
+    async fn outcome(&self, request: &CommitRequest) -> Result<Option<Fate>> {
         let (known, epoch) = (request.expected, request.epoch);
-        let ask = HeadRequest { database: request.database, known, epoch: Some(epoch), tail_bytes: usize::MAX };
+        let ask = HeadRequest { database: request.database, known, epoch: Some(epoch), tail_bytes: OUTCOME_TAIL };
         let reply = self.retry(|| self.fleet.store.head(ask)).await?;
         if reply.head.epoch > epoch {
             // The epoch is over: what it was is what it will be.
@@ -342,11 +406,18 @@ impl Database {
                 },
                 (None, _) => return Err(Error::commit_unknown("the store no longer knows how the epoch ended")),
             };
-            let words = if done { "the commit is done" } else { "the commit did not happen" };
-            return Err(Error::fenced(format!("another process took the lease over; {words}")));
+            if done {
+                return Ok(Some(Fate::DoneThenFenced(Error::fenced("another process took the lease over"))));
+            }
+            return Err(Error::fenced("another process took the lease over; the commit did not happen"));
         }
         if reply.head.txid > known {
-            return Ok(Some(reply.head.commit_id == request.commit_id));
+            // Nobody else writes under our epoch, and nothing else of ours is under way.
+            return if reply.head.commit_id == request.commit_id {
+                Ok(Some(Fate::Done))
+            } else {
+                Err(Error::fenced(format!("txid {} is not this commit", reply.head.txid)))
+            };
         }
         // It may still be on its way. Under a higher epoch it can no longer take effect.
         let live = self.retry(|| self.fleet.session.ensure()).await?;
@@ -365,21 +436,25 @@ impl Database {
             }
             opened => opened?,
         };
-        let ours = opened.database == request.database;
-        let done = opened.head.txid == known.next() && opened.head.commit_id == request.commit_id;
-        if !ours || (opened.head.txid != known && !done) {
-            return Err(Error::fenced("another process has written meanwhile"));
+        if opened.database != request.database {
+            return Err(Error::fenced("the database was deleted"));
         }
         self.core().lease = Some(Lease { epoch: opened.head.epoch, session: live.session });
-        Ok(Some(done))
+        if opened.head.txid == known {
+            return Ok(Some(Fate::Undone));
+        }
+        let done = opened.head.txid == known.next() && opened.head.commit_id == request.commit_id;
+        // Otherwise another process has held the lease in between: how our epoch ended tells the rest.
+        Ok(done.then_some(Fate::Done))
     }
 
     pub(super) fn checkpoint_is_due(&self, more_pages: usize) -> bool {
         let settings = self.settings();
         let core = self.core();
-        core.tail.weight() > settings.checkpoint_bytes
-            || core.tail.len() >= settings.checkpoint_records
-            || core.tail.patched_pages() + more_pages > settings.checkpoint_pages
+        // What snapshots in use hold back does not count: a checkpoint would not free it.
+        core.new_weight > settings.checkpoint_bytes
+            || core.head.get() - core.checkpoint.get() >= settings.checkpoint_records as u64
+            || core.new_pages.min(core.tail.patched_pages()) + more_pages > settings.checkpoint_pages
     }
 }
 
@@ -393,49 +468,81 @@ fn staged_pages(staged: &PageSet) -> StagedPages {
     }
 }
 
-/// Commits several databases as one: all or none.
-pub fn commit_atomically(parts: Vec<(Arc<Database>, Prepared)>) -> Result<()> {
-    let Some(fleet) = parts.first().map(|(database, _)| Arc::clone(&database.fleet)) else { return Ok(()) };
+/// Commits several databases as one: all or none. Returns the snapshots of the commits, pinned for their connections.
+pub fn commit_atomically(parts: Vec<(Arc<Database>, Prepared)>) -> Result<Vec<Snapshot>> {
+    let Some(fleet) = parts.first().map(|(database, _)| Arc::clone(&database.fleet)) else { return Ok(Vec::new()) };
     fleet.bridge.wait(send_all(&fleet, parts))
 }
 
-async fn send_all(fleet: &FleetInner, mut parts: Vec<(Arc<Database>, Prepared)>) -> Result<()> {
+async fn send_all(fleet: &FleetInner, mut parts: Vec<(Arc<Database>, Prepared)>) -> Result<Vec<Snapshot>> {
     // A commit of one is a commit.
     if parts.len() == 1
         && let Some((database, prepared)) = parts.pop()
     {
-        return database.send(prepared).await.context(database.words("commit"));
+        return database.send(prepared).await.map(|snapshot| vec![snapshot]).context(database.words("commit"));
     }
-    let Some((first, _)) = parts.first() else { return Ok(()) };
+    let databases: Vec<Arc<Database>> = parts.iter().map(|(database, _)| Arc::clone(database)).collect();
+    let committed = {
+        // Each has one writer, so no two of these ever wait for each other.
+        let mut guards = Vec::with_capacity(databases.len());
+        for database in &databases {
+            guards.push(database.acquiring.lock().await);
+            database.core().releasing = true;
+        }
+        let sent = send_all_alone(fleet, parts).await;
+        for database in &databases {
+            database.core().releasing = false;
+        }
+        sent
+    };
+    if committed.is_ok() {
+        for database in &databases {
+            database.schedule_checkpoint();
+        }
+    }
+    committed
+}
+
+/// The caller holds `acquiring` of every database.
+async fn send_all_alone(fleet: &FleetInner, parts: Vec<(Arc<Database>, Prepared)>) -> Result<Vec<Snapshot>> {
+    let Some((first, _)) = parts.first() else { return Ok(Vec::new()) };
     let requests: Vec<CommitRequest> = parts.iter().map(|(_, prepared)| prepared.request.clone()).collect();
     let sent = first.retry(|| fleet.store.commit(requests.clone(), CommitMode::Atomic)).await;
-    let done = match sent {
+    let fate = match sent {
         Ok(outcomes) => {
             let failed = outcomes.into_iter().filter_map(Result::err);
             // The reason, not its consequence for the others.
-            failed.min_by_key(|error| error.kind() == ErrorKind::Conflict).map_or(Ok(true), Err)
+            failed.min_by_key(|error| error.kind() == ErrorKind::Conflict).map_or(Ok(Fate::Done), Err)
         }
         Err(error) if error.kind() == ErrorKind::CommitUnknown => {
             // They stand or fall together: one tells it for all.
             match requests.first() {
                 Some(request) => first.resolve(request).await,
-                None => Ok(true),
+                None => Ok(Fate::Done),
             }
         }
         Err(error) => Err(error),
     };
-    match done {
-        Ok(true) => {
+    match fate {
+        Ok(Fate::Undone) => Err(Error::unavailable("the commit did not reach the store; nothing was committed")),
+        Ok(fate) => {
+            let mut snapshots = Vec::with_capacity(parts.len());
             for (database, prepared) in parts {
-                database.finish(prepared)?;
+                let snapshot = Snapshot { txid: prepared.request.expected.next(), size: prepared.request.size };
+                // One that cannot take the commit over has stopped; the commit is done all the same.
+                snapshots.push(database.finish(prepared).unwrap_or(snapshot));
+                if let Fate::DoneThenFenced(fenced) = &fate {
+                    database.stop(fenced.clone());
+                }
             }
-            Ok(())
+            Ok(snapshots)
         }
-        Ok(false) => Err(Error::unavailable("the commit did not reach the store; nothing was committed")),
         Err(error) => {
-            if error.kind() == ErrorKind::CommitUnknown {
-                for (database, _) in parts.iter().skip(1) {
-                    database.stop(error.clone());
+            for (database, prepared) in parts.iter().skip(1) {
+                match error.kind() {
+                    ErrorKind::CommitUnknown => drop(database.stop(error.clone())),
+                    ErrorKind::Fenced => drop(database.refused(error.clone(), prepared.request.epoch)),
+                    _ => {}
                 }
             }
             Err(error.context("commit of several databases"))

@@ -77,7 +77,10 @@ impl Database {
             return Ok(None);
         }
         let current = match self.role {
-            Role::Writer => core.lease.is_some_and(|lease| live.is_some_and(|live| live.session == lease.session)),
+            Role::Writer => {
+                !core.releasing
+                    && core.lease.is_some_and(|lease| live.is_some_and(|live| live.session == lease.session))
+            }
             Role::Follower => !staleness.is_zero() && now.saturating_sub(core.checked) < staleness,
         };
         Ok(current.then(|| core.pin(now)))
@@ -97,6 +100,7 @@ impl Database {
         let held = self.fleet.bridge.wait(self.hold_for_write(snapshot)).context(self.words("write"));
         if held.is_err() {
             self.core().writer = false;
+            self.fleet.bridge.wait(self.give_back());
         }
         held
     }
@@ -124,7 +128,6 @@ impl Database {
             (core.head, core.size)
         };
         if snapshot.txid != head {
-            self.give_back_after_write().await;
             return Err(stale(snapshot, head));
         }
         Ok(TransactionBuffer::new(head, size))
@@ -159,29 +162,34 @@ impl Database {
                 tracing::warn!(database = %self.name, %error, "staged pages are left for later");
             }
         }
-        if self.lease_mode() == LeaseMode::Transaction && self.core().lease.is_some() {
-            self.fleet.bridge.wait(self.give_back_after_write());
-        }
         let now = self.fleet.clock.monotonic();
-        let mut core = self.core();
-        core.writer = false;
-        core.active = now;
+        let held = {
+            let mut core = self.core();
+            core.writer = false;
+            core.active = now;
+            core.lease.is_some()
+        };
+        if held && self.lease_mode() == LeaseMode::Transaction {
+            self.fleet.bridge.wait(self.give_back());
+        }
     }
 
-    async fn give_back_after_write(&self) {
+    /// Gives the lease back where the mode says so, unless somebody writes, or a checkpoint is about to use it and gives it
+    /// back itself.
+    pub(super) async fn give_back(&self) {
         if self.lease_mode() == LeaseMode::Transaction
             && !self.checkpoint_scheduled.load(Ordering::Acquire)
-            && let Err(error) = self.release_lease(false).await
+            && let Err(error) = self.release_lease().await
         {
             tracing::warn!(database = %self.name, %error, "the lease could not be given back; it ends with the session");
         }
     }
 
-    /// Gives the lease back, if it is held. With `idle_only`, not while somebody writes.
-    pub(super) async fn release_lease(&self, idle_only: bool) -> Result<()> {
+    /// Gives the lease back, if it is held and nobody writes.
+    pub(super) async fn release_lease(&self) -> Result<()> {
         let (database, lease, warm) = {
             let mut core = self.core();
-            if idle_only && core.writer {
+            if core.writer {
                 return Ok(());
             }
             let (Some(database), Some(lease)) = (core.database, core.lease.take()) else { return Ok(()) };
@@ -230,8 +238,13 @@ impl Database {
             let (opened, session) = opened;
             metrics::counter!("litefleet_leases_granted_total").increment(1);
             let lease = Lease { epoch: opened.head.epoch, session };
-            let staged = opened.head.staged;
-            if self.take_over_state(opened, Some(lease)).await? {
+            let (staged, database) = (opened.head.staged, opened.database);
+            let taken = self.take_over_state(opened, Some(lease)).await;
+            if taken.is_err() {
+                // Held by nobody here, it must not be held in the store. If that fails, it ends with the session.
+                let _released = self.fleet.store.release(database, lease.epoch, Vec::new()).await;
+            }
+            if taken? {
                 if staged && !self.core().writer {
                     self.discard_staged().await?;
                 }
@@ -244,7 +257,7 @@ impl Database {
     fn open_request(&self, lease: Option<LeaseRequest>, known: Option<(DatabaseId, Txid)>) -> OpenRequest {
         OpenRequest {
             name: self.name.clone(),
-            create: self.role == Role::Writer && self.create.load(Ordering::Acquire),
+            create: self.role == Role::Writer && known.is_none() && self.create.load(Ordering::Acquire),
             lease,
             known,
             tail_bytes: INLINE_TAIL,
@@ -253,7 +266,7 @@ impl Database {
 
     fn known(&self) -> Option<(DatabaseId, Txid)> {
         let core = self.core();
-        core.database.map(|database| (database, core.head))
+        core.database.filter(|_| !core.reload).map(|database| (database, core.head))
     }
 
     /// Asks the store for what is new, without a lease. The caller holds `acquiring`.
@@ -296,6 +309,9 @@ impl Database {
         if database != opened.database {
             return Err(self.stop(Error::not_found("it was deleted, and another one created under its name")));
         }
+        if self.core().reload {
+            return self.load(opened, lease).await;
+        }
         let unchanged = opened.head.txid == head && opened.head.commit_id == commit_id;
         if !unchanged && !shared {
             let what = format!("the lease was lost, and another holder committed up to txid {}", opened.head.txid);
@@ -309,7 +325,7 @@ impl Database {
             return Ok(true);
         }
         // Records that we lack are gone: begin again, and leave old snapshots to fail.
-        self.core().database = None;
+        self.core().reload = true;
         Ok(false)
     }
 
@@ -334,7 +350,7 @@ impl Database {
         let now = self.fleet.clock.monotonic();
         let mut core = self.core();
         if core.head != known {
-            return Err(Error::internal("the head moved while the lease was being taken"));
+            return Err(Error::internal("the head moved while nobody could write"));
         }
         for record in records {
             if let Err(error) = self.publish(&mut core, record, None) {
@@ -364,14 +380,21 @@ impl Database {
         };
         let mut tail = LogTail::starting_at(head.checkpoint);
         for record in decode(database, &rows)? {
+            if record.txid != tail.end().next() {
+                return Ok(false);
+            }
             tail.push(record.into())?;
         }
         if tail.end() != head.txid {
             return Ok(false);
         }
-        self.forget_cache();
         let now = self.fleet.clock.monotonic();
         let mut core = self.core();
+        // Under the lock: who loads pages of the old state meanwhile keeps them under its name.
+        self.forget_cache();
+        core.reload = false;
+        core.new_weight = tail.weight();
+        core.new_pages = tail.patched_pages();
         core.database = Some(database);
         core.head = head.txid;
         core.commit_id = head.commit_id;

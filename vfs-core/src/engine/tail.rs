@@ -145,17 +145,19 @@ impl LogTail {
         Ok((last, work.map_or(image, Bytes::from)))
     }
 
-    /// Whether the image at `to` can be built without any row, because a record starts the page from zeros.
-    pub(super) fn starts_from_zeros(&self, page: PageNo, to: Txid) -> bool {
-        let patched = self.patched.get(&page).into_iter().flatten().take_while(|txid| **txid <= to);
+    /// The newest change up to `to` that starts the page from zeros, if no staged row comes after it: what was before does
+    /// not matter to the image at `to`.
+    pub(super) fn restart(&self, page: PageNo, to: Txid) -> Option<Txid> {
+        let patched = self.patched.get(&page).into_iter().flatten().rev().copied();
         let from_zeros = |txid: &Txid| {
             let patch = self.record(*txid).and_then(|record| record.body.patch(page));
-            patch.is_some_and(|patch| patch.base == PatchBase::Zeros)
+            *txid <= to && patch.is_some_and(|patch| patch.base == PatchBase::Zeros)
         };
-        let last_staged = self.wide.iter().rev().find(|r| r.txid <= to && r.body.staged.contains(page));
-        let after = last_staged.map_or(Txid(0), |record| record.txid);
-        patched.filter(|txid| **txid > after).any(from_zeros)
-            || self.wide.iter().any(|r| r.txid <= to && r.txid > after && r.body.zeroed.contains(page))
+        let patched = patched.into_iter().find(from_zeros);
+        let wide = || self.wide.iter().rev().filter(|record| record.txid <= to);
+        let zeroed = wide().find(|record| record.body.zeroed.contains(page)).map(|record| record.txid);
+        let staged = wide().find(|record| record.body.staged.contains(page)).map(|record| record.txid);
+        patched.max(zeroed).filter(|restart| Some(*restart) > staged)
     }
 
     /// The pages that a checkpoint at `to` must write: those whose last change up to there is not a staged row.
@@ -179,6 +181,6 @@ impl LogTail {
 
     /// The largest size of the file in the records up to `to`.
     pub(super) fn largest_size(&self, to: Txid) -> u64 {
-        self.records.iter().take_while(|r| r.txid <= to).map(|r| r.body.size).max().unwrap_or(0)
+        self.records.iter().take_while(|r| r.txid <= to).map(|r| r.body.size.max(r.body.shrunk_from)).max().unwrap_or(0)
     }
 }

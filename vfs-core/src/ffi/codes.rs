@@ -44,9 +44,9 @@ impl Step {
 /// The result code of an error.
 pub(super) fn code(error: &Error, step: Step) -> c_int {
     match error.kind() {
-        ErrorKind::LeaseHeld => sqlite::SQLITE_BUSY,
-        // SQLITE_BUSY_SNAPSHOT: the transaction must begin again.
-        ErrorKind::Conflict | ErrorKind::SnapshotTooOld => sqlite::SQLITE_BUSY | (2 << 8),
+        ErrorKind::LeaseHeld if matches!(step, Step::Lock | Step::Open) => sqlite::SQLITE_BUSY,
+        // SQLITE_BUSY_SNAPSHOT: the transaction must begin again. At the commit point plain SQLITE_BUSY would let it go on.
+        ErrorKind::LeaseHeld | ErrorKind::Conflict | ErrorKind::SnapshotTooOld => sqlite::SQLITE_BUSY | (2 << 8),
         ErrorKind::NotFound => sqlite::SQLITE_CANTOPEN,
         ErrorKind::Corrupt => sqlite::SQLITE_CORRUPT,
         ErrorKind::Full => sqlite::SQLITE_FULL,

@@ -92,7 +92,7 @@ unsafe fn open(ours: &Registered, name: *const c_char, flags: c_int) -> Result<F
     // SAFETY: the caller promises a name of SQLite's.
     let text = unsafe { path(name) }?;
     if flags & OPEN_SUPER_JOURNAL != 0 {
-        let group = vfs.super_journals().open(text, flags & OPEN_CREATE != 0)?;
+        let group = vfs.super_journals().open(text, flags & OPEN_CREATE != 0);
         return Ok(FileKind::SuperJournal(group));
     }
     let database = DatabaseName::new(text)?;
@@ -101,6 +101,12 @@ unsafe fn open(ours: &Registered, name: *const c_char, flags: c_int) -> Result<F
         (false, true) => OpenMode::Create,
         (false, false) => OpenMode::ReadWrite,
     };
+    for key in ["immutable", "nolock"] {
+        // SAFETY: the caller promises a name of SQLite's.
+        if unsafe { uri_parameter(name, key) }?.is_some_and(|value| !["0", "no", "off", "false"].contains(&&*value)) {
+            return Err(Error::invalid(format!("{key}=1 is refused: without locks there is no snapshot to read")));
+        }
+    }
     let mut parameters = Vec::new();
     for key in DatabaseSettings::PARAMETERS {
         // SAFETY: the caller promises a name of SQLite's.

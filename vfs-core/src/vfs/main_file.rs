@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use super::Vfs;
 use super::locks::LockLevel;
 use super::super_journal::SuperGroup;
-use super::{JOURNAL, Vfs};
 use crate::engine::{Database, Snapshot, TransactionBuffer};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -18,14 +18,26 @@ pub struct MainFile {
     snapshot: Option<Snapshot>,
     /// There while the lock is at least RESERVED.
     buffer: Option<TransactionBuffer>,
-    /// The transaction over several databases that this one's prepared commit waits for.
-    deferred: Option<Arc<SuperGroup>>,
+    /// The transaction over several databases that this one takes part in. Its super-journal exists for as long as it is
+    /// kept here, so that the rollback of each participant finds it.
+    group: Option<Arc<SuperGroup>>,
+    /// A commit was made that SQLite has not confirmed: it may still roll it back, by writing the old pages.
+    unconfirmed: bool,
     last_error: Option<Error>,
 }
 
 impl MainFile {
     pub(super) fn new(vfs: Arc<Vfs>, database: Arc<Database>) -> Self {
-        Self { vfs, database, level: LockLevel::None, snapshot: None, buffer: None, deferred: None, last_error: None }
+        Self {
+            vfs,
+            database,
+            level: LockLevel::None,
+            snapshot: None,
+            buffer: None,
+            group: None,
+            unconfirmed: false,
+            last_error: None,
+        }
     }
 
     /// The database.
@@ -55,19 +67,38 @@ impl MainFile {
 
     /// After the commit of a transaction over several databases, this one goes on from the new state.
     fn settle(&mut self) {
-        let Some(group) = self.deferred.take_if(|group| group.is_committed()) else { return };
-        drop(group);
-        if let (Some(buffer), Some(snapshot)) = (&mut self.buffer, &mut self.snapshot) {
-            *snapshot = self.database.committed(buffer, *snapshot);
+        let Some(group) = self.group.take_if(|group| group.is_committed()) else { return };
+        if let (Some(buffer), Some(snapshot), Some(committed)) =
+            (&mut self.buffer, &mut self.snapshot, group.take_snapshot(self.database.name()))
+        {
+            self.database.go_on(buffer, *snapshot, committed);
+            *snapshot = committed;
+        } else if let Some(buffer) = &mut self.buffer {
+            // It took part without a change.
+            self.database.rewind(buffer);
         }
     }
 
-    /// Leaves a transaction over several databases that is not committed: then none of them is.
-    fn leave_group(&mut self) {
+    /// Leaves a transaction over several databases: if it is not committed yet, it never will be. Whether it was one.
+    fn leave_group(&mut self) -> bool {
         self.settle();
-        if let Some(group) = self.deferred.take() {
-            group.abort();
+        let Some(group) = self.group.take() else { return false };
+        group.abort();
+        if let Some(buffer) = &mut self.buffer {
+            self.database.rewind(buffer);
         }
+        true
+    }
+
+    /// A call that would undo a commit of this connection has failed: what SQLite tells its user is not what is stored.
+    fn undoing<T>(&self, result: Result<T>) -> Result<T> {
+        result.map_err(|error| {
+            if !self.unconfirmed {
+                return error;
+            }
+            let words = "a commit was made that SQLite then wanted to undo, and could not";
+            self.database.stop(Error::internal(words).with_source(error))
+        })
     }
 
     fn snapshot(&self) -> Result<Snapshot> {
@@ -89,7 +120,7 @@ impl MainFile {
         // SQLite reads exactly these bytes, the change counter and what follows, when it begins a transaction and never
         // within one. What is still buffered then is left over from one that failed without being played back:
         // `journal_mode=OFF` under `locking_mode=EXCLUSIVE`, which neither writes back nor unlocks.
-        if offset == 24 && out.len() == 16 && self.deferred.is_none() {
+        if offset == 24 && out.len() == 16 && self.group.is_none() {
             self.discard()?;
         }
         match &self.buffer {
@@ -114,7 +145,8 @@ impl MainFile {
     pub fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
         self.settle();
         let database = Arc::clone(&self.database);
-        database.write(self.buffer()?, offset, bytes)
+        let written = self.buffer().and_then(|buffer| database.write(buffer, offset, bytes));
+        self.undoing(written)
     }
 
     /// Sets the size of the file.
@@ -126,7 +158,8 @@ impl MainFile {
         if size == buffer.size() {
             return Ok(());
         }
-        database.truncate(buffer, size)
+        let cut = database.truncate(buffer, size);
+        self.undoing(cut)
     }
 
     /// The size of the file.
@@ -142,12 +175,9 @@ impl MainFile {
     /// The commit point: SQLite has written every page of the transaction, and still has its journal. With the name of a
     /// super-journal the commit is held back until that is deleted.
     pub fn commit_point(&mut self, super_journal: Option<&str>) -> Result<()> {
+        self.settle();
+        let Some(name) = super_journal else { return self.commit_alone() };
         self.leave_group();
-        let (Some(buffer), Some(snapshot)) = (&mut self.buffer, self.snapshot) else { return Ok(()) };
-        let Some(name) = super_journal else {
-            self.snapshot = Some(self.database.commit(buffer, snapshot)?);
-            return Ok(());
-        };
         let group = self.vfs.super_journals().get(name).ok_or_else(|| {
             Error::invalid(format!(
                 "a transaction over several databases needs this VFS as the connection's own: its super-journal {name} \
@@ -159,11 +189,40 @@ impl MainFile {
                 "{foreign} belongs to a database outside this VFS: a transaction over both cannot be atomic"
             )));
         }
-        let prepared = self.vfs.fleet().wait(self.database.prepare(buffer))?;
-        let commit = prepared.map(|prepared| (Arc::clone(&self.database), prepared));
-        group.join(format!("{}{JOURNAL}", self.database.name()), commit)?;
-        self.deferred = Some(group);
+        // Whatever comes now, this one takes part: if it fails, all do.
+        self.group = Some(Arc::clone(&group));
+        let Some(buffer) = &mut self.buffer else { return Ok(()) };
+        let prepared = self.vfs.fleet().wait(self.database.prepare(buffer));
+        match prepared {
+            Ok(Some(prepared)) => group.join(Arc::clone(&self.database), prepared),
+            Ok(None) => Ok(()),
+            Err(error) => {
+                group.abort();
+                Err(error)
+            }
+        }
+    }
+
+    fn commit_alone(&mut self) -> Result<()> {
+        // SQLite is rolling back a transaction over several databases: nothing of it was stored.
+        if self.leave_group() {
+            return Ok(());
+        }
+        let (Some(buffer), Some(snapshot)) = (&mut self.buffer, self.snapshot) else { return Ok(()) };
+        let committed = self.database.commit(buffer, snapshot);
+        let committed = self.undoing(committed)?;
+        if committed != snapshot {
+            // The second of two commits undoes the first.
+            self.unconfirmed = !self.unconfirmed;
+        }
+        self.snapshot = Some(committed);
         Ok(())
+    }
+
+    /// SQLite has finalised its journal: what was committed stays.
+    pub fn commit_confirmed(&mut self) {
+        self.settle();
+        self.unconfirmed = false;
     }
 
     /// Raises the lock.
@@ -189,6 +248,7 @@ impl MainFile {
             return;
         }
         self.leave_group();
+        self.unconfirmed = false;
         if level < LockLevel::Reserved
             && let Some(buffer) = self.buffer.take()
         {

@@ -88,7 +88,8 @@ impl Vfs {
         if is_side_file(path) {
             return Ok(false);
         }
-        self.fleet.exists(&DatabaseName::new(path)?)
+        // What cannot be a name is the name of nothing.
+        DatabaseName::new(path).map_or(Ok(false), |name| self.fleet.exists(&name))
     }
 
     /// Deletes a file, as SQLite asks it. Deleting a super-journal for good is the commit of its transaction.

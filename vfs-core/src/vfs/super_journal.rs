@@ -7,32 +7,27 @@
 //! without the wish for durability.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use crate::engine::{Database, Prepared, commit_atomically};
+use crate::engine::{Database, Prepared, Snapshot, commit_atomically};
 use crate::error::{Error, Result};
+use crate::types::DatabaseName;
 
-/// One participant that has reached its commit point.
-#[derive(Debug)]
-struct Participant {
-    journal: String,
-    /// `None` when it changed nothing.
-    commit: Option<(Arc<Database>, Prepared)>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Outcome {
+#[derive(Debug, Default)]
+enum Progress {
+    /// Commits that were prepared and are held back.
     #[default]
     Open,
-    Committed,
+    /// The snapshots that the participants go on from.
+    Committed(HashMap<DatabaseName, Snapshot>),
     Aborted,
 }
 
 #[derive(Debug, Default)]
 struct State {
     content: Vec<u8>,
-    participants: Vec<Participant>,
-    outcome: Outcome,
+    prepared: Vec<(Arc<Database>, Prepared)>,
+    progress: Progress,
 }
 
 /// A transaction over several databases.
@@ -84,93 +79,120 @@ impl SuperGroup {
         names.map(|name| String::from_utf8_lossy(name).into_owned()).collect()
     }
 
-    /// A participant reached its commit point.
-    pub(super) fn join(&self, journal: String, commit: Option<(Arc<Database>, Prepared)>) -> Result<()> {
+    /// A participant reached its commit point, with a change.
+    pub(super) fn join(&self, database: Arc<Database>, prepared: Prepared) -> Result<()> {
         let mut state = self.lock();
-        if state.outcome != Outcome::Open {
+        if !matches!(state.progress, Progress::Open) {
             return Err(Error::invalid("the transaction over several databases is over already"));
         }
-        state.participants.retain(|participant| participant.journal != journal);
-        state.participants.push(Participant { journal, commit });
+        state.prepared.push((database, prepared));
         Ok(())
     }
 
     /// Whether the transaction is committed.
     pub(super) fn is_committed(&self) -> bool {
-        self.lock().outcome == Outcome::Committed
+        matches!(self.lock().progress, Progress::Committed(_))
+    }
+
+    /// The snapshot that a participant goes on from, once. `None` for one that changed nothing.
+    pub(super) fn take_snapshot(&self, name: &DatabaseName) -> Option<Snapshot> {
+        match &mut self.lock().progress {
+            Progress::Committed(snapshots) => snapshots.remove(name),
+            Progress::Open | Progress::Aborted => None,
+        }
     }
 
     /// None of the participants is committed, now or later.
     pub(super) fn abort(&self) {
         let mut state = self.lock();
-        if state.outcome == Outcome::Open {
-            state.outcome = Outcome::Aborted;
-            state.participants.clear();
+        if let Progress::Open = state.progress {
+            state.progress = Progress::Aborted;
+            state.prepared.clear();
         }
     }
 
+    /// Commits what was prepared. One that is listed and has not joined changed nothing: SQLite sends no commit point to a
+    /// database whose write transaction wrote nothing.
     fn commit(&self) -> Result<()> {
-        let listed = self.journals();
-        let participants = {
+        let prepared = {
             let mut state = self.lock();
-            if state.outcome != Outcome::Open {
+            if !matches!(state.progress, Progress::Open) {
                 return Err(Error::invalid("a participant has left the transaction over several databases"));
             }
-            let joined = |journal: &String| state.participants.iter().any(|p| p.journal == *journal);
-            if let Some(missing) = listed.iter().find(|journal| !joined(journal)) {
-                return Err(Error::invalid(format!(
-                    "{missing} has not reached its commit point through this VFS: the transaction cannot be atomic"
-                )));
-            }
             // Whatever comes of it, it comes of it once.
-            state.outcome = Outcome::Aborted;
-            std::mem::take(&mut state.participants)
+            state.progress = Progress::Aborted;
+            std::mem::take(&mut state.prepared)
         };
-        commit_atomically(participants.into_iter().filter_map(|participant| participant.commit).collect())?;
-        self.lock().outcome = Outcome::Committed;
+        let names: Vec<DatabaseName> = prepared.iter().map(|(database, _)| database.name().clone()).collect();
+        let snapshots = commit_atomically(prepared)?;
+        self.lock().progress = Progress::Committed(names.into_iter().zip(snapshots).collect());
         Ok(())
     }
 }
 
+/// A super-journal by name. It exists until it is deleted, and after a deletion that aborted it for as long as a
+/// participant, or SQLite, still holds it: the rollback of each looks for it.
+#[derive(Debug)]
+struct Entry {
+    group: Weak<SuperGroup>,
+    /// Until it is deleted.
+    linked: Option<Arc<SuperGroup>>,
+}
+
 /// The super-journals that exist, by name.
 #[derive(Debug, Default)]
-pub struct SuperJournals(Mutex<HashMap<String, Arc<SuperGroup>>>);
+pub struct SuperJournals(Mutex<HashMap<String, Entry>>);
 
 impl SuperJournals {
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<SuperGroup>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens a super-journal; with `create` one that does not exist is made.
-    pub fn open(&self, name: &str, create: bool) -> Result<Arc<SuperGroup>> {
-        let mut groups = self.lock();
-        match groups.get(name) {
-            Some(group) => Ok(Arc::clone(group)),
-            None if create => Ok(Arc::clone(groups.entry(name.to_owned()).or_default())),
-            None => Err(Error::not_found(format!("there is no super-journal {name}"))),
+    /// Opens a super-journal. With `create` one that does not exist is made; without, it looks empty: the rollback of the
+    /// last participant opens one that is gone with the others.
+    pub fn open(&self, name: &str, create: bool) -> Arc<SuperGroup> {
+        if let Some(group) = self.get(name) {
+            return group;
         }
+        let group = Arc::new(SuperGroup::default());
+        if create {
+            let mut entries = self.lock();
+            entries.retain(|_, entry| entry.group.strong_count() > 0);
+            let entry = Entry { group: Arc::downgrade(&group), linked: Some(Arc::clone(&group)) };
+            entries.insert(name.to_owned(), entry);
+        }
+        group
     }
 
     /// The group of a super-journal.
     pub(super) fn get(&self, name: &str) -> Option<Arc<SuperGroup>> {
-        self.lock().get(name).map(Arc::clone)
+        self.lock().get(name).and_then(|entry| entry.group.upgrade())
     }
 
     /// Whether a super-journal exists.
     pub fn exists(&self, name: &str) -> bool {
-        self.lock().contains_key(name)
+        self.get(name).is_some()
     }
 
-    /// Deletes a super-journal; false when there is none. Durably: commits its transaction, and after an error the
-    /// super-journal still exists. Else it aborts it.
+    /// Deletes a super-journal; false when the name is not that of one. Durably: commits its transaction, and after an
+    /// error it still exists. Else it aborts it.
     pub(super) fn delete(&self, name: &str, durably: bool) -> Result<bool> {
-        let Some(group) = self.get(name) else { return Ok(false) };
+        let Some(group) = self.get(name) else { return Ok(is_super_journal(name)) };
         if durably {
             group.commit()?;
+            self.lock().remove(name);
         } else {
             group.abort();
+            if let Some(entry) = self.lock().get_mut(name) {
+                entry.linked = None;
+            }
         }
-        self.lock().remove(name);
         Ok(true)
     }
+}
+
+/// Whether SQLite names a super-journal so: `-mj`, six hexadecimal digits, `9`, two more.
+fn is_super_journal(name: &str) -> bool {
+    let Some((_, end)) = name.rsplit_once("-mj") else { return false };
+    end.len() == 9 && end.as_bytes()[6] == b'9' && end.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
