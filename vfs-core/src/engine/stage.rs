@@ -8,7 +8,7 @@ use super::database::Database;
 use crate::codec::{encode_image, encode_zero};
 use crate::error::{Context, ErrorKind, Result};
 use crate::store::{PageRow, StageRequest};
-use crate::types::PageNo;
+use crate::types::{PageNo, pages_for_size};
 
 /// Pages in one stage call, where the store allows it: 1 MiB.
 const CHUNK: usize = 256;
@@ -96,5 +96,25 @@ impl Database {
             metrics::counter!("litefleet_staged_pages_total").increment(chunk.len() as u64);
         }
         Ok(())
+    }
+
+    /// Whether the pages that were staged are what they were before the transaction: so it is after a rollback that
+    /// wrote so much back that it was staged again. Stops at the first that differs.
+    pub(super) async fn staged_as_before(&self, buffer: &TransactionBuffer) -> Result<bool> {
+        if buffer.staged.is_empty() || buffer.size != buffer.base_size || buffer.lowest != buffer.base_size {
+            return Ok(false);
+        }
+        let kept = pages_for_size(buffer.size);
+        let there = |page: &PageNo| page.get() <= kept && !buffer.pages.contains_key(page);
+        let pages: Vec<PageNo> = buffer.staged.pages().filter(there).collect();
+        for chunk in pages.chunks(self.fleet.store.limits().read_pages.clamp(1, CHUNK)) {
+            if chunk.iter().any(|page| buffer.cut.contains(*page)) {
+                return Ok(false);
+            }
+            if self.buffered_pages(buffer, chunk)? != self.pages(buffer.base, chunk)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }
