@@ -21,6 +21,7 @@ mod layered;
 #[macro_use]
 mod macros;
 
+pub mod faults;
 pub mod store_cases;
 
 #[doc(hidden)]

@@ -109,15 +109,17 @@ impl SuperGroup {
         }
     }
 
-    fn commit(&self) -> Result<()> {
+    /// `is_idle` knows participants that hold the write lock without having written: `BEGIN IMMEDIATE` makes every
+    /// attached database one of the super-journal's, and SQLite sends those that it did not write no commit point.
+    fn commit(&self, is_idle: &dyn Fn(&str) -> bool) -> Result<()> {
         let listed = self.journals();
         let participants = {
             let mut state = self.lock();
             if state.outcome != Outcome::Open {
                 return Err(Error::invalid("a participant has left the transaction over several databases"));
             }
-            let joined = |journal: &String| state.participants.iter().any(|p| p.journal == *journal);
-            if let Some(missing) = listed.iter().find(|journal| !joined(journal)) {
+            let joined = |journal: &str| state.participants.iter().any(|p| p.journal == journal);
+            if let Some(missing) = listed.iter().find(|journal| !joined(journal) && !is_idle(journal)) {
                 return Err(Error::invalid(format!(
                     "{missing} has not reached its commit point through this VFS: the transaction cannot be atomic"
                 )));
@@ -162,11 +164,11 @@ impl SuperJournals {
     }
 
     /// Deletes a super-journal; false when there is none. Durably: commits its transaction, and after an error the
-    /// super-journal still exists. Else it aborts it.
-    pub(super) fn delete(&self, name: &str, durably: bool) -> Result<bool> {
+    /// super-journal still exists. Else it aborts it. For `is_idle` see [`SuperGroup::commit`].
+    pub(super) fn delete(&self, name: &str, durably: bool, is_idle: &dyn Fn(&str) -> bool) -> Result<bool> {
         let Some(group) = self.get(name) else { return Ok(false) };
         if durably {
-            group.commit()?;
+            group.commit(is_idle)?;
         } else {
             group.abort();
         }
