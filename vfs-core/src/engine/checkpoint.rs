@@ -118,7 +118,7 @@ impl Database {
         let pages: Vec<PageNo> = ranges.iter().flat_map(|range| range.pages()).collect();
         let wanted: Vec<PageNo> = {
             let core = self.core();
-            let reads = |page: &PageNo| page.get() <= plan.kept && !core.tail.starts_from_zeros(*page, plan.to);
+            let reads = |page: &PageNo| page.get() <= plan.kept && core.tail.last_from_zeros(*page, plan.to).is_none();
             pages.iter().copied().filter(reads).collect()
         };
         let stored = if wanted.is_empty() {

@@ -121,6 +121,10 @@ impl LogTail {
         let mut at = from.max(self.start);
         let mut last = from;
         let mut work: Option<Vec<u8>> = None;
+        if let Some(restart) = self.last_from_zeros(page, to).filter(|restart| *restart > at) {
+            // What was before does not count, so its row need not have been read.
+            at = Txid(restart.get() - 1);
+        }
         loop {
             at = self.next_change(page, at);
             if at > to {
@@ -145,17 +149,19 @@ impl LogTail {
         Ok((last, work.map_or(image, Bytes::from)))
     }
 
-    /// Whether the image at `to` can be built without any row, because a record starts the page from zeros.
-    pub(super) fn starts_from_zeros(&self, page: PageNo, to: Txid) -> bool {
-        let patched = self.patched.get(&page).into_iter().flatten().take_while(|txid| **txid <= to);
-        let from_zeros = |txid: &Txid| {
-            let patch = self.record(*txid).and_then(|record| record.body.patch(page));
-            patch.is_some_and(|patch| patch.base == PatchBase::Zeros)
+    /// The last record up to `to` that starts the page from zeros: the image at `to` can be built without any row.
+    /// `None` when there is none, or the page was staged after it.
+    pub(super) fn last_from_zeros(&self, page: PageNo, to: Txid) -> Option<Txid> {
+        let last = |hit: &dyn Fn(&Record) -> bool| {
+            self.wide.iter().rev().find(|record| record.txid <= to && hit(record)).map(|record| record.txid)
         };
-        let last_staged = self.wide.iter().rev().find(|r| r.txid <= to && r.body.staged.contains(page));
-        let after = last_staged.map_or(Txid(0), |record| record.txid);
-        patched.filter(|txid| **txid > after).any(from_zeros)
-            || self.wide.iter().any(|r| r.txid <= to && r.txid > after && r.body.zeroed.contains(page))
+        let patched = self.patched.get(&page).into_iter().flatten().rev().filter(|txid| **txid <= to).find(|txid| {
+            let patch = self.record(**txid).and_then(|record| record.body.patch(page));
+            patch.is_some_and(|patch| patch.base == PatchBase::Zeros)
+        });
+        let zeroed = last(&|record| record.body.zeroed.contains(page));
+        let staged = last(&|record| record.body.staged.contains(page) && record.body.patch(page).is_none());
+        patched.copied().max(zeroed).filter(|restart| staged.is_none_or(|staged| staged < *restart))
     }
 
     /// The pages that a checkpoint at `to` must write: those whose last change up to there is not a staged row.
