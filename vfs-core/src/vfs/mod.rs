@@ -93,15 +93,15 @@ impl Vfs {
 
     /// Deletes a file, as SQLite asks it. Deleting a super-journal for good is the commit of its transaction.
     pub fn delete(&self, path: &str, durably: bool) -> Result<()> {
-        let is_idle = |journal: &str| self.is_idle_participant(journal);
-        if self.super_journals.delete(path, durably, &is_idle)? || is_side_file(path) {
+        let is_locked = |journal: &str| self.is_locked(journal);
+        if self.super_journals.delete(path, durably, &is_locked)? || is_side_file(path) {
             return Ok(());
         }
         self.fleet.remove(&DatabaseName::new(path)?, false)
     }
 
     /// Whether a journal is that of a database which a connection here has locked for writing.
-    fn is_idle_participant(&self, journal: &str) -> bool {
+    fn is_locked(&self, journal: &str) -> bool {
         journal.strip_suffix(JOURNAL).is_some_and(|name| self.fleet.has_writer(name))
     }
 

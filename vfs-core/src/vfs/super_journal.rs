@@ -100,6 +100,10 @@ impl SuperGroup {
         self.lock().outcome == Outcome::Committed
     }
 
+    fn is_aborted(&self) -> bool {
+        self.lock().outcome == Outcome::Aborted
+    }
+
     /// None of the participants is committed, now or later.
     pub(super) fn abort(&self) {
         let mut state = self.lock();
@@ -109,9 +113,9 @@ impl SuperGroup {
         }
     }
 
-    /// `is_idle` knows participants that hold the write lock without having written: `BEGIN IMMEDIATE` makes every
+    /// `is_locked` says whether the database of a journal is locked for writing here: `BEGIN IMMEDIATE` makes every
     /// attached database one of the super-journal's, and SQLite sends those that it did not write no commit point.
-    fn commit(&self, is_idle: &dyn Fn(&str) -> bool) -> Result<()> {
+    fn commit(&self, is_locked: &dyn Fn(&str) -> bool) -> Result<()> {
         let listed = self.journals();
         let participants = {
             let mut state = self.lock();
@@ -119,7 +123,7 @@ impl SuperGroup {
                 return Err(Error::invalid("a participant has left the transaction over several databases"));
             }
             let joined = |journal: &str| state.participants.iter().any(|p| p.journal == journal);
-            if let Some(missing) = listed.iter().find(|journal| !joined(journal) && !is_idle(journal)) {
+            if let Some(missing) = listed.iter().find(|journal| !joined(journal) && !is_locked(journal)) {
                 return Err(Error::invalid(format!(
                     "{missing} has not reached its commit point through this VFS: the transaction cannot be atomic"
                 )));
@@ -164,15 +168,19 @@ impl SuperJournals {
     }
 
     /// Deletes a super-journal; false when there is none. Durably: commits its transaction, and after an error the
-    /// super-journal still exists. Else it aborts it. For `is_idle` see [`SuperGroup::commit`].
-    pub(super) fn delete(&self, name: &str, durably: bool, is_idle: &dyn Fn(&str) -> bool) -> Result<bool> {
+    /// super-journal still exists. Else it aborts it, and the super-journal exists for as long as one of its databases is
+    /// locked: the rollback of the first participant deletes it, having found no journals on disk, and without it the
+    /// others would take themselves for committed. For `is_locked` see [`SuperGroup::commit`].
+    pub(super) fn delete(&self, name: &str, durably: bool, is_locked: &dyn Fn(&str) -> bool) -> Result<bool> {
         let Some(group) = self.get(name) else { return Ok(false) };
         if durably {
-            group.commit(is_idle)?;
+            group.commit(is_locked)?;
+            self.lock().remove(name);
         } else {
             group.abort();
+            let over = |group: &SuperGroup| group.is_aborted() && !group.journals().iter().any(|j| is_locked(j));
+            self.lock().retain(|_, group| !over(group));
         }
-        self.lock().remove(name);
         Ok(true)
     }
 }
