@@ -152,13 +152,7 @@ impl Database {
 
     /// The writer is done: whoever comes next may write. A transaction that did not commit leaves nothing staged.
     pub fn end_write(&self, buffer: &TransactionBuffer) {
-        if !buffer.staged.is_empty() {
-            self.core().leftovers = true;
-            // What cannot be discarded now is discarded by the next holder of the lease, or before the next staging.
-            if let Err(error) = self.fleet.bridge.wait(self.discard_staged()) {
-                tracing::warn!(database = %self.name, %error, "staged pages are left for later");
-            }
-        }
+        self.discard_buffered(buffer);
         if self.lease_mode() == LeaseMode::Transaction && self.core().lease.is_some() {
             self.fleet.bridge.wait(self.give_back_after_write());
         }
@@ -166,6 +160,23 @@ impl Database {
         let mut core = self.core();
         core.writer = false;
         core.active = now;
+    }
+
+    /// Forgets what a transaction has changed, which goes on as the writer.
+    pub fn abandon(&self, buffer: &mut TransactionBuffer) {
+        self.discard_buffered(buffer);
+        let (base, size) = (buffer.base, buffer.base_size);
+        buffer.reset(base, size);
+    }
+
+    fn discard_buffered(&self, buffer: &TransactionBuffer) {
+        if !buffer.staged.is_empty() {
+            self.core().leftovers = true;
+            // What cannot be discarded now is discarded by the next holder of the lease, or before the next staging.
+            if let Err(error) = self.fleet.bridge.wait(self.discard_staged()) {
+                tracing::warn!(database = %self.name, %error, "staged pages are left for later");
+            }
+        }
     }
 
     async fn give_back_after_write(&self) {

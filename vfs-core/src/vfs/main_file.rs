@@ -20,12 +20,23 @@ pub struct MainFile {
     buffer: Option<TransactionBuffer>,
     /// The transaction over several databases that this one's prepared commit waits for.
     deferred: Option<Arc<SuperGroup>>,
+    /// The last commit point failed: SQLite rolls back now.
+    failed: bool,
     last_error: Option<Error>,
 }
 
 impl MainFile {
     pub(super) fn new(vfs: Arc<Vfs>, database: Arc<Database>) -> Self {
-        Self { vfs, database, level: LockLevel::None, snapshot: None, buffer: None, deferred: None, last_error: None }
+        Self {
+            vfs,
+            database,
+            level: LockLevel::None,
+            snapshot: None,
+            buffer: None,
+            deferred: None,
+            failed: false,
+            last_error: None,
+        }
     }
 
     /// The database.
@@ -67,6 +78,19 @@ impl MainFile {
         self.settle();
         if let Some(group) = self.deferred.take() {
             group.abort();
+            self.failed = true;
+        }
+    }
+
+    /// After a failed commit point SQLite writes the old pages back: those it had written to the file, and not those
+    /// that only a shorter file would have lost. So all that was buffered goes, the new size too, and what SQLite writes
+    /// is what is there already.
+    fn roll_back(&mut self) {
+        self.leave_group();
+        if std::mem::take(&mut self.failed)
+            && let Some(buffer) = &mut self.buffer
+        {
+            self.database.abandon(buffer);
         }
     }
 
@@ -112,14 +136,14 @@ impl MainFile {
 
     /// Writes at an offset, into the transaction buffer.
     pub fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
-        self.settle();
+        self.roll_back();
         let database = Arc::clone(&self.database);
         database.write(self.buffer()?, offset, bytes)
     }
 
     /// Sets the size of the file.
     pub fn truncate(&mut self, size: u64) -> Result<()> {
-        self.settle();
+        self.roll_back();
         let database = Arc::clone(&self.database);
         let buffer = self.buffer()?;
         // After its commit point SQLite cuts the file to the size that the commit has taken from page 1 already.
@@ -142,7 +166,14 @@ impl MainFile {
     /// The commit point: SQLite has written every page of the transaction, and still has its journal. With the name of a
     /// super-journal the commit is held back until that is deleted.
     pub fn commit_point(&mut self, super_journal: Option<&str>) -> Result<()> {
-        self.leave_group();
+        self.roll_back();
+        let committed = self.commit_or_defer(super_journal);
+        // After a plain "busy" SQLite keeps the transaction open, and its next COMMIT comes here without writing again.
+        self.failed = committed.as_ref().is_err_and(|error| error.kind() != ErrorKind::LeaseHeld);
+        committed
+    }
+
+    fn commit_or_defer(&mut self, super_journal: Option<&str>) -> Result<()> {
         let (Some(buffer), Some(snapshot)) = (&mut self.buffer, self.snapshot) else { return Ok(()) };
         let Some(name) = super_journal else {
             self.snapshot = Some(self.database.commit(buffer, snapshot)?);
@@ -192,6 +223,7 @@ impl MainFile {
         if level < LockLevel::Reserved
             && let Some(buffer) = self.buffer.take()
         {
+            self.failed = false;
             self.database.end_write(&buffer);
         }
         if level == LockLevel::None
