@@ -61,8 +61,11 @@ pub(crate) fn glance(connection: &Connection) -> Result<(), String> {
 
 /// Reads a database whole, and checks it in every way there is.
 fn read(process: &Process, name: &str) -> Result<Seen, String> {
-    let words = |error: rusqlite::Error| format!("database {name}: {error}");
     let connection = process.follow(name);
+    let words = |error: rusqlite::Error| {
+        let own = connection.query_row("PRAGMA litefleet_error", [], |row| row.get::<_, String>(0));
+        format!("database {name}: {error} [{}], {:?}", own.unwrap_or_default(), process.problems(name))
+    };
     match look(&connection) {
         Ok(Ok(None)) => return Ok(Seen::default()),
         Ok(Ok(Some(_))) => {}
@@ -83,8 +86,6 @@ fn read(process: &Process, name: &str) -> Result<Seen, String> {
         .query_row("SELECT coalesce(sum(length(payload)), 0) FROM filler", [], |row| row.get(0))
         .map_err(words)?;
     let seen = Seen { transactions: transactions.map_err(words)?, payload };
-    drop(statement);
-    drop(connection);
     match process.problems(name) {
         problems if problems.is_empty() => Ok(seen),
         problems => Err(format!("database {name}: verify: {problems:?}")),

@@ -191,6 +191,12 @@ fn run(case: Option<Case>) -> Result<(BTreeMap<Operation, u64>, Vec<String>), St
     let mut ledger = workload.ledger.clone();
     ledger.merge(&visitor.ledger);
     ledger.merge(&thefts.lock().unwrap_or_else(PoisonError::into_inner));
+    // What is unknown is so until the database is opened again: that settles it.
+    let mut settings = Process::small();
+    settings.database.takeover = true;
+    let settler = Process::light(Arc::clone(&stage.inner), settings);
+    Workload::new(&settler, 0).run("PRAGMA main.user_version");
+    Workload::new(&settler, 0).run("PRAGMA e.user_version");
     let judge = |when: &str| {
         // A process that knows nothing yet.
         let judge = Process::light(Arc::clone(&stage.inner), Process::small());
