@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::database::{Core, Database};
 use crate::codec::{Compression, decode_row, diff, encode_delta, encode_image, encode_zero, zero_image};
 use crate::config::LeaseMode;
-use crate::error::{Context, Error, ErrorKind, Result};
+use crate::error::{Context, Error, Result};
 use crate::store::{CheckpointRequest, PageRow, ReadRow, RowKind};
 use crate::types::{DatabaseId, PageNo, PageRange, PageSet, Txid, pages_for_size};
 
@@ -96,9 +96,7 @@ impl Database {
                 let time = self.fleet.clock.unix();
                 let request = CheckpointRequest { database: plan.database, epoch, txid: plan.to, rows, last, time };
                 let sent = self.retry(|| self.fleet.store.checkpoint(request.clone())).await;
-                if let Err(error) = sent {
-                    return Err(if error.kind() == ErrorKind::Fenced { self.stop(error) } else { error });
-                }
+                sent.map_err(|error| self.lost(error, epoch))?;
             }
             if last {
                 break;

@@ -6,7 +6,7 @@
 
 use super::database::Database;
 use crate::codec::{Record, StagedPages};
-use crate::error::{Context, ErrorKind, Result};
+use crate::error::{Context, Result};
 use crate::store::{CollectRequest, Collected};
 use crate::types::{DatabaseId, PageNo, PageRange, PageSet, Txid, UnixMillis, pages_for_size};
 
@@ -74,7 +74,7 @@ impl Database {
         };
         let request = CollectRequest { database, epoch, at_most, completed_before, pages, log_through };
         let reply = self.retry(|| self.fleet.store.collect(request.clone())).await;
-        reply.map_err(|error| if error.kind() == ErrorKind::Fenced { self.stop(error) } else { error })
+        reply.map_err(|error| self.lost(error, epoch))
     }
 }
 

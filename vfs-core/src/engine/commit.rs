@@ -37,6 +37,15 @@ struct Changes {
     bytes: usize,
 }
 
+/// What became of a commit whose reply was lost.
+#[derive(Debug)]
+struct Resolved {
+    /// It happened. Else it never will.
+    done: bool,
+    /// The lease went to another holder meanwhile.
+    lost: Option<Error>,
+}
+
 impl Database {
     /// Commits what the buffer holds, durably, and begins a new transaction on top of it. Without a change it does
     /// nothing. After an error nothing was committed and the buffer is as it was, unless the database has stopped.
@@ -242,12 +251,20 @@ impl Database {
             };
             match error.kind() {
                 ErrorKind::CommitUnknown => {
-                    if self.resolve(&prepared.request).await? {
-                        return self.finish(prepared);
+                    let Resolved { done, lost } = self.resolve(&prepared.request).await?;
+                    if done {
+                        // An error now would be one for a commit that happened.
+                        let finished = self.finish(prepared);
+                        lost.map(|lost| self.stop(lost));
+                        return finished;
+                    }
+                    if let Some(lost) = lost {
+                        return Err(self.stop(lost));
                     }
                     self.renew_attempt(&mut prepared)?;
                 }
                 ErrorKind::Conflict if prepared.request.staged.is_none() => self.discard_staged().await?,
+                ErrorKind::Fenced if self.holds_newer(prepared.request.epoch) => self.renew_attempt(&mut prepared)?,
                 ErrorKind::Fenced | ErrorKind::NotFound => return Err(self.stop(error)),
                 _ => return Err(error),
             }
@@ -292,17 +309,16 @@ impl Database {
         Ok(())
     }
 
-    /// Finds out what became of a commit whose reply was lost. True: it is done. False: it never will be. An error: it
-    /// cannot be known now, and the database has stopped.
-    async fn resolve(&self, request: &CommitRequest) -> Result<bool> {
+    /// Finds out what became of a commit whose reply was lost. An error: it cannot be known now, and the database has
+    /// stopped.
+    async fn resolve(&self, request: &CommitRequest) -> Result<Resolved> {
         metrics::counter!("litefleet_commits_unknown_total").increment(1);
-        let outcome = self.resolve_once(request).await;
-        match outcome {
-            Ok(done) => {
+        match self.resolve_once(request).await {
+            Ok(resolved) => {
+                let done = resolved.done;
                 tracing::info!(database = %self.name, commit = %request.commit_id, done, "unknown outcome resolved");
-                Ok(done)
+                Ok(resolved)
             }
-            Err(error) if error.kind() == ErrorKind::Fenced => Err(self.stop(error)),
             Err(error) => {
                 let words = format!(
                     "commit {} at txid {} may or may not have happened; opening the database again tells",
@@ -314,17 +330,17 @@ impl Database {
         }
     }
 
-    async fn resolve_once(&self, request: &CommitRequest) -> Result<bool> {
+    async fn resolve_once(&self, request: &CommitRequest) -> Result<Resolved> {
         for _ in 0..COMMIT_TRIES {
-            if let Some(done) = self.outcome(request).await? {
-                return Ok(done);
+            if let Some(resolved) = self.outcome(request).await? {
+                return Ok(resolved);
             }
         }
         Err(Error::commit_unknown("the lease changed hands again and again"))
     }
 
     /// Looks at the head, and raises the epoch where the commit may still be on its way. `None`: look again.
-    async fn outcome(&self, request: &CommitRequest) -> Result<Option<bool>> {
+    async fn outcome(&self, request: &CommitRequest) -> Result<Option<Resolved>> {
         let (known, epoch) = (request.expected, request.epoch);
         let ask = HeadRequest { database: request.database, known, epoch: Some(epoch), tail_bytes: usize::MAX };
         let reply = self.retry(|| self.fleet.store.head(ask)).await?;
@@ -341,11 +357,13 @@ impl Database {
                 },
                 (None, _) => return Err(Error::commit_unknown("the store no longer knows how the epoch ended")),
             };
-            let words = if done { "the commit is done" } else { "the commit did not happen" };
-            return Err(Error::fenced(format!("another process took the lease over; {words}")));
+            let words = if done { "the last commit is done" } else { "the commit did not happen" };
+            let lost = Error::fenced(format!("another process took the lease over; {words}"));
+            let ours = self.core().lease.is_some_and(|lease| lease.epoch == reply.head.epoch);
+            return Ok(Some(Resolved { done, lost: (!ours).then_some(lost) }));
         }
         if reply.head.txid > known {
-            return Ok(Some(reply.head.commit_id == request.commit_id));
+            return Ok(Some(Resolved { done: reply.head.commit_id == request.commit_id, lost: None }));
         }
         // It may still be on its way. Under a higher epoch it can no longer take effect.
         let live = self.retry(|| self.fleet.session.ensure()).await?;
@@ -367,10 +385,11 @@ impl Database {
         let ours = opened.database == request.database;
         let done = opened.head.txid == known.next() && opened.head.commit_id == request.commit_id;
         if !ours || (opened.head.txid != known && !done) {
-            return Err(Error::fenced("another process has written meanwhile"));
+            // Then it did so under an epoch of its own, and the end of ours is kept.
+            return Ok(None);
         }
         self.core().lease = Some(Lease { epoch: opened.head.epoch, session: live.session });
-        Ok(Some(done))
+        Ok(Some(Resolved { done, lost: None }))
     }
 
     pub(super) fn checkpoint_is_due(&self, more_pages: usize) -> bool {
@@ -408,29 +427,27 @@ async fn send_all(fleet: &FleetInner, mut parts: Vec<(Arc<Database>, Prepared)>)
     let Some((first, _)) = parts.first() else { return Ok(()) };
     let requests: Vec<CommitRequest> = parts.iter().map(|(_, prepared)| prepared.request.clone()).collect();
     let sent = first.retry(|| fleet.store.commit(requests.clone(), CommitMode::Atomic)).await;
-    let done = match sent {
-        Ok(outcomes) => {
-            let failed = outcomes.into_iter().filter_map(Result::err);
-            // The reason, not its consequence for the others.
-            failed.min_by_key(|error| error.kind() == ErrorKind::Conflict).map_or(Ok(true), Err)
-        }
-        Err(error) if error.kind() == ErrorKind::CommitUnknown => {
-            // They stand or fall together: one tells it for all.
-            match requests.first() {
-                Some(request) => first.resolve(request).await,
-                None => Ok(true),
-            }
-        }
+    let resolved = match sent {
+        Ok(outcomes) => judge(&parts, outcomes).map(|()| Resolved { done: true, lost: None }),
+        // They stand or fall together: one tells it for all.
+        Err(error) if error.kind() == ErrorKind::CommitUnknown => match requests.first() {
+            Some(request) => first.resolve(request).await,
+            None => return Ok(()),
+        },
         Err(error) => Err(error),
     };
-    match done {
-        Ok(true) => {
-            for (database, prepared) in parts {
-                database.finish(prepared)?;
-            }
-            Ok(())
+    match resolved {
+        Ok(Resolved { done: true, lost }) => {
+            let first = Arc::clone(first);
+            // All of them, whatever comes of one: each happened.
+            let finished = parts.into_iter().fold(Ok(()), |all, (database, prepared)| all.and(database.finish(prepared)));
+            lost.map(|lost| first.stop(lost));
+            finished
         }
-        Ok(false) => Err(Error::unavailable("the commit did not reach the store; nothing was committed")),
+        Ok(Resolved { done: false, lost: None }) => {
+            Err(Error::unavailable("the commit did not reach the store; nothing was committed"))
+        }
+        Ok(Resolved { done: false, lost: Some(lost) }) => Err(first.stop(lost)),
         Err(error) => {
             if error.kind() == ErrorKind::CommitUnknown {
                 for (database, _) in parts.iter().skip(1) {
@@ -440,4 +457,21 @@ async fn send_all(fleet: &FleetInner, mut parts: Vec<(Arc<Database>, Prepared)>)
             Err(error.context("commit of several databases"))
         }
     }
+}
+
+/// The outcome of an atomic commit. Those that were fenced stop.
+fn judge(parts: &[(Arc<Database>, Prepared)], outcomes: Vec<Result<()>>) -> Result<()> {
+    let mut reason: Option<Error> = None;
+    for ((database, prepared), outcome) in parts.iter().zip(outcomes) {
+        let Err(error) = outcome else { continue };
+        let error = match error.kind() {
+            ErrorKind::Fenced | ErrorKind::NotFound => database.lost(error, prepared.request.epoch),
+            _ => error,
+        };
+        // The reason, not its consequence for the others.
+        if reason.as_ref().is_none_or(|reason| reason.kind() == ErrorKind::Conflict) {
+            reason = Some(error);
+        }
+    }
+    reason.map_or(Ok(()), Err)
 }

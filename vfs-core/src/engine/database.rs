@@ -13,7 +13,7 @@ use super::prefetch::Prefetcher;
 use super::tail::LogTail;
 use crate::codec::{Record, StagedPages, image_checksum, zero_image};
 use crate::config::{DatabaseSettings, LeaseMode};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::store::{Head, Lineage};
 use crate::types::{CommitId, DatabaseId, DatabaseName, Epoch, PageNo, PageRange, SessionId, Txid, pages_for_size};
 
@@ -217,6 +217,22 @@ impl Database {
         tracing::error!(database = %self.name, %error, "database stopped");
         metrics::counter!("litefleet_databases_stopped_total").increment(1);
         self.core().stopped.get_or_insert(error).clone()
+    }
+
+    /// Whether this process holds the lease under a later epoch than the given one: then nobody else ended that.
+    pub(super) fn holds_newer(&self, epoch: Epoch) -> bool {
+        self.core().lease.is_some_and(|lease| lease.epoch > epoch)
+    }
+
+    /// A write under an epoch was refused: the database stops when the lease or the database is gone.
+    pub(super) fn lost(&self, error: Error, epoch: Epoch) -> Error {
+        match error.kind() {
+            ErrorKind::Fenced if self.holds_newer(epoch) => {
+                Error::unavailable("the lease was taken anew by this process meanwhile; try again").with_source(error)
+            }
+            ErrorKind::Fenced | ErrorKind::NotFound => self.stop(error),
+            _ => error,
+        }
     }
 
     /// Whether the database has stopped.

@@ -432,7 +432,8 @@ impl Database {
         let limit = self.fleet.store.limits().write_rows;
         loop {
             let request = DiscardRequest { database, epoch, expected, limit };
-            let discarded = self.retry(|| self.fleet.store.discard_staged(request)).await?;
+            let discarded = self.retry(|| self.fleet.store.discard_staged(request)).await;
+            let discarded = discarded.map_err(|error| self.lost(error, epoch))?;
             let mut core = self.core();
             core.generation = discarded.generation;
             if discarded.done {

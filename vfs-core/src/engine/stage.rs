@@ -80,7 +80,7 @@ impl Database {
                 rows: chunk.iter().map(row).collect(),
             };
             let staged = self.retry(|| self.fleet.store.stage(request.clone())).await;
-            if let Err(error) = staged {
+            if let Err(error) = staged.map_err(|error| self.lost(error, epoch)) {
                 if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Fenced | ErrorKind::NotFound) {
                     buffer.broken = Some(error.clone());
                 }
