@@ -164,6 +164,12 @@ impl LogTail {
         patched.copied().max(zeroed).filter(|restart| staged.is_none_or(|staged| staged < *restart))
     }
 
+    /// Whether the image at `to` may rest on a row that was staged after `from`, which is then not to be had from here.
+    pub(super) fn is_staged_after(&self, page: PageNo, from: Txid, to: Txid) -> bool {
+        let from = from.max(self.last_from_zeros(page, to).unwrap_or_default());
+        self.wide.iter().any(|record| record.txid > from && record.txid <= to && record.body.staged.contains(page))
+    }
+
     /// The pages that a checkpoint at `to` must write: those whose last change up to there is not a staged row.
     pub(super) fn changed(&self, to: Txid) -> PageSet {
         let mut set = PageSet::new();
