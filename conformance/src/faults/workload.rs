@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, params};
 
+use super::examine::Seen;
 use super::process::{Process, pause};
 
 pub(crate) const ACCOUNTS: i64 = 10;
@@ -65,16 +66,43 @@ impl Ledger {
         }
     }
 
+    /// Whether a transaction was acknowledged anywhere.
+    pub fn has(&self, n: u64) -> bool {
+        self.0.values().any(|promised| promised.acknowledged.contains(&n))
+    }
+
+    /// After a look at the databases: what is there now stays there, and nothing is unknown any more.
+    pub fn settle(&mut self, seen: Vec<Seen>) {
+        for (promised, seen) in self.0.values_mut().zip(seen) {
+            *promised = Promised { acknowledged: seen.transactions, unknown: BTreeSet::new() };
+        }
+    }
+
+    fn all(&self, which: impl Fn(&Promised) -> &BTreeSet<u64>) -> BTreeSet<u64> {
+        self.0.values().flat_map(|promised| which(promised).iter().copied()).collect()
+    }
+
+    /// Transactions that were acknowledged anywhere.
+    pub fn acknowledged_anywhere(&self) -> usize {
+        self.all(|promised| &promised.acknowledged).len()
+    }
+
+    /// Transactions of which nobody knows.
+    pub fn doubts(&self) -> usize {
+        self.all(|promised| &promised.unknown).difference(&self.all(|promised| &promised.acknowledged)).count()
+    }
+
     /// Transactions that were acknowledged in a database.
     pub fn acknowledged(&self, name: &str) -> usize {
         self.0.get(name).map_or(0, |promised| promised.acknowledged.len())
     }
 }
 
-/// Writes to the databases `d` and, attached, `e`.
+/// Writes to two databases, the second of them attached as `e`.
 #[derive(Debug)]
 pub struct Workload<'a> {
     process: &'a Process,
+    names: [String; 2],
     connection: Option<Connection>,
     next: u64,
     /// What was promised so far.
@@ -84,16 +112,27 @@ pub struct Workload<'a> {
 }
 
 impl<'a> Workload<'a> {
-    /// Numbers its transactions from `first` on.
+    /// On the databases `d` and `e`. Numbers its transactions from `first` on.
     pub fn new(process: &'a Process, first: u64) -> Self {
-        Self { process, connection: None, next: first, ledger: Ledger::default(), errors: Vec::new() }
+        Self::on(process, ["d", "e"], first)
+    }
+
+    /// On any two databases.
+    pub fn on(process: &'a Process, names: [&str; 2], first: u64) -> Self {
+        let names = names.map(str::to_owned);
+        Self { process, names, connection: None, next: first, ledger: Ledger::default(), errors: Vec::new() }
+    }
+
+    /// The number of the next transaction.
+    pub fn next(&self) -> u64 {
+        self.next
     }
 
     /// The connection, opened with `e` attached where it was closed.
     fn connection(&mut self) -> rusqlite::Result<&Connection> {
         if self.connection.is_none() {
-            let connection = self.process.open("d", "");
-            let attach = format!("ATTACH '{}' AS e", self.process.uri("e", ""));
+            let connection = self.process.open(&self.names[0], "");
+            let attach = format!("ATTACH '{}' AS e", self.process.uri(&self.names[1], ""));
             connection.execute_batch(&attach)?;
             // Few pages, so that SQLite writes before the end of a transaction.
             connection.execute_batch("PRAGMA main.cache_size = 8; PRAGMA e.cache_size = 8")?;
@@ -168,25 +207,28 @@ impl<'a> Workload<'a> {
         unknown
     }
 
-    /// One transaction in the given databases.
-    fn transaction(&mut self, databases: &[&str], rows: i64, commit: bool, remove: bool) -> bool {
+    /// One transaction in the first database, or in both.
+    fn transaction(&mut self, both: bool, rows: i64, commit: bool, remove: bool) -> bool {
         let n = self.next;
         self.next += 1;
         let end = if commit { "COMMIT" } else { "ROLLBACK" };
         let done = self.connection().and_then(|connection| {
             connection.execute_batch("BEGIN IMMEDIATE")?;
-            for name in databases {
-                work(connection, if *name == "d" { "main" } else { name }, n, rows, remove)?;
+            work(connection, "main", n, rows, remove)?;
+            if both {
+                work(connection, "e", n, rows, remove)?;
             }
             connection.execute_batch(end)
         });
+        let names = self.names.clone();
+        let names: Vec<&str> = names.iter().take(1 + usize::from(both)).map(String::as_str).collect();
         match done {
-            Ok(()) if commit => self.ledger.acknowledge(databases, n),
+            Ok(()) if commit => self.ledger.acknowledge(&names, n),
             Ok(()) => {}
             Err(error) => {
                 self.note(n, &error);
                 if self.recover() && commit {
-                    self.ledger.doubt(databases, n);
+                    self.ledger.doubt(&names, n);
                 }
                 return false;
             }
@@ -196,27 +238,27 @@ impl<'a> Workload<'a> {
 
     /// A transaction of a few pages.
     pub fn small(&mut self) {
-        self.transaction(&["d"], 1, true, false);
+        self.transaction(false, 1, true, false);
     }
 
     /// A transaction that is over the bounds of SQLite's cache and of the transaction buffer.
     pub fn large(&mut self) {
-        self.transaction(&["d"], 150, true, false);
+        self.transaction(false, 150, true, false);
     }
 
     /// The same, rolled back.
     pub fn large_rolled_back(&mut self) {
-        self.transaction(&["d"], 150, false, false);
+        self.transaction(false, 150, false, false);
     }
 
     /// Removes rows, so that pages become free.
     pub fn remove(&mut self) {
-        self.transaction(&["d"], 2, true, true);
+        self.transaction(false, 2, true, true);
     }
 
     /// A transaction in both databases.
     pub fn both(&mut self, rows: i64) {
-        self.transaction(&["d", "e"], rows, true, false);
+        self.transaction(true, rows, true, false);
     }
 
     /// A statement outside of transactions.
@@ -240,7 +282,7 @@ impl<'a> Workload<'a> {
     /// A transaction by this process that waits a little for the lease.
     pub fn visit(&mut self) {
         for _ in 0..10 {
-            if self.transaction(&["d"], 1, true, false) {
+            if self.transaction(false, 1, true, false) {
                 break;
             }
             pause(Duration::from_millis(2));
