@@ -25,6 +25,7 @@ mod layered;
 mod macros;
 
 pub mod engine_cases;
+pub mod faults;
 pub mod store_cases;
 
 #[doc(hidden)]

@@ -3,7 +3,6 @@
 //! A page of which little changed gets a delta to its last whole row instead of a whole row: a checkpoint writes about
 //! what the transactions wrote, not pages.
 
-use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
@@ -110,12 +109,11 @@ impl Database {
     /// The rows of some pages as of the checkpoint. A page whose newest row is right already gets none.
     async fn rows(&self, plan: &Plan, ranges: &[PageRange]) -> Result<Vec<PageRow>> {
         let pages: Vec<PageNo> = ranges.iter().flat_map(|range| range.pages()).collect();
-        let restarts: HashMap<PageNo, Txid> = {
+        let wanted: Vec<PageNo> = {
             let core = self.core();
-            pages.iter().filter_map(|page| Some((*page, core.tail.restart(*page, plan.to)?))).collect()
+            let reads = |page: &PageNo| page.get() <= plan.kept && core.tail.restart(*page, plan.to).is_none();
+            pages.iter().copied().filter(reads).collect()
         };
-        let reads = |page: &PageNo| page.get() <= plan.kept && !restarts.contains_key(page);
-        let wanted: Vec<PageNo> = pages.iter().copied().filter(reads).collect();
         let stored = if wanted.is_empty() {
             Vec::new()
         } else {
@@ -134,9 +132,7 @@ impl Database {
                 continue;
             }
             let (row, image, base) = newest(own, page)?;
-            // From zeros, or from the row: the change that restarts a page is applied, those before it are not.
-            let restart = restarts.get(&page).map(|restart| Txid(restart.get() - 1));
-            let from = row.or(restart).unwrap_or_default();
+            let from = row.unwrap_or_default();
             let (last, image) = self.core().tail.bring_forward(plan.database, page, from, plan.to, image)?;
             if row == Some(last) {
                 continue;

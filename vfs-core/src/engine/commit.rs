@@ -315,6 +315,7 @@ impl Database {
     pub(super) fn refused(&self, error: Error, epoch: Epoch) -> Error {
         match error.kind() {
             ErrorKind::Fenced if self.is_current(epoch) => self.stop(error),
+            ErrorKind::NotFound => self.stop(error),
             ErrorKind::Fenced => Error::unavailable("the lease was given back meanwhile").with_source(error),
             _ => error,
         }
@@ -509,11 +510,7 @@ async fn send_all_alone(fleet: &FleetInner, parts: Vec<(Arc<Database>, Prepared)
     let requests: Vec<CommitRequest> = parts.iter().map(|(_, prepared)| prepared.request.clone()).collect();
     let sent = first.retry(|| fleet.store.commit(requests.clone(), CommitMode::Atomic)).await;
     let fate = match sent {
-        Ok(outcomes) => {
-            let failed = outcomes.into_iter().filter_map(Result::err);
-            // The reason, not its consequence for the others.
-            failed.min_by_key(|error| error.kind() == ErrorKind::Conflict).map_or(Ok(Fate::Done), Err)
-        }
+        Ok(outcomes) => judge(&parts, outcomes).map(|()| Fate::Done),
         Err(error) if error.kind() == ErrorKind::CommitUnknown => {
             // They stand or fall together: one tells it for all.
             match requests.first() {
@@ -538,14 +535,29 @@ async fn send_all_alone(fleet: &FleetInner, parts: Vec<(Arc<Database>, Prepared)
             Ok(snapshots)
         }
         Err(error) => {
-            for (database, prepared) in parts.iter().skip(1) {
-                match error.kind() {
-                    ErrorKind::CommitUnknown => drop(database.stop(error.clone())),
-                    ErrorKind::Fenced => drop(database.refused(error.clone(), prepared.request.epoch)),
-                    _ => {}
+            for (database, _) in parts.iter().skip(1) {
+                if error.kind() == ErrorKind::CommitUnknown {
+                    database.stop(error.clone());
                 }
             }
             Err(error.context("commit of several databases"))
         }
     }
+}
+
+/// The outcome of an atomic commit. Those that were fenced stop.
+fn judge(parts: &[(Arc<Database>, Prepared)], outcomes: Vec<Result<()>>) -> Result<()> {
+    let mut reason: Option<Error> = None;
+    for ((database, prepared), outcome) in parts.iter().zip(outcomes) {
+        let Err(error) = outcome else { continue };
+        let error = match error.kind() {
+            ErrorKind::Fenced | ErrorKind::NotFound => database.refused(error, prepared.request.epoch),
+            _ => error,
+        };
+        // The reason, not its consequence for the others.
+        if reason.as_ref().is_none_or(|reason| reason.kind() == ErrorKind::Conflict) {
+            reason = Some(error);
+        }
+    }
+    reason.map_or(Ok(()), Err)
 }

@@ -414,6 +414,10 @@ impl Database {
     fn keep_warm(&self, core: &mut Core, database: DatabaseId, rows: &[ReadRow]) -> Result<()> {
         for (page, row_txid, image) in super::read::images(rows)? {
             core.warm.push(page);
+            // The rows are those of the checkpoint: a page that was staged since has a newer one.
+            if core.tail.is_staged_after(page, row_txid, core.head) {
+                continue;
+            }
             let (from, image) = core.tail.bring_forward(database, page, row_txid, core.head, image)?;
             self.fleet.cache.insert(self.key(page, Txid::MAX), CachedImage { from, image });
         }
@@ -444,7 +448,8 @@ impl Database {
         let limit = self.fleet.store.limits().write_rows;
         loop {
             let request = DiscardRequest { database, epoch, expected, limit };
-            let discarded = self.retry(|| self.fleet.store.discard_staged(request)).await?;
+            let discarded = self.retry(|| self.fleet.store.discard_staged(request)).await;
+            let discarded = discarded.map_err(|error| self.lost(error, epoch))?;
             let mut core = self.core();
             core.generation = discarded.generation;
             if discarded.done {

@@ -97,7 +97,7 @@ impl Database {
                     buffer.doubtful.insert(*page);
                 }
             }
-            if let Err(error) = staged {
+            if let Err(error) = staged.map_err(|error| self.refused(error, epoch)) {
                 if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Fenced | ErrorKind::NotFound) {
                     buffer.broken = Some(error.clone());
                 }

@@ -121,6 +121,10 @@ impl LogTail {
         let mut at = from.max(self.start);
         let mut last = from;
         let mut work: Option<Vec<u8>> = None;
+        if let Some(restart) = self.restart(page, to).filter(|restart| *restart > at) {
+            // What was before does not count, so its row need not have been read.
+            at = Txid(restart.get() - 1);
+        }
         loop {
             at = self.next_change(page, at);
             if at > to {
@@ -158,6 +162,12 @@ impl LogTail {
         let zeroed = wide().find(|record| record.body.zeroed.contains(page)).map(|record| record.txid);
         let staged = wide().find(|record| record.body.staged.contains(page)).map(|record| record.txid);
         patched.max(zeroed).filter(|restart| Some(*restart) > staged)
+    }
+
+    /// Whether the image at `to` may rest on a row that was staged after `from`, which is then not to be had from here.
+    pub(super) fn is_staged_after(&self, page: PageNo, from: Txid, to: Txid) -> bool {
+        let from = from.max(self.restart(page, to).unwrap_or_default());
+        self.wide.iter().any(|record| record.txid > from && record.txid <= to && record.body.staged.contains(page))
     }
 
     /// The pages that a checkpoint at `to` must write: those whose last change up to there is not a staged row.

@@ -1,0 +1,227 @@
+//! The sweep: one script, run once for every call to the store and every way to spoil it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use litefleet::store::{Effect, Fault, FaultLayer, FaultPlan, Layer, MemoryStore, Operation, PageStore};
+
+use super::examine::{examine, glance};
+use super::process::{Process, block_on};
+use super::watch::Watch;
+use super::workload::{Ledger, Workload};
+
+/// How a call is spoiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spoil {
+    /// It and the calls after it, of whatever operation, meet the effect.
+    Effect(Effect),
+    /// They are [`Effect::Late`], and reach the store after the next step of the script instead of at its end.
+    LateSoon,
+    /// Just before it another process takes the lease by force, and gives it back.
+    Steal,
+    /// Just before it another process takes the lease by force, commits, and gives it back.
+    StealAndWrite,
+}
+
+/// One run of the script.
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    /// The call: the one of this operation …
+    pub operation: Operation,
+    /// … that comes after so many others of it.
+    pub after: u64,
+    /// How it is spoiled.
+    pub spoil: Spoil,
+    /// How many calls are.
+    pub times: u64,
+}
+
+/// Number of the first transaction of the other process, and of the thief.
+const VISITOR: u64 = 1_000;
+const THIEF: u64 = 2_000;
+
+type Deed = Box<dyn FnOnce() + Send>;
+
+struct Stage {
+    inner: Arc<dyn PageStore>,
+    plan: Arc<FaultPlan>,
+    watch: Arc<Watch>,
+    outer: Arc<dyn PageStore>,
+}
+
+impl Stage {
+    fn set() -> Self {
+        let inner: Arc<dyn PageStore> = Arc::new(MemoryStore::default());
+        let plan = Arc::new(FaultPlan::default());
+        let watch = Arc::new(Watch::default());
+        let faulty = Arc::new(FaultLayer::new(Arc::clone(&inner), Arc::clone(&plan)));
+        let outer = Arc::new(Layer::new(faulty, Arc::clone(&watch)));
+        Self { inner, plan, watch, outer }
+    }
+
+    fn deliver(&self) {
+        let plan = Arc::clone(&self.plan);
+        block_on(async move { plan.deliver().await });
+    }
+}
+
+/// What happens at the chosen call.
+fn deed(case: Case, stage: &Stage, thefts: &Arc<Mutex<Ledger>>) -> Deed {
+    let effect = match case.spoil {
+        Spoil::Effect(effect) => effect,
+        Spoil::LateSoon => Effect::Late,
+        Spoil::Steal | Spoil::StealAndWrite => {
+            let (inner, thefts) = (Arc::clone(&stage.inner), Arc::clone(thefts));
+            return Box::new(move || steal(inner, case.spoil == Spoil::StealAndWrite, &thefts));
+        }
+    };
+    let plan = Arc::clone(&stage.plan);
+    Box::new(move || plan.arm(Fault { operation: None, after: 0, times: case.times, effect }))
+}
+
+/// Another process takes the lease of `d` by force.
+fn steal(inner: Arc<dyn PageStore>, write: bool, thefts: &Mutex<Ledger>) {
+    let mut settings = Process::small();
+    settings.database.takeover = true;
+    let thief = Process::light(inner, settings);
+    // A thread of its own: SQLite is in the middle of a call on this one.
+    let ledger = std::thread::scope(|scope| {
+        let theft = scope.spawn(|| {
+            let mut workload = Workload::new(&thief, THIEF);
+            if write {
+                workload.small();
+            } else {
+                workload.run("SELECT count(*) FROM main.sqlite_schema");
+            }
+            workload.close();
+            workload.ledger
+        });
+        theft.join().expect("a thief does not panic")
+    });
+    *thefts.lock().unwrap_or_else(PoisonError::into_inner) = ledger;
+}
+
+/// The script. `step` runs after each step.
+fn play(workload: &mut Workload<'_>, visitor: &mut Workload<'_>, step: &mut dyn FnMut()) -> bool {
+    if !workload.create() {
+        return false;
+    }
+    step();
+    let script: &[fn(&mut Workload<'_>)] = &[
+        |w| w.small(),
+        |w| w.small(),
+        |w| w.large(),
+        |w| w.small(),
+        |w| w.large_rolled_back(),
+        |w| w.small(),
+        |w| w.both(1),
+        |w| w.remove(),
+        |w| w.run("VACUUM"),
+        |w| w.small(),
+        |w| w.release(),
+    ];
+    for one in script {
+        one(workload);
+        step();
+    }
+    visitor.visit();
+    step();
+    let script: &[fn(&mut Workload<'_>)] = &[
+        |w| w.small(),
+        |w| w.both(80),
+        |w| w.run("PRAGMA litefleet_checkpoint"),
+        |w| w.close(),
+        |w| w.run("SELECT sum(length(payload)) FROM filler"),
+        |w| w.small(),
+        |w| w.large(),
+        |w| w.small(),
+        |w| w.close(),
+    ];
+    for one in script {
+        one(workload);
+        step();
+    }
+    true
+}
+
+/// Runs the script without faults. Returns the calls of each operation.
+pub fn measure() -> BTreeMap<Operation, u64> {
+    let (counts, errors) = run(None).unwrap_or_else(|wrong| panic!("without a fault: {wrong}"));
+    assert!(errors.is_empty(), "without a fault: {errors:?}");
+    counts
+}
+
+/// Runs the script with one spoiled call. Returns the errors that SQLite returned; what must not be is an error.
+pub fn run_case(case: Case) -> Result<Vec<String>, String> {
+    run(Some(case)).map(|(_, errors)| errors).map_err(|wrong| format!("{case:?}: {wrong}"))
+}
+
+fn run(case: Option<Case>) -> Result<(BTreeMap<Operation, u64>, Vec<String>), String> {
+    let stage = Stage::set();
+    let thefts = Arc::new(Mutex::new(Ledger::default()));
+    let process = Process::new(Arc::clone(&stage.outer), Process::small());
+    let other = Process::light(Arc::clone(&stage.inner), Process::small());
+    let eyes = Process::light(Arc::clone(&stage.inner), Process::small());
+    let follower = eyes.follow("d");
+    stage.watch.observe(move || glance(&follower));
+    if let Some(case) = case {
+        stage.watch.trigger(case.operation, case.after, deed(case, &stage, &thefts));
+    }
+    let mut workload = Workload::new(&process, 1);
+    let mut visitor = Workload::new(&other, VISITOR);
+    let soon = case.is_some_and(|case| case.spoil == Spoil::LateSoon);
+    let mut spoiled = 0;
+    let played = play(&mut workload, &mut visitor, &mut || {
+        if soon && !stage.watch.is_waiting() {
+            spoiled += 1;
+            if spoiled >= 2 {
+                stage.deliver();
+            }
+        }
+    });
+    if !played {
+        return Err(format!("the tables could not be made: {:?}", workload.errors));
+    }
+    let counts = stage.watch.counts();
+    stage.plan.disarm();
+    stage.watch.rest();
+    if let Some(complaint) = stage.watch.complaints().first() {
+        return Err(format!("{complaint}; errors: {:?}", workload.errors));
+    }
+    let mut ledger = workload.ledger.clone();
+    ledger.merge(&visitor.ledger);
+    ledger.merge(&thefts.lock().unwrap_or_else(PoisonError::into_inner));
+    // What is unknown is so until the database is opened again: that settles it.
+    let mut settings = Process::small();
+    settings.database.takeover = true;
+    let settler = Process::light(Arc::clone(&stage.inner), settings);
+    Workload::new(&settler, 0).run("PRAGMA main.user_version");
+    Workload::new(&settler, 0).run("PRAGMA e.user_version");
+    let judge = |when: &str| {
+        // A process that knows nothing yet.
+        let judge = Process::light(Arc::clone(&stage.inner), Process::small());
+        examine(&judge, &ledger).map_err(|wrong| format!("{when}: {wrong}; errors: {:?}", workload.errors))
+    };
+    let seen = judge("at the end")?;
+    stage.deliver();
+    let later = judge("after late calls")?;
+    if seen != later {
+        return Err(format!("late calls changed something: {seen:?} became {later:?}; errors: {:?}", workload.errors));
+    }
+    Ok((counts, workload.errors))
+}
+
+/// Every case of some ways to spoil a call, for the calls that [`measure`] counted.
+pub fn cases(counts: &BTreeMap<Operation, u64>, spoils: &[Spoil], times: &[u64]) -> Vec<Case> {
+    let mut all = Vec::new();
+    for (operation, count) in counts {
+        for after in 0..*count {
+            for spoil in spoils {
+                for times in times {
+                    all.push(Case { operation: *operation, after, spoil: *spoil, times: *times });
+                }
+            }
+        }
+    }
+    all
+}
