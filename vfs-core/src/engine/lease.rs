@@ -449,7 +449,7 @@ impl Database {
         loop {
             let request = DiscardRequest { database, epoch, expected, limit };
             let discarded = self.retry(|| self.fleet.store.discard_staged(request)).await;
-            let discarded = discarded.map_err(|error| self.lost(error, epoch))?;
+            let discarded = discarded.map_err(|error| self.refused(error, epoch))?;
             let mut core = self.core();
             core.generation = discarded.generation;
             if discarded.done {
