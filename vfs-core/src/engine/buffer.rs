@@ -31,6 +31,19 @@ pub struct TransactionBuffer {
     pub(super) header_altered: bool,
     /// The transaction failed in a way that can only be rolled back.
     pub(super) broken: Option<Error>,
+    /// What preparing a commit has changed here.
+    prepared: Option<BeforePrepare>,
+}
+
+/// What preparing a commit changes in the buffer. SQLite does not know of it: when the commit fails it rolls back what it
+/// wrote itself, and nothing more.
+#[derive(Debug)]
+struct BeforePrepare {
+    size: u64,
+    lowest: u64,
+    cut: PageSet,
+    /// Images that were replaced, or cut off.
+    pages: Vec<(PageNo, Box<[u8]>)>,
 }
 
 /// Where the bytes of a page come from.
@@ -58,6 +71,34 @@ impl TransactionBuffer {
             generation: 0,
             header_altered: false,
             broken: None,
+            prepared: None,
+        }
+    }
+
+    /// From here on [`finish_prepare`](Self::finish_prepare) brings back what is changed: a truncation to `size` or more,
+    /// and these images, which are those of pages as they are now.
+    pub(super) fn begin_prepare(&mut self, size: u64, replaced: impl IntoIterator<Item = (PageNo, Box<[u8]>)>) {
+        let kept = pages_for_size(size);
+        let before = self.prepared.get_or_insert_with(|| BeforePrepare {
+            size: self.size,
+            lowest: self.lowest,
+            cut: self.cut.clone(),
+            pages: Vec::new(),
+        });
+        let gone = self.pages.iter().filter(|(page, _)| page.get() > kept);
+        before.pages.extend(gone.map(|(page, image)| (*page, image.clone())));
+        before.pages.extend(replaced);
+    }
+
+    /// Takes back what preparing has changed: the commit has it, and if it fails this transaction goes on without.
+    pub(super) fn finish_prepare(&mut self) {
+        let Some(before) = self.prepared.take() else { return };
+        self.size = before.size;
+        self.lowest = before.lowest;
+        self.cut = before.cut;
+        // The oldest image of a page is the one to keep.
+        for (page, image) in before.pages.into_iter().rev() {
+            self.pages.insert(page, image);
         }
     }
 

@@ -12,7 +12,7 @@ use crate::codec::{Patch, PatchBase, Record, RecordBody, StagedPages, diff, imag
 use crate::config::LeaseMode;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::store::{CommitMode, CommitRequest, HeadRequest, LeaseRequest, OpenRequest, Tail};
-use crate::types::{CommitId, PageNo, PageSet, pages_for_size};
+use crate::types::{CommitId, PAGE_SIZE, PageNo, PageSet, pages_for_size};
 
 /// Runs of staged pages that a record names before it says "any page".
 const STAGED_RUNS: usize = 4096;
@@ -75,8 +75,15 @@ impl Database {
         self.repin(pinned)
     }
 
-    /// Turns the buffer into a commit, staging what must be staged. `None` when nothing was changed.
+    /// Turns the buffer into a commit, staging what must be staged. `None` when nothing was changed. Leaves the buffer as
+    /// it was: the commit may fail, and what SQLite then rolls back is what it wrote itself.
     pub async fn prepare(&self, buffer: &mut TransactionBuffer) -> Result<Option<Prepared>> {
+        let prepared = self.prepare_in(buffer).await;
+        buffer.finish_prepare();
+        prepared
+    }
+
+    async fn prepare_in(&self, buffer: &mut TransactionBuffer) -> Result<Option<Prepared>> {
         if let Some(broken) = &buffer.broken {
             return Err(broken.clone());
         }
@@ -132,12 +139,18 @@ impl Database {
     fn adopt_header_size(&self, buffer: &mut TransactionBuffer) -> Result<()> {
         let size = match buffer.source(PageNo::FIRST) {
             Source::Buffer(page) => header::file_size(page),
-            Source::Staged | Source::Base | Source::Zeros => None,
+            Source::Staged => self.buffered_pages(buffer, &[PageNo::FIRST])?.first().and_then(|p| header::file_size(p)),
+            Source::Base | Source::Zeros => None,
         };
-        match size {
-            Some(size) if size < buffer.size => self.truncate(buffer, size),
-            _ => Ok(()),
-        }
+        let Some(size) = size.filter(|size| *size < buffer.size) else { return Ok(()) };
+        let cut: Vec<PageNo> = (!size.is_multiple_of(PAGE_SIZE as u64))
+            .then(|| PageNo::containing(size))
+            .transpose()?
+            .into_iter()
+            .collect();
+        let images = self.buffered_pages(buffer, &cut)?;
+        buffer.begin_prepare(size, cut.into_iter().zip(images).map(|(page, image)| (page, image.to_vec().into())));
+        self.truncate(buffer, size)
     }
 
     /// Compares what is buffered with what it replaces.
@@ -198,6 +211,7 @@ impl Database {
             (false, false) => return Ok(false),
         };
         let mut page = now.to_vec();
+        buffer.begin_prepare(buffer.size, [(PageNo::FIRST, page.clone().into_boxed_slice())]);
         header::set_change_counter(&mut page, fresh);
         buffer.pages.insert(PageNo::FIRST, page.into_boxed_slice());
         Ok(true)
