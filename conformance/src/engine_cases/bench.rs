@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use litefleet::store::{Fault, FaultLayer, FaultPlan, Operation, PageStore};
-use litefleet::{DatabaseName, Fleet, FleetSettings};
+use litefleet::{DatabaseName, Fleet, FleetSettings, Role};
 use rusqlite::fallible_iterator::FallibleIterator as _;
 use rusqlite::{Connection, OpenFlags};
 
@@ -142,6 +142,16 @@ impl Bench {
         assert_eq!(text(&follower, "PRAGMA integrity_check"), "ok");
         drop(follower);
         self.verify(name);
+    }
+
+    /// Reads bytes of a database's file, as a follower sees it.
+    pub fn read(&self, name: &str, offset: u64, out: &mut [u8]) {
+        let name = DatabaseName::new(name).unwrap();
+        let database = self.fleet.connect(&name, Role::Follower, false);
+        let snapshot = database.begin_read().unwrap();
+        database.read(snapshot, offset, out).unwrap();
+        database.unpin(snapshot);
+        self.fleet.disconnect(&database);
     }
 
     /// Round trips so far of operations that depend on what is done, not on when.

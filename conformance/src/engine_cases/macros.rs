@@ -40,16 +40,31 @@ macro_rules! __each_engine_case {
     ([$($then:tt)*] $($arguments:tt)*) => {
         $($then)* {
             $($arguments)*
-            pages::every_page_size_is_stored
-            pages::vacuum_changes_the_page_size
-            pages::full_auto_vacuum_shrinks_the_file
-            pages::incremental_vacuum_shrinks_the_file
+            copies::vacuum_into_an_ordinary_file
+            copies::backup_goes_both_ways
+            copies::unfinished_backup_changes_nothing
+            copies::wal_mode_source_is_readable
+            copies::serialize_gives_the_file
+            copies::blobs_are_written_in_place
+            copies::full_text_search_works
+            copies::rtree_works
             isolation::readers_and_the_writer_do_not_block_each_other
             isolation::stale_snapshot_cannot_become_the_writer
             isolation::second_writer_is_busy
             isolation::spilled_transaction_rolls_back
             isolation::transaction_larger_than_every_bound_commits
             isolation::savepoints_roll_back_to_themselves
+            modes::every_journal_mode_commits_and_rolls_back
+            modes::wal_is_answered_delete
+            modes::wal_under_exclusive_locking_is_refused
+            modes::exclusive_locking_keeps_others_caches_honest
+            modes::own_commit_leaves_the_cache_warm
+            modes::failed_transaction_without_journal_leaves_nothing
+            modes::failed_shrinking_commit_under_exclusive_loses_nothing
+            pages::every_page_size_is_stored
+            pages::vacuum_changes_the_page_size
+            pages::full_auto_vacuum_shrinks_the_file
+            pages::incremental_vacuum_shrinks_the_file
         }
     };
 }

@@ -10,7 +10,9 @@ mod bench;
 #[macro_use]
 mod macros;
 
+pub mod copies;
 pub mod isolation;
+pub mod modes;
 pub mod pages;
 
 pub use bench::{Bench, EngineHarness};
