@@ -128,10 +128,18 @@ impl Database {
         let mut out = HashMap::with_capacity(pages.len());
         for chunk in pages.chunks(limit) {
             let ranges = ranges(chunk.iter().copied());
-            let rows = self.retry(|| self.fleet.store.read_pages(&lineage, &ranges, snapshot)).await?;
-            let mut found: HashMap<PageNo, (Txid, Bytes)> =
-                images(&rows)?.into_iter().map(|(page, txid, image)| (page, (txid, image))).collect();
-            let mut core = self.core();
+            // Rows fit the tail that was there when they were read: a checkpoint that is completed meanwhile takes records
+            // from it, and the rows in their place are not among these.
+            let (mut found, mut core) = loop {
+                let start = self.core().tail.start();
+                let rows = self.retry(|| self.fleet.store.read_pages(&lineage, &ranges, snapshot)).await?;
+                let found: HashMap<PageNo, (Txid, Bytes)> =
+                    images(&rows)?.into_iter().map(|(page, txid, image)| (page, (txid, image))).collect();
+                let core = self.core();
+                if core.tail.start() == start {
+                    break (found, core);
+                }
+            };
             let core = &mut *core;
             if snapshot < core.tail.start() {
                 return Err(too_old(snapshot, core.tail.start()));
