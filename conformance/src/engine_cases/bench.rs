@@ -56,10 +56,19 @@ impl Bench {
 
     /// As [`new`](Self::new), with some settings changed.
     pub fn with(harness: &dyn EngineHarness, change: impl FnOnce(&mut FleetSettings)) -> Self {
+        Self::layered(harness, |store| store, change)
+    }
+
+    /// As [`with`](Self::with), with a layer of the case's own around the store.
+    pub fn layered(
+        harness: &dyn EngineHarness,
+        layer: impl FnOnce(Arc<dyn PageStore>) -> Arc<dyn PageStore>,
+        change: impl FnOnce(&mut FleetSettings),
+    ) -> Self {
         let mut settings = timeless(harness.settings());
         change(&mut settings);
         let faults = Arc::new(FaultPlan::default());
-        let store: Arc<dyn PageStore> = Arc::new(FaultLayer::new(harness.store(), Arc::clone(&faults)));
+        let store = layer(Arc::new(FaultLayer::new(harness.store(), Arc::clone(&faults))));
         Self::over(store, faults, settings)
     }
 

@@ -65,6 +65,7 @@ macro_rules! __each_engine_case {
             pages::vacuum_changes_the_page_size
             pages::full_auto_vacuum_shrinks_the_file
             pages::incremental_vacuum_shrinks_the_file
+            races::checkpoint_completes_while_a_page_is_read
         }
     };
 }

@@ -14,6 +14,7 @@ pub mod copies;
 pub mod isolation;
 pub mod modes;
 pub mod pages;
+pub mod races;
 
 pub use bench::{Bench, EngineHarness};
 
