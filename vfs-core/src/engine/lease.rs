@@ -391,6 +391,10 @@ impl Database {
     fn keep_warm(&self, core: &mut Core, database: DatabaseId, rows: &[ReadRow]) -> Result<()> {
         for (page, row_txid, image) in super::read::images(rows)? {
             core.warm.push(page);
+            // The rows are those of the checkpoint. A page that was staged since has a newer one, which did not come along.
+            if core.tail.is_staged(page, row_txid, core.head) {
+                continue;
+            }
             let (from, image) = core.tail.bring_forward(database, page, row_txid, core.head, image)?;
             self.fleet.cache.insert(self.key(page, Txid::MAX), CachedImage { from, image });
         }

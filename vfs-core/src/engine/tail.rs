@@ -145,6 +145,11 @@ impl LogTail {
         Ok((last, work.map_or(image, Bytes::from)))
     }
 
+    /// Whether a transaction after `after`, up to `to`, may have staged the page.
+    pub(super) fn is_staged(&self, page: PageNo, after: Txid, to: Txid) -> bool {
+        self.wide.iter().any(|r| r.txid > after && r.txid <= to && r.body.staged.contains(page))
+    }
+
     /// Whether the image at `to` can be built without any row, because a record starts the page from zeros.
     pub(super) fn starts_from_zeros(&self, page: PageNo, to: Txid) -> bool {
         let patched = self.patched.get(&page).into_iter().flatten().take_while(|txid| **txid <= to);
