@@ -66,6 +66,8 @@ macro_rules! __each_engine_case {
             pages::full_auto_vacuum_shrinks_the_file
             pages::incremental_vacuum_shrinks_the_file
             races::checkpoint_completes_while_a_page_is_read
+            random_sql::random_sql_matches_stock_sqlite
+            rules::open_after_a_staged_commit_reads_the_staged_pages
         }
     };
 }

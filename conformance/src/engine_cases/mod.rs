@@ -15,6 +15,8 @@ pub mod isolation;
 pub mod modes;
 pub mod pages;
 pub mod races;
+pub mod random_sql;
+pub mod rules;
 
 pub use bench::{Bench, EngineHarness};
 
