@@ -148,12 +148,14 @@ impl MainFile {
             self.snapshot = Some(self.database.commit(buffer, snapshot)?);
             return Ok(());
         };
-        let group = self.vfs.super_journals().get(name).ok_or_else(|| {
-            Error::invalid(format!(
+        let own_journal = format!("{}{JOURNAL}", self.database.name());
+        let Some(group) = self.vfs.super_journals().get(name) else {
+            self.vfs.super_journals().refuse(name, own_journal);
+            return Err(Error::invalid(format!(
                 "a transaction over several databases needs this VFS as the connection's own: its super-journal {name} \
                  was opened through another one, so the commit cannot be atomic"
-            ))
-        })?;
+            )));
+        };
         if let Some(foreign) = group.journals().into_iter().find(|journal| !self.vfs.owns_journal(journal)) {
             return Err(Error::invalid(format!(
                 "{foreign} belongs to a database outside this VFS: a transaction over both cannot be atomic"
@@ -161,7 +163,7 @@ impl MainFile {
         }
         let prepared = self.vfs.fleet().wait(self.database.prepare(buffer))?;
         let commit = prepared.map(|prepared| (Arc::clone(&self.database), prepared));
-        group.join(format!("{}{JOURNAL}", self.database.name()), commit)?;
+        group.join(own_journal, commit)?;
         self.deferred = Some(group);
         Ok(())
     }

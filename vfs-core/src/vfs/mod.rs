@@ -79,10 +79,31 @@ impl Vfs {
         Ok(MainFile::new(Arc::clone(self), database))
     }
 
+    /// Opens a super-journal; with `create` one that does not exist is made.
+    pub fn open_super_journal(&self, name: &str, create: bool) -> Result<Arc<SuperGroup>> {
+        if let Some(group) = self.super_journals.get(name) {
+            return Ok(group);
+        }
+        if create {
+            let writes = |journal: &str| journal.strip_suffix(JOURNAL).is_some_and(|name| self.fleet.is_writing(name));
+            return Ok(self.super_journals.create(name, writes));
+        }
+        if self.is_foreign_super_journal(name) {
+            return Ok(Arc::default());
+        }
+        Err(Error::not_found(format!("there is no super-journal {name}")))
+    }
+
+    /// Whether a name is that of a super-journal that another VFS has. Its transaction is never committed here, so a
+    /// participant that is rolled back must find it.
+    fn is_foreign_super_journal(&self, name: &str) -> bool {
+        super_journal::main_of(name).is_some_and(|main| !self.fleet.is_open(main))
+    }
+
     /// Whether a file exists, as SQLite asks it. Journals of databases never do: after a crash the store holds a
     /// committed state, and there is nothing to roll back.
     pub fn exists(&self, path: &str) -> Result<bool> {
-        if self.super_journals.exists(path) {
+        if self.super_journals.exists(path) || self.is_foreign_super_journal(path) {
             return Ok(true);
         }
         if is_side_file(path) {
@@ -93,7 +114,7 @@ impl Vfs {
 
     /// Deletes a file, as SQLite asks it. Deleting a super-journal for good is the commit of its transaction.
     pub fn delete(&self, path: &str, durably: bool) -> Result<()> {
-        if self.super_journals.delete(path, durably)? || is_side_file(path) {
+        if self.super_journals.delete(path, durably)? || is_side_file(path) || self.is_foreign_super_journal(path) {
             return Ok(());
         }
         self.fleet.remove(&DatabaseName::new(path)?, false)

@@ -100,6 +100,11 @@ impl SuperGroup {
         self.lock().outcome == Outcome::Committed
     }
 
+    /// Whether it was given up.
+    fn is_aborted(&self) -> bool {
+        self.lock().outcome == Outcome::Aborted
+    }
+
     /// None of the participants is committed, now or later.
     pub(super) fn abort(&self) {
         let mut state = self.lock();
@@ -136,14 +141,12 @@ impl SuperJournals {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens a super-journal; with `create` one that does not exist is made.
-    pub fn open(&self, name: &str, create: bool) -> Result<Arc<SuperGroup>> {
+    /// Makes a super-journal, and forgets those of transactions that were rolled back: `is_writing` tells of a journal
+    /// whether its database still has a writer.
+    pub(super) fn create(&self, name: &str, is_writing: impl Fn(&str) -> bool) -> Arc<SuperGroup> {
         let mut groups = self.lock();
-        match groups.get(name) {
-            Some(group) => Ok(Arc::clone(group)),
-            None if create => Ok(Arc::clone(groups.entry(name.to_owned()).or_default())),
-            None => Err(Error::not_found(format!("there is no super-journal {name}"))),
-        }
+        groups.retain(|_, group| !group.is_aborted() || group.journals().iter().any(|journal| is_writing(journal)));
+        Arc::clone(groups.entry(name.to_owned()).or_default())
     }
 
     /// The group of a super-journal.
@@ -151,21 +154,55 @@ impl SuperJournals {
         self.lock().get(name).map(Arc::clone)
     }
 
-    /// Whether a super-journal exists.
+    /// Remembers a super-journal that another VFS has: its transaction is refused here, and rolled back.
+    pub(super) fn refuse(&self, name: &str, journal: String) {
+        let group = SuperGroup::default();
+        {
+            let mut state = group.lock();
+            state.content = journal.into_bytes();
+            state.outcome = Outcome::Aborted;
+        }
+        self.lock().entry(name.to_owned()).or_insert_with(|| Arc::new(group));
+    }
+
+    /// Whether a super-journal exists. That of a transaction which failed exists until all its participants are done:
+    /// each looks for it, and where it is gone a participant takes itself for committed and plays nothing back.
     pub fn exists(&self, name: &str) -> bool {
         self.lock().contains_key(name)
     }
 
     /// Deletes a super-journal; false when there is none. Durably: commits its transaction, and after an error the
-    /// super-journal still exists. Else it aborts it.
+    /// super-journal still exists. Else it aborts it: the first participant that was rolled back asks for it, having found
+    /// no journals that name the super-journal, since ours are never found; the others still need it.
     pub(super) fn delete(&self, name: &str, durably: bool) -> Result<bool> {
         let Some(group) = self.get(name) else { return Ok(false) };
         if durably {
             group.commit()?;
+            self.lock().remove(name);
         } else {
             group.abort();
         }
-        self.lock().remove(name);
         Ok(true)
+    }
+}
+
+/// Whether a name is one that SQLite gives to super-journals (`-mj`, six digits, a 9, two digits), and of which main
+/// database.
+pub(super) fn main_of(name: &str) -> Option<&str> {
+    let (main, suffix) = name.split_at_checked(name.len().checked_sub(12)?)?;
+    let digits = suffix.strip_prefix("-mj")?.as_bytes();
+    (digits.iter().all(u8::is_ascii_hexdigit) && digits.get(6) == Some(&b'9')).then_some(main)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_super_journals_are_known() {
+        assert_eq!(main_of("/tmp/a.db-mj0A1B2C9FF"), Some("/tmp/a.db"));
+        assert_eq!(main_of("/tmp/a.db-mj0A1B2C8FF"), None);
+        assert_eq!(main_of("-mj"), None);
+        assert_eq!(main_of("\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}x"), None);
     }
 }
