@@ -68,6 +68,13 @@ macro_rules! __each_engine_case {
             races::checkpoint_completes_while_a_page_is_read
             random_sql::random_sql_matches_stock_sqlite
             rules::open_after_a_staged_commit_reads_the_staged_pages
+            several::several_databases_commit_in_one_call
+            several::databases_that_were_only_locked_do_not_matter
+            several::failed_transaction_over_several_leaves_none
+            several::participant_that_cannot_prepare_aborts_all
+            several::lost_reply_of_several_is_resolved
+            several::foreign_participant_is_refused
+            several::readers_see_all_of_several_or_nothing
         }
     };
 }

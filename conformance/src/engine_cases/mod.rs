@@ -17,6 +17,7 @@ pub mod pages;
 pub mod races;
 pub mod random_sql;
 pub mod rules;
+pub mod several;
 
 pub use bench::{Bench, EngineHarness};
 
