@@ -66,6 +66,7 @@ macro_rules! __each_engine_case {
             pages::full_auto_vacuum_shrinks_the_file
             pages::incremental_vacuum_shrinks_the_file
             races::checkpoint_completes_while_a_page_is_read
+            races::closed_database_takes_no_lease
             random_sql::random_sql_matches_stock_sqlite
             rules::open_after_a_staged_commit_reads_the_staged_pages
             several::several_databases_commit_in_one_call

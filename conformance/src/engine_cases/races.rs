@@ -91,3 +91,17 @@ pub fn checkpoint_completes_while_a_page_is_read(harness: &dyn EngineHarness) {
     bench.fleet.disconnect(&database);
     bench.check("a");
 }
+
+/// Work in the background that outlives its last connection must not take the lease again: it would fence who opened the
+/// database since.
+pub fn closed_database_takes_no_lease(harness: &dyn EngineHarness) {
+    let bench = Bench::with(harness, |settings| settings.database.checkpoint_records = 2);
+    for round in 0..150 {
+        let connection = bench.open("a");
+        run(&connection, "CREATE TABLE IF NOT EXISTS t(x)");
+        for commit in 0..3 {
+            run(&connection, &format!("INSERT INTO t VALUES({round} * 10 + {commit})"));
+        }
+    }
+    bench.check("a");
+}
