@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::codec::{PatchBase, Record, StagedPages, image_checksum};
+use crate::codec::{PatchBase, Record, StagedPages, image_checksum, zero_image};
 use crate::error::{Error, Result};
 use crate::types::{DatabaseId, PageNo, PageSet, Txid};
 
@@ -121,6 +121,11 @@ impl LogTail {
         let mut at = from.max(self.start);
         let mut last = from;
         let mut work: Option<Vec<u8>> = None;
+        // What was before a change that starts from zeros does not matter; and it may be a staged row, which nobody read.
+        if let Some(zeros) = self.from_zeros(page, to).filter(|zeros| *zeros > at) {
+            at = Txid(zeros.get() - 1);
+            work = Some(zero_image().to_vec());
+        }
         loop {
             at = self.next_change(page, at);
             if at > to {
@@ -152,15 +157,22 @@ impl LogTail {
 
     /// Whether the image at `to` can be built without any row, because a record starts the page from zeros.
     pub(super) fn starts_from_zeros(&self, page: PageNo, to: Txid) -> bool {
-        let patched = self.patched.get(&page).into_iter().flatten().take_while(|txid| **txid <= to);
-        let from_zeros = |txid: &Txid| {
+        self.from_zeros(page, to).is_some()
+    }
+
+    /// The last change of the page up to `to`, and after it was last staged, that starts from zeros.
+    fn from_zeros(&self, page: PageNo, to: Txid) -> Option<Txid> {
+        let wide = || self.wide.iter().rev().filter(|record| record.txid <= to);
+        let staged = wide().find(|r| r.body.staged.contains(page)).map_or(self.start, |record| record.txid);
+        let zeroed = wide().find(|r| r.body.zeroed.contains(page)).map_or(staged, |record| record.txid);
+        let after = staged.max(zeroed);
+        let patched = self.patched.get(&page).into_iter().flatten().rev().copied();
+        let mut patched = patched.skip_while(|txid| *txid > to).take_while(|txid| *txid > after);
+        let patch = patched.find(|txid| {
             let patch = self.record(*txid).and_then(|record| record.body.patch(page));
             patch.is_some_and(|patch| patch.base == PatchBase::Zeros)
-        };
-        let last_staged = self.wide.iter().rev().find(|r| r.txid <= to && r.body.staged.contains(page));
-        let after = last_staged.map_or(Txid(0), |record| record.txid);
-        patched.filter(|txid| **txid > after).any(from_zeros)
-            || self.wide.iter().any(|r| r.txid <= to && r.txid > after && r.body.zeroed.contains(page))
+        });
+        patch.or(Some(zeroed).filter(|zeroed| *zeroed > staged))
     }
 
     /// The pages that a checkpoint at `to` must write: those whose last change up to there is not a staged row.
