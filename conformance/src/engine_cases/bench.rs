@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use litefleet::store::{Fault, FaultLayer, FaultPlan, Operation, PageStore};
+use litefleet::vfs::{MainFile, OpenMode, Vfs};
 use litefleet::{DatabaseName, Fleet, FleetSettings, Role};
 use rusqlite::fallible_iterator::FallibleIterator as _;
 use rusqlite::{Connection, OpenFlags};
@@ -151,6 +152,11 @@ impl Bench {
         assert_eq!(text(&follower, "PRAGMA integrity_check"), "ok");
         drop(follower);
         self.verify(name);
+    }
+
+    /// Opens a database's file below SQLite.
+    pub fn raw(&self, name: &str) -> MainFile {
+        Vfs::new(self.fleet.clone()).open(&DatabaseName::new(name).unwrap(), OpenMode::Create, []).unwrap()
     }
 
     /// Reads bytes of a database's file, as a follower sees it.
