@@ -74,6 +74,7 @@ macro_rules! __each_engine_case {
             pages::incremental_vacuum_shrinks_the_file
             races::checkpoint_completes_while_a_page_is_read
             races::closed_database_takes_no_lease
+            random_file::random_file_operations_match_the_model
             random_sql::random_sql_matches_stock_sqlite
             rules::open_after_a_staged_commit_reads_the_staged_pages
             rules::file_that_grows_again_starts_as_zeros

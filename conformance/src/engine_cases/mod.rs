@@ -16,6 +16,7 @@ pub mod modes;
 pub mod opening;
 pub mod pages;
 pub mod races;
+pub mod random_file;
 pub mod random_sql;
 pub mod rules;
 pub mod several;
