@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use litefleet::store::{Fault, FaultLayer, FaultPlan, Operation, PageStore};
-use litefleet::{DatabaseName, Fleet, FleetSettings};
+use litefleet::vfs::{MainFile, OpenMode, Vfs};
+use litefleet::{DatabaseName, Fleet, FleetSettings, Role};
 use rusqlite::fallible_iterator::FallibleIterator as _;
 use rusqlite::{Connection, OpenFlags};
 
@@ -56,10 +57,19 @@ impl Bench {
 
     /// As [`new`](Self::new), with some settings changed.
     pub fn with(harness: &dyn EngineHarness, change: impl FnOnce(&mut FleetSettings)) -> Self {
+        Self::layered(harness, |store| store, change)
+    }
+
+    /// As [`with`](Self::with), with a layer of the case's own around the store.
+    pub fn layered(
+        harness: &dyn EngineHarness,
+        layer: impl FnOnce(Arc<dyn PageStore>) -> Arc<dyn PageStore>,
+        change: impl FnOnce(&mut FleetSettings),
+    ) -> Self {
         let mut settings = timeless(harness.settings());
         change(&mut settings);
         let faults = Arc::new(FaultPlan::default());
-        let store: Arc<dyn PageStore> = Arc::new(FaultLayer::new(harness.store(), Arc::clone(&faults)));
+        let store = layer(Arc::new(FaultLayer::new(harness.store(), Arc::clone(&faults))));
         Self::over(store, faults, settings)
     }
 
@@ -142,6 +152,21 @@ impl Bench {
         assert_eq!(text(&follower, "PRAGMA integrity_check"), "ok");
         drop(follower);
         self.verify(name);
+    }
+
+    /// Opens a database's file below SQLite.
+    pub fn raw(&self, name: &str) -> MainFile {
+        Vfs::new(self.fleet.clone()).open(&DatabaseName::new(name).unwrap(), OpenMode::Create, []).unwrap()
+    }
+
+    /// Reads bytes of a database's file, as a follower sees it.
+    pub fn read(&self, name: &str, offset: u64, out: &mut [u8]) {
+        let name = DatabaseName::new(name).unwrap();
+        let database = self.fleet.connect(&name, Role::Follower, false);
+        let snapshot = database.begin_read().unwrap();
+        database.read(snapshot, offset, out).unwrap();
+        database.unpin(snapshot);
+        self.fleet.disconnect(&database);
     }
 
     /// Round trips so far of operations that depend on what is done, not on when.

@@ -10,8 +10,17 @@ mod bench;
 #[macro_use]
 mod macros;
 
+pub mod copies;
 pub mod isolation;
+pub mod modes;
+pub mod opening;
 pub mod pages;
+pub mod races;
+pub mod random_file;
+pub mod random_sql;
+pub mod rules;
+pub mod several;
+pub mod trips;
 
 pub use bench::{Bench, EngineHarness};
 

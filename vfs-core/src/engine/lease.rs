@@ -150,6 +150,10 @@ impl Database {
         if current(self.fleet.session.live())? {
             return Ok(());
         }
+        // Work in the background may outlive the last connection. A grant would fence whoever opened it since.
+        if !self.is_connected() {
+            return Err(Error::fenced("it was closed, and its lease given back"));
+        }
         self.acquire_lease().await
     }
 

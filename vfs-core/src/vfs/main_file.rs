@@ -178,19 +178,22 @@ impl MainFile {
         self.settle();
         let Some(name) = super_journal else { return self.commit_alone() };
         self.leave_group();
-        let group = self.vfs.super_journals().get(name).ok_or_else(|| {
-            Error::invalid(format!(
+        let Some(group) = self.vfs.super_journals().get(name) else {
+            // SQLite rolls back now, and plays nothing back unless it finds the super-journal.
+            self.group = Some(self.vfs.super_journals().refuse(name));
+            return Err(Error::invalid(format!(
                 "a transaction over several databases needs this VFS as the connection's own: its super-journal {name} \
                  was opened through another one, so the commit cannot be atomic"
-            ))
-        })?;
+            )));
+        };
+        // Whatever comes now, this one takes part: if it fails, all do.
+        self.group = Some(Arc::clone(&group));
         if let Some(foreign) = group.journals().into_iter().find(|journal| !self.vfs.owns_journal(journal)) {
+            group.abort();
             return Err(Error::invalid(format!(
                 "{foreign} belongs to a database outside this VFS: a transaction over both cannot be atomic"
             )));
         }
-        // Whatever comes now, this one takes part: if it fails, all do.
-        self.group = Some(Arc::clone(&group));
         let Some(buffer) = &mut self.buffer else { return Ok(()) };
         let prepared = self.vfs.fleet().wait(self.database.prepare(buffer));
         match prepared {

@@ -169,6 +169,17 @@ impl SuperJournals {
         self.lock().get(name).and_then(|entry| entry.group.upgrade())
     }
 
+    /// Lets a super-journal that another VFS has exist here too, for as long as the result is kept: its transaction is
+    /// refused, and the rollback looks for it.
+    pub(super) fn refuse(&self, name: &str) -> Arc<SuperGroup> {
+        let group = self.open(name, true);
+        group.abort();
+        if let Some(entry) = self.lock().get_mut(name) {
+            entry.linked = None;
+        }
+        group
+    }
+
     /// Whether a super-journal exists.
     pub fn exists(&self, name: &str) -> bool {
         self.get(name).is_some()
