@@ -98,7 +98,7 @@ impl Database {
             && buffer.size == buffer.base_size
             && buffer.lowest == buffer.base_size
             && buffer.staged.pages().all(|p| p.get() > pages_for_size(buffer.size) || buffer.pages.contains_key(&p));
-        let unchanged = unchanged || (changes.patches.is_empty() && self.staged_as_before(buffer).await?);
+        let unchanged = unchanged || (changes.patches.is_empty() && self.staged_as_before(buffer)?);
         if unchanged {
             if !buffer.staged.is_empty() {
                 self.discard_staged().await?;

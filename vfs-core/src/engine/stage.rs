@@ -100,7 +100,7 @@ impl Database {
 
     /// Whether the pages that were staged are what they were before the transaction: so it is after a rollback that
     /// wrote so much back that it was staged again. Stops at the first that differs.
-    pub(super) async fn staged_as_before(&self, buffer: &TransactionBuffer) -> Result<bool> {
+    pub(super) fn staged_as_before(&self, buffer: &TransactionBuffer) -> Result<bool> {
         if buffer.staged.is_empty() || buffer.size != buffer.base_size || buffer.lowest != buffer.base_size {
             return Ok(false);
         }

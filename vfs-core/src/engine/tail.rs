@@ -122,7 +122,7 @@ impl LogTail {
         let mut last = from;
         let mut work: Option<Vec<u8>> = None;
         // What was before a change that starts from zeros does not matter; and it may be a staged row, which nobody read.
-        if let Some(zeros) = self.from_zeros(page, to).filter(|zeros| *zeros > at) {
+        if let Some(zeros) = self.last_zeros(page, to).filter(|zeros| *zeros > at) {
             at = Txid(zeros.get() - 1);
             work = Some(zero_image().to_vec());
         }
@@ -157,11 +157,11 @@ impl LogTail {
 
     /// Whether the image at `to` can be built without any row, because a record starts the page from zeros.
     pub(super) fn starts_from_zeros(&self, page: PageNo, to: Txid) -> bool {
-        self.from_zeros(page, to).is_some()
+        self.last_zeros(page, to).is_some()
     }
 
     /// The last change of the page up to `to`, and after it was last staged, that starts from zeros.
-    fn from_zeros(&self, page: PageNo, to: Txid) -> Option<Txid> {
+    fn last_zeros(&self, page: PageNo, to: Txid) -> Option<Txid> {
         let wide = || self.wide.iter().rev().filter(|record| record.txid <= to);
         let staged = wide().find(|r| r.body.staged.contains(page)).map_or(self.start, |record| record.txid);
         let zeroed = wide().find(|r| r.body.zeroed.contains(page)).map_or(staged, |record| record.txid);
