@@ -1,5 +1,6 @@
 //! What a case works with: a store with a layer of faults, a fleet over it, and a VFS of its own.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -87,11 +88,13 @@ impl Bench {
     }
 
     /// Another fleet over the same store, as another process would have it.
+    #[must_use]
     pub fn another(&self) -> Self {
         self.another_with(|_| {})
     }
 
     /// As [`another`](Self::another), with some settings changed.
+    #[must_use]
     pub fn another_with(&self, change: impl FnOnce(&mut FleetSettings)) -> Self {
         let mut settings = self.fleet.settings().clone();
         change(&mut settings);
@@ -261,7 +264,7 @@ pub(super) fn try_dump(connection: &Connection, schema: &str) -> rusqlite::Resul
             let mut line = table.clone();
             for column in 0..columns {
                 let value: rusqlite::types::Value = row.get(column)?;
-                line.push_str(&format!("|{value:?}"));
+                let _written = write!(line, "|{value:?}");
             }
             out.push(line);
         }

@@ -81,6 +81,7 @@ macro_rules! __each_engine_case {
             rules::collected_snapshot_is_too_old
             rules::late_stage_after_a_rollback_does_no_harm
             rules::patch_on_a_wrong_base_is_caught
+            rules::finalising_a_journal_never_touches_its_file
             several::several_databases_commit_in_one_call
             several::databases_that_were_only_locked_do_not_matter
             several::failed_transaction_over_several_leaves_none

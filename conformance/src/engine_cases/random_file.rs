@@ -116,12 +116,10 @@ impl Model {
             }
             (_, false, _) => self.begin(index),
             (1..9, true, false) => self.begin_write(index),
-            (9.., true, false) => self.end(index),
             (1..9, _, true) => self.write(index),
             (9..12, _, true) => self.truncate(index),
             (12..18, _, true) => self.commit(index),
-            (_, _, true) => self.end(index),
-            (_, true, false) => {}
+            (_, true, _) => self.end(index),
         }
     }
 

@@ -1,6 +1,8 @@
 //! Random SQL, in lockstep with stock SQLite: after every statement the same result or the same class of error, and at
 //! intervals the same content, a clean check by SQLite and a clean check by the store.
 
+use std::fmt::Write as _;
+
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rusqlite::Connection;
@@ -32,7 +34,7 @@ fn outcome(connection: &Connection, sql: &str) -> Result<Vec<String>, i32> {
         while let Some(row) = rows.next()? {
             let mut line = String::new();
             for column in 0..columns {
-                line.push_str(&format!("{:?}|", row.get::<_, rusqlite::types::Value>(column)?));
+                let _written = write!(line, "{:?}|", row.get::<_, rusqlite::types::Value>(column)?);
             }
             out.push(line);
         }
@@ -234,7 +236,7 @@ fn lockstep(harness: &dyn EngineHarness, seed: u64, steps: u32) {
     let bench = Bench::new(harness);
     let random = StdRng::seed_from_u64(seed);
     let mut run = Lockstep { bench: &bench, random, pairs: Vec::new(), history: Vec::new(), seed };
-    for _ in 0..if seed % 2 == 0 { 3 } else { 1 } {
+    for _ in 0..if seed.is_multiple_of(2) { 3 } else { 1 } {
         let pair = run.connect();
         run.pairs.push(pair);
     }

@@ -42,7 +42,7 @@ pub fn file_that_grows_again_starts_as_zeros(harness: &dyn EngineHarness) {
     for (round, (cut, grown)) in [(0, 40_960), (4096, 20_000), (5000, 40_960), (12_288, 12_289)].into_iter().enumerate()
     {
         file.lock(LockLevel::Exclusive).unwrap();
-        file.write(0, &[0xaa; 50_000]).unwrap();
+        file.write(0, &vec![0xaa; 50_000]).unwrap();
         file.commit_point(None).unwrap();
         file.truncate(cut).unwrap();
         file.truncate(grown).unwrap();
@@ -116,7 +116,7 @@ pub fn late_stage_after_a_rollback_does_no_harm(harness: &dyn EngineHarness) {
     }
 }
 
-/// A patch on a wrong base is caught by its checksum: that database answers SQLITE_CORRUPT, the others go on.
+/// A patch on a wrong base is caught by its checksum: that database answers `SQLITE_CORRUPT`, the others go on.
 pub fn patch_on_a_wrong_base_is_caught(harness: &dyn EngineHarness) {
     let bench = Bench::plain(harness);
     let (one, two) = (bench.open("a"), bench.open("b"));
@@ -153,7 +153,7 @@ pub fn patch_on_a_wrong_base_is_caught(harness: &dyn EngineHarness) {
 /// After the commit point the journal is finalised without touching its file, which may be on a full disk.
 pub fn finalising_a_journal_never_touches_its_file(_: &dyn EngineHarness) {
     let mut journal = Journal::default();
-    let page = [9; 70_000];
+    let page = vec![9; 70_000];
     for at in 0..40 {
         journal.write(at * 70_000, &page).unwrap();
     }
