@@ -92,7 +92,7 @@ unsafe fn open(ours: &Registered, name: *const c_char, flags: c_int) -> Result<F
     // SAFETY: the caller promises a name of SQLite's.
     let text = unsafe { path(name) }?;
     if flags & OPEN_SUPER_JOURNAL != 0 {
-        let group = vfs.super_journals().open(text, flags & OPEN_CREATE != 0);
+        let group = vfs.open_super_journal(text, flags & OPEN_CREATE != 0);
         return Ok(FileKind::SuperJournal(group));
     }
     let database = DatabaseName::new(text)?;

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::Vfs;
 use super::locks::LockLevel;
 use super::super_journal::SuperGroup;
+use super::{JOURNAL, Vfs};
 use crate::engine::{Database, Snapshot, TransactionBuffer};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -18,8 +18,7 @@ pub struct MainFile {
     snapshot: Option<Snapshot>,
     /// There while the lock is at least RESERVED.
     buffer: Option<TransactionBuffer>,
-    /// The transaction over several databases that this one takes part in. Its super-journal exists for as long as it is
-    /// kept here, so that the rollback of each participant finds it.
+    /// The transaction over several databases that this one takes part in.
     group: Option<Arc<SuperGroup>>,
     /// A commit was made that SQLite has not confirmed: it may still roll it back, by writing the old pages.
     unconfirmed: bool,
@@ -120,25 +119,17 @@ impl MainFile {
         // SQLite reads exactly these bytes, the change counter and what follows, when it begins a transaction and never
         // within one. What is still buffered then is left over from one that failed without being played back:
         // `journal_mode=OFF` under `locking_mode=EXCLUSIVE`, which neither writes back nor unlocks.
-        if offset == 24 && out.len() == 16 && self.group.is_none() {
-            self.discard()?;
+        if offset == 24
+            && out.len() == 16
+            && self.group.is_none()
+            && let Some(buffer) = self.buffer.as_mut().filter(|buffer| buffer.is_dirty())
+        {
+            self.database.rewind(buffer);
         }
         match &self.buffer {
             Some(buffer) => self.database.read_buffered(buffer, offset, out),
             None => self.database.read(snapshot, offset, out),
         }
-    }
-
-    fn discard(&mut self) -> Result<()> {
-        let Some(buffer) = &mut self.buffer else { return Ok(()) };
-        if !buffer.is_dirty() {
-            return Ok(());
-        }
-        self.database.end_write(buffer);
-        let snapshot = self.snapshot.ok_or_else(|| Error::internal("a buffer without a snapshot"))?;
-        self.buffer = None;
-        self.buffer = Some(self.database.begin_write(snapshot)?);
-        Ok(())
     }
 
     /// Writes at an offset, into the transaction buffer.
@@ -180,7 +171,8 @@ impl MainFile {
         self.leave_group();
         let Some(group) = self.vfs.super_journals().get(name) else {
             // SQLite rolls back now, and plays nothing back unless it finds the super-journal.
-            self.group = Some(self.vfs.super_journals().refuse(name));
+            let journal = format!("{}{JOURNAL}", self.database.name());
+            self.group = Some(self.vfs.super_journals().refuse(name, &journal));
             return Err(Error::invalid(format!(
                 "a transaction over several databases needs this VFS as the connection's own: its super-journal {name} \
                  was opened through another one, so the commit cannot be atomic"

@@ -82,7 +82,7 @@ impl Vfs {
     /// Whether a file exists, as SQLite asks it. Journals of databases never do: after a crash the store holds a
     /// committed state, and there is nothing to roll back.
     pub fn exists(&self, path: &str) -> Result<bool> {
-        if self.super_journals.exists(path) {
+        if self.super_journals.exists(path, &|journal| self.is_writing(journal)) {
             return Ok(true);
         }
         if is_side_file(path) {
@@ -98,6 +98,20 @@ impl Vfs {
             return Ok(());
         }
         self.fleet.remove(&DatabaseName::new(path)?, false)
+    }
+
+    /// Opens a super-journal. With `create` one that does not exist is made; without, it looks empty: the rollback of the
+    /// last participant may open one that is gone.
+    pub fn open_super_journal(&self, name: &str, create: bool) -> Arc<SuperGroup> {
+        if create {
+            return self.super_journals.create(name, &|journal| self.is_writing(journal));
+        }
+        self.super_journals.get(name).unwrap_or_default()
+    }
+
+    /// Whether the database that a journal belongs to has a writer in this process.
+    fn is_writing(&self, journal: &str) -> bool {
+        journal.strip_suffix(JOURNAL).is_some_and(|name| self.fleet.has_writer(name))
     }
 
     /// The database that a journal belongs to, when it is open here.

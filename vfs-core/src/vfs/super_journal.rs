@@ -7,7 +7,7 @@
 //! without the wish for durability.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::engine::{Database, Prepared, Snapshot, commit_atomically};
 use crate::error::{Error, Result};
@@ -102,6 +102,12 @@ impl SuperGroup {
         }
     }
 
+    /// Whether it is not aborted, or a participant may still look for it.
+    fn is_needed(&self, is_writing: &dyn Fn(&str) -> bool) -> bool {
+        let aborted = matches!(self.lock().progress, Progress::Aborted);
+        !aborted || self.journals().iter().any(|journal| is_writing(journal))
+    }
+
     /// None of the participants is committed, now or later.
     pub(super) fn abort(&self) {
         let mut state = self.lock();
@@ -130,59 +136,45 @@ impl SuperGroup {
     }
 }
 
-/// A super-journal by name. It exists until it is deleted, and after a deletion that aborted it for as long as a
-/// participant, or SQLite, still holds it: the rollback of each looks for it.
-#[derive(Debug)]
-struct Entry {
-    group: Weak<SuperGroup>,
-    /// Until it is deleted.
-    linked: Option<Arc<SuperGroup>>,
-}
-
 /// The super-journals that exist, by name.
+///
+/// One whose transaction failed exists until all its participants are done, also after SQLite has deleted it: the rollback
+/// of each participant looks for it, and takes itself for committed when it is gone. SQLite deletes it with the first,
+/// having found no journal that names it, since journals of ours are never found.
 #[derive(Debug, Default)]
-pub struct SuperJournals(Mutex<HashMap<String, Entry>>);
+pub struct SuperJournals(Mutex<HashMap<String, Arc<SuperGroup>>>);
 
 impl SuperJournals {
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<SuperGroup>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens a super-journal. With `create` one that does not exist is made; without, it looks empty: the rollback of the
-    /// last participant opens one that is gone with the others.
-    pub fn open(&self, name: &str, create: bool) -> Arc<SuperGroup> {
-        if let Some(group) = self.get(name) {
-            return group;
-        }
-        let group = Arc::new(SuperGroup::default());
-        if create {
-            let mut entries = self.lock();
-            entries.retain(|_, entry| entry.group.strong_count() > 0);
-            let entry = Entry { group: Arc::downgrade(&group), linked: Some(Arc::clone(&group)) };
-            entries.insert(name.to_owned(), entry);
-        }
-        group
+    /// Makes a super-journal, and forgets those that nobody needs any more: `is_writing` tells of a journal whether its
+    /// database has a writer.
+    pub(super) fn create(&self, name: &str, is_writing: &dyn Fn(&str) -> bool) -> Arc<SuperGroup> {
+        let mut groups = self.lock();
+        groups.retain(|_, group| group.is_needed(is_writing));
+        Arc::clone(groups.entry(name.to_owned()).or_default())
     }
 
     /// The group of a super-journal.
     pub(super) fn get(&self, name: &str) -> Option<Arc<SuperGroup>> {
-        self.lock().get(name).and_then(|entry| entry.group.upgrade())
+        self.lock().get(name).map(Arc::clone)
     }
 
-    /// Lets a super-journal that another VFS has exist here too, for as long as the result is kept: its transaction is
-    /// refused, and the rollback looks for it.
-    pub(super) fn refuse(&self, name: &str) -> Arc<SuperGroup> {
-        let group = self.open(name, true);
+    /// Lets a super-journal that another VFS has exist here too: its transaction is refused, and the rollback of the
+    /// database with this journal looks for it.
+    pub(super) fn refuse(&self, name: &str, journal: &str) -> Arc<SuperGroup> {
+        let group = Arc::new(SuperGroup::default());
+        group.lock().content = journal.as_bytes().to_vec();
         group.abort();
-        if let Some(entry) = self.lock().get_mut(name) {
-            entry.linked = None;
-        }
+        self.lock().insert(name.to_owned(), Arc::clone(&group));
         group
     }
 
     /// Whether a super-journal exists.
-    pub fn exists(&self, name: &str) -> bool {
-        self.get(name).is_some()
+    pub(super) fn exists(&self, name: &str, is_writing: &dyn Fn(&str) -> bool) -> bool {
+        self.get(name).is_some_and(|group| group.is_needed(is_writing))
     }
 
     /// Deletes a super-journal; false when the name is not that of one. Durably: commits its transaction, and after an
@@ -194,9 +186,6 @@ impl SuperJournals {
             self.lock().remove(name);
         } else {
             group.abort();
-            if let Some(entry) = self.lock().get_mut(name) {
-                entry.linked = None;
-            }
         }
         Ok(true)
     }
