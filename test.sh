@@ -74,7 +74,7 @@ step() { # name, most seconds, headline, command...
         BROKEN+=("$name: $([ "$code" -eq 124 ] && echo "not done after $most s" || echo "exit code $code"), see $LOGS/$name.log")
         # A step that fails without a failed test counts as one.
         [ "$LAST_FAILED" -gt 0 ] || FAILED=$((FAILED + 1))
-        grep -E '^(test .*(FAILED|failed)|error(\[|:)|warning: unused)' "$LOGS/$name.log" | sort -u | head -40 | sed 's/^/   /' || true
+        grep -E '^(test .* \.\.\. FAILED|error(\[|:)|warning: unused)' "$LOGS/$name.log" | sort -u | head -40 | sed 's/^/   /' || true
         tail -n 40 "$LOGS/$name.log" | sed 's/^/   | /'
         printf '   FAILED after %d s\n' $((SECONDS - start))
     else
@@ -181,8 +181,8 @@ if wanted sanitizers; then
     elif [ -z "$engine_test" ]; then
         left_out "$what" "conformance/tests has no engine test"
     else
-        step sanitizers 900 "$what" \
-            env RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address ASAN_OPTIONS=detect_leaks=1 \
+        step sanitizers 1200 "$what" \
+            env RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address ASAN_OPTIONS=detect_leaks=1:detect_odr_violation=0 \
             cargo test --locked --target "$host" --target-dir "$TARGET/asan" \
             -p litefleet-conformance --test "$(basename "$engine_test" .rs)"
     fi
