@@ -38,10 +38,17 @@ pub(super) fn comparisons<'a>(rows: impl Iterator<Item = &'a Row>) -> String {
 
 /// The counts.
 pub(super) fn counts<'a>(rows: impl Iterator<Item = &'a Row>) -> String {
-    let mut text = String::from("| operation | round trips | budget | met |\n|---|--:|--:|:-:|\n");
+    let mut text = String::from("| operation | round trips | budget | met | calls |\n|---|--:|--:|:-:|---|\n");
     for row in rows {
-        let _written =
-            writeln!(text, "| {} | {} | {} | {} |", row.what, number(row.litefleet), goal(row.goal), met(row));
+        let _written = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} |",
+            row.what,
+            number(row.litefleet),
+            goal(row.goal),
+            met(row),
+            row.note
+        );
     }
     text
 }
@@ -69,8 +76,7 @@ pub(super) fn goal(goal: Goal) -> String {
     match goal {
         Goal::None => String::new(),
         Goal::RatioAtLeast(least) => format!("≥ {least}"),
-        Goal::RatioAtMost(most) => format!("≤ {most}"),
-        Goal::AtMost(most) => format!("≤ {most}"),
+        Goal::RatioAtMost(most) | Goal::AtMost(most) => format!("≤ {most}"),
         Goal::Below(bound) => format!("< {bound}"),
         Goal::Difference { below, .. } => format!("difference < {below}"),
     }

@@ -25,19 +25,21 @@ pub(super) const WORKLOAD: Workload = Workload {
 
 const BATCH: usize = 64;
 
-/// An operation, its budget (see the design), and what it is called in the sample.
-const OPERATIONS: [(&str, &str, Option<f64>); 12] = [
+/// What the operation is called in the sample, what it is, and its budget (see the design).
+const OPERATIONS: [(&str, &str, Option<f64>); 14] = [
     ("open_clean", "open a cleanly closed database for write, and read its warm pages", Some(1.0)),
     ("open_crashed", "open after a crash, the tail within its inline bound", Some(1.0)),
     ("open_long", "open after a crash, the tail over its inline bound", Some(2.0)),
+    ("open_new", "open after a crash of a database that was never closed", Some(1.0)),
     ("commit", "small commit", Some(1.0)),
     ("read", "read transaction under a lease", Some(0.0)),
     ("miss", "cache miss of one page", Some(1.0)),
     ("scan", "scan of 500 pages that are not cached", None),
-    ("follow_open", "open for reading alone, and read", Some(1.0)),
+    ("follow_open", "open for reading alone, and read its warm pages", Some(1.0)),
     ("follow", "follower's read transaction", Some(1.0)),
     ("follow_stale", "follower's read transaction within its allowed staleness", Some(0.0)),
     ("commits", "commits of 64 databases at the same moment: one goes ahead, and the rest share a call", Some(2.0)),
+    ("large", "transaction of 40 MB, staged 256 pages at a time", None),
     ("close", "close, after the last checkpoint", Some(1.0)),
 ];
 
@@ -46,9 +48,34 @@ fn rows(runner: &Runner) -> Result<Vec<Row>> {
     let sample = runner.once(&plan, Side::Litefleet)?;
     let row = |(name, what, budget): &(&str, &str, Option<f64>)| -> Result<Row> {
         let count = *sample.get(*name).with_context(|| format!("{what} was not counted"))?;
-        Ok(Row::counted(what, count, budget.map_or(Goal::None, Goal::AtMost)))
+        let calls = sample.iter().filter_map(|(key, calls)| {
+            let operation = key.strip_prefix(name)?.strip_prefix(':')?;
+            Some(format!("{calls} {operation}"))
+        });
+        let calls = calls.collect::<Vec<_>>().join(", ");
+        Ok(Row::counted(what, count, budget.map_or(Goal::None, Goal::AtMost)).with_note(calls))
     };
     OPERATIONS.iter().map(row).collect()
+}
+
+/// Counts the round trips of a fleet into a sample: all of them under a name, and of each operation under `name:operation`.
+struct Count<'a>(&'a mut Sample);
+
+impl Count<'_> {
+    fn of<T>(&mut self, fleet: &Fleet, name: &str, body: impl FnOnce() -> Result<T>) -> Result<T> {
+        let before = fleet.counters().all();
+        let value = body()?;
+        let mut sum = 0.0;
+        for (operation, counts) in fleet.counters().all() {
+            let calls = counts.calls - before.get(operation).map_or(0, |counts| counts.calls);
+            if calls > 0 {
+                self.0.insert(format!("{name}:{operation}"), calls as f64);
+                sum += calls as f64;
+            }
+        }
+        self.0.insert(name.to_owned(), sum);
+        Ok(value)
+    }
 }
 
 /// A fleet on a store, under a VFS name of its own, with its session started.
@@ -61,12 +88,6 @@ fn fleet(store: &Arc<dyn PageStore>, vfs: &str, settings: FleetSettings) -> Resu
 
 fn connect(vfs: &str, name: &str, parameters: &str) -> Result<Connection> {
     Ok(Connection::open(format!("file:{name}?vfs={vfs}{parameters}"))?)
-}
-
-fn trips<T>(fleet: &Fleet, body: impl FnOnce() -> Result<T>) -> Result<(f64, T)> {
-    let before = fleet.counters().round_trips();
-    let value = body()?;
-    Ok(((fleet.counters().round_trips() - before) as f64, value))
 }
 
 /// Makes a table of `rows` rows, each of which has a page of its own.
@@ -91,99 +112,112 @@ fn count(connection: &Connection) -> Result<i64> {
         .query_row([], |row| row.get(0))?)
 }
 
+/// Takes the write lock, which opens the database.
+fn open(connection: &Connection) -> Result<()> {
+    Ok(connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK")?)
+}
+
 fn child(_: &Task) -> Result<Sample> {
     let store: Arc<dyn PageStore> = Arc::new(MemoryStore::new(Arc::new(SystemClock::default())));
     let mut sample = Sample::new();
-    let mut note = |name: &str, trips: f64| sample.insert(name.to_owned(), trips);
+    let mut trips = Count(&mut sample);
     let a = fleet(&store, "a", FleetSettings::default())?;
     // This one lets a tail grow beyond what comes along with an open.
     let mut settings = FleetSettings::default();
     settings.database.checkpoint_bytes = 64 << 20;
     let b = fleet(&store, "b", settings)?;
 
+    one_database(&mut trips, &a, &b)?;
+    crashes(&mut trips, &a)?;
+
+    drop(make("b", "large", 600)?);
+    let large = connect("a", "large", "")?;
+    open(&large)?;
+    large.execute_batch("SELECT length(body) FROM entries WHERE id = 1")?;
+    trips.of(&a, "miss", || Ok(large.execute_batch("SELECT length(body) FROM entries WHERE id = 50")?))?;
+    let scan = "SELECT sum(length(body)) FROM entries WHERE id > 60 AND id <= 560";
+    trips.of(&a, "scan", || Ok(large.query_row(scan, [], |row| row.get::<_, i64>(0))?))?;
+
+    let staged = trips.of(&a, "large", || make("a", "staged", 10_000))?;
+    drop(staged);
+    commits_at_once(&mut trips, store)?;
+    Ok(sample)
+}
+
+/// The life of a small database.
+fn one_database(trips: &mut Count<'_>, a: &Fleet, b: &Fleet) -> Result<()> {
     // Its few pages are read, and so are warm, before it is closed.
-    drop(make("a", "clean", 10)?);
-    count(&connect("b", "clean", "")?)?;
-    let (opened, clean) = trips(&a, || {
-        let connection = connect("a", "clean", "")?;
+    drop(make("a", "small", 10)?);
+    count(&connect("b", "small", "")?)?;
+    let connection = trips.of(a, "open_clean", || {
+        let connection = connect("a", "small", "")?;
         connection.execute_batch("BEGIN IMMEDIATE")?;
         count(&connection)?;
         connection.execute_batch("ROLLBACK")?;
         Ok(connection)
     })?;
-    note("open_clean", opened);
-
-    note("commit", trips(&a, || insert(&clean, 100))?.0);
-    note("read", trips(&a, || count(&clean))?.0);
-    let _text: String = clean.query_row("PRAGMA litefleet_checkpoint", [], |row| row.get(0))?;
-    note("close", trips(&a, || Ok(drop(clean)))?.0);
-
-    // As after a crash: the holder has made no checkpoint and did not give the lease back.
-    for (name, rows, operation) in [("short", 10, "open_crashed"), ("long", 2000, "open_long")] {
-        let abandoned = make("b", name, 0)?;
-        for id in 1..=rows {
-            insert(&abandoned, id)?;
-        }
-        let (opened, connection) = trips(&a, || {
-            let connection = connect("a", name, "&takeover=1")?;
-            connection.execute_batch("PRAGMA user_version")?;
-            connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK")?;
-            Ok(connection)
-        })?;
-        note(operation, opened);
-        drop((connection, abandoned));
-    }
-
-    drop(make("b", "large", 600)?);
-    let large = connect("a", "large", "")?;
-    large.execute_batch("BEGIN IMMEDIATE; ROLLBACK; SELECT 1 FROM entries WHERE id = 1")?;
-    note("miss", trips(&a, || Ok(large.execute_batch("SELECT length(body) FROM entries WHERE id = 50")?))?.0);
-    let scan = "SELECT sum(length(body)) FROM entries WHERE id > 60 AND id <= 560";
-    note("scan", trips(&a, || Ok(large.query_row(scan, [], |row| row.get::<_, i64>(0))?))?.0);
-
-    let (opened, follower) = trips(&b, || {
-        let follower = connect("b", "clean", "&mode=ro")?;
+    let follower = trips.of(b, "follow_open", || {
+        let follower = connect("b", "small", "&mode=ro")?;
         count(&follower)?;
         Ok(follower)
     })?;
-    note("follow_open", opened);
-    note("follow", trips(&b, || count(&follower))?.0);
-    let stale = connect("b", "clean", "&mode=ro&staleness=60000")?;
+    trips.of(b, "follow", || count(&follower))?;
+    let stale = connect("b", "small", "&mode=ro&staleness=60000")?;
     count(&stale)?;
-    note("follow_stale", trips(&b, || count(&stale))?.0);
+    trips.of(b, "follow_stale", || count(&stale))?;
 
-    note("commits", commits_at_once(store)?);
-    Ok(sample)
+    trips.of(a, "commit", || insert(&connection, 100))?;
+    trips.of(a, "read", || count(&connection))?;
+    let _text: String = connection.query_row("PRAGMA litefleet_checkpoint", [], |row| row.get(0))?;
+    trips.of(a, "close", || {
+        drop(connection);
+        Ok(())
+    })
 }
 
-/// Store calls for commits of many databases at the same moment, when a call takes 50 ms.
-fn commits_at_once(store: Arc<dyn PageStore>) -> Result<f64> {
+/// Opens what another process left as a crash leaves it: without a checkpoint, and with the lease not given back.
+fn crashes(trips: &mut Count<'_>, a: &Fleet) -> Result<()> {
+    for (name, closed_before, rows) in [("open_crashed", true, 10), ("open_long", true, 2000), ("open_new", false, 10)]
+    {
+        let mut abandoned = make("b", name, 1)?;
+        if closed_before {
+            drop(abandoned);
+            abandoned = connect("b", name, "")?;
+            count(&abandoned)?;
+        }
+        for id in 2..rows {
+            insert(&abandoned, id)?;
+        }
+        let connection = connect("a", name, "&takeover=1")?;
+        trips.of(a, name, || open(&connection))?;
+    }
+    Ok(())
+}
+
+/// Commits of many databases at the same moment, when a call of the store takes 50 ms.
+fn commits_at_once(trips: &mut Count<'_>, store: Arc<dyn PageStore>) -> Result<()> {
     let far = Latency(Duration::from_millis(50));
     let store: Arc<dyn PageStore> = Arc::new(LatencyLayer::new(store, Arc::new(far)));
     let fleet = fleet(&store, "far", FleetSettings::default())?;
-    let connections: Vec<Connection> = thread::scope(|scope| {
-        let open = |index| scope.spawn(move || make("far", &format!("batch-{index}"), 1));
-        let threads: Vec<_> = (0..BATCH).map(open).collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().map_err(|_| anyhow!("a thread panicked"))?)
-            .collect::<Result<_>>()
-    })?;
+    let names: Vec<String> = (0..BATCH).map(|index| format!("batch-{index}")).collect();
+    let connections = each(names, |name| make("far", &name, 1))?;
     let start_line = Barrier::new(BATCH);
-    let run = || {
-        thread::scope(|scope| {
-            let start_line = &start_line;
-            let commit = |connection: Connection| {
-                scope.spawn(move || {
-                    start_line.wait();
-                    insert(&connection, 2).map(|()| connection)
-                })
-            };
-            let threads: Vec<_> = connections.into_iter().map(commit).collect();
-            threads.into_iter().map(|thread| thread.join().map_err(|_| anyhow!("a thread panicked"))?).collect()
-        })
+    let commit = |connection: Connection| {
+        start_line.wait();
+        insert(&connection, 2).map(|()| connection)
     };
-    let (calls, connections): (f64, Vec<Connection>) = trips(&fleet, run)?;
-    drop(connections);
-    Ok(calls)
+    // The connections are closed after the count.
+    trips.of(&fleet, "commits", || each(connections, commit)).map(drop)
+}
+
+/// Does something with each of many values, on a thread each.
+fn each<T: Send, R: Send>(values: Vec<T>, body: impl Fn(T) -> Result<R> + Sync) -> Result<Vec<R>> {
+    thread::scope(|scope| {
+        let body = &body;
+        let threads: Vec<_> = values.into_iter().map(|value| scope.spawn(move || body(value))).collect();
+        let join = |thread: thread::ScopedJoinHandle<'_, Result<R>>| {
+            thread.join().map_err(|_| anyhow!("a thread panicked"))?
+        };
+        threads.into_iter().map(join).collect()
+    })
 }
