@@ -176,7 +176,7 @@ impl<'a> Workload<'a> {
             let sql = format!("PRAGMA {schema}.litefleet_error");
             let words = self.connection.as_ref().map(|c| c.query_row(&sql, [], |row| row.get::<_, String>(0)));
             if let Some(Ok(words)) = words {
-                text.push_str(&format!(" [{words}]"));
+                text.extend([" [", &words, "]"]);
             }
         }
         self.errors.push(text);
@@ -290,7 +290,7 @@ impl<'a> Workload<'a> {
 
 fn work(connection: &Connection, schema: &str, n: u64, rows: i64, remove: bool) -> rusqlite::Result<()> {
     let n = i64::try_from(n).expect("few transactions");
-    let run = |sql: &str| connection.execute(&sql.replace("$", &format!("{schema}.")), []);
+    let run = |sql: &str| connection.execute(&sql.replace('$', &format!("{schema}.")), []);
     run("UPDATE $a SET v = v + 1")?;
     connection.execute(
         &format!(

@@ -20,6 +20,15 @@ const LARGEST_DELTA: usize = 1024;
 /// Commits wait for a checkpoint when the tail is this many times over its bound.
 const OVERRUN: usize = 8;
 
+/// Says that no checkpoint is scheduled any more, also when it panicked.
+struct Scheduled<'a>(&'a Database);
+
+impl Drop for Scheduled<'_> {
+    fn drop(&mut self) {
+        self.0.checkpoint_scheduled.store(false, Ordering::Release);
+    }
+}
+
 /// What a checkpoint has to write.
 struct Plan {
     database: DatabaseId,
@@ -53,10 +62,11 @@ impl Database {
         }
         let Some(this) = self.this.upgrade() else { return };
         self.fleet.bridge.spawn(async move {
+            let scheduled = Scheduled(&this);
             if let Err(error) = this.maintain().await {
                 tracing::warn!(database = %this.name, %error, "checkpoint failed; it is tried again after the next commit");
             }
-            this.checkpoint_scheduled.store(false, Ordering::Release);
+            drop(scheduled);
             this.give_back().await;
         });
     }

@@ -54,6 +54,28 @@ struct Changes {
     bytes: usize,
 }
 
+/// A commit under way. Torn off, by a panic in the store, its outcome is unknown and the database stops.
+struct Flight<'a> {
+    database: &'a Database,
+    landed: bool,
+}
+
+impl Flight<'_> {
+    fn land(mut self) {
+        self.landed = true;
+    }
+}
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        self.database.core().releasing = false;
+        if !self.landed {
+            let words = "a commit was torn off: it may or may not have happened; opening the database again tells";
+            self.database.stop(Error::commit_unknown(words));
+        }
+    }
+}
+
 impl Database {
     /// Commits what the buffer holds, durably, and begins a new transaction on top of it. Without a change it does
     /// nothing. After an error nothing was committed, unless the database has stopped, and the buffer is empty: SQLite
@@ -260,8 +282,9 @@ impl Database {
             // Nobody takes the lease anew, or looks at the head, while a commit is under way.
             let _one = self.acquiring.lock().await;
             self.core().releasing = prepared.request.release;
+            let flight = Flight { database: self, landed: false };
             let sent = self.send_alone(prepared).await;
-            self.core().releasing = false;
+            flight.land();
             sent
         };
         if committed.is_ok() {
@@ -407,6 +430,10 @@ impl Database {
                 },
                 (None, _) => return Err(Error::commit_unknown("the store no longer knows how the epoch ended")),
             };
+            // One that gave the lease back with it has lost nothing.
+            if done && request.release {
+                return Ok(Some(Fate::Done));
+            }
             if done {
                 return Ok(Some(Fate::DoneThenFenced(Error::fenced("another process took the lease over"))));
             }
@@ -490,10 +517,9 @@ async fn send_all(fleet: &FleetInner, mut parts: Vec<(Arc<Database>, Prepared)>)
             guards.push(database.acquiring.lock().await);
             database.core().releasing = true;
         }
+        let flights: Vec<Flight<'_>> = databases.iter().map(|database| Flight { database, landed: false }).collect();
         let sent = send_all_alone(fleet, parts).await;
-        for database in &databases {
-            database.core().releasing = false;
-        }
+        flights.into_iter().for_each(Flight::land);
         sent
     };
     if committed.is_ok() {

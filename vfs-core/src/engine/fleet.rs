@@ -225,11 +225,6 @@ impl Fleet {
         self.inner.registry.is_writing(name)
     }
 
-    /// Whether some connection of this process is writing to a database of this name.
-    pub fn has_writer(&self, name: &str) -> bool {
-        self.inner.registry.all().iter().any(|database| database.name().as_str() == name && database.has_writer())
-    }
-
     /// The store, behind the layer that counts.
     pub fn store(&self) -> &Arc<dyn PageStore> {
         &self.inner.store

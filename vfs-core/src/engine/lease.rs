@@ -20,6 +20,27 @@ const LOAD_TRIES: usize = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
+/// The place of the one writer, given up unless it is kept: after an error, and after a panic in the store.
+struct WriterSlot<'a> {
+    database: &'a Database,
+    kept: bool,
+}
+
+impl WriterSlot<'_> {
+    fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for WriterSlot<'_> {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.database.core().writer = false;
+            self.database.fleet.bridge.wait(self.database.give_back());
+        }
+    }
+}
+
 impl Database {
     /// Calls the store until it can be reached, or the time for it is over.
     pub(super) async fn retry<T, F, Fut>(&self, mut call: F) -> Result<T>
@@ -97,12 +118,10 @@ impl Database {
             }
             self.fleet.bridge.wait(self.fleet.pause(FIRST_PAUSE));
         }
-        let held = self.fleet.bridge.wait(self.hold_for_write(snapshot)).context(self.words("write"));
-        if held.is_err() {
-            self.core().writer = false;
-            self.fleet.bridge.wait(self.give_back());
-        }
-        held
+        let slot = WriterSlot { database: self, kept: false };
+        let buffer = self.fleet.bridge.wait(self.hold_for_write(snapshot)).context(self.words("write"))?;
+        slot.keep();
+        Ok(buffer)
     }
 
     fn take_writer_slot(&self, snapshot: Snapshot) -> Result<()> {
@@ -159,8 +178,12 @@ impl Database {
 
     /// The writer is done: whoever comes next may write. A transaction that did not commit leaves nothing staged.
     pub fn end_write(&self, buffer: &TransactionBuffer) {
-        if !buffer.staged.is_empty() {
-            self.core().leftovers = true;
+        let left = {
+            let mut core = self.core();
+            core.leftovers |= !buffer.staged.is_empty();
+            core.leftovers && core.lease.is_some() && core.stopped.is_none()
+        };
+        if left {
             // What cannot be discarded now is discarded by the next holder of the lease, or before the next staging.
             if let Err(error) = self.fleet.bridge.wait(self.discard_staged()) {
                 tracing::warn!(database = %self.name, %error, "staged pages are left for later");

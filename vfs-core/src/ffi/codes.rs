@@ -27,17 +27,17 @@ pub(super) enum Step {
 impl Step {
     /// The extended code of an I/O error, from SQLite's list of result codes.
     pub(super) const fn io_error(self) -> c_int {
-        IOERR
-            | match self {
-                Self::Read => 1 << 8,
-                Self::Write => 3 << 8,
-                Self::Commit => 4 << 8,
-                Self::Truncate => 6 << 8,
-                Self::Delete => 10 << 8,
-                Self::Access => 13 << 8,
-                Self::Lock => 15 << 8,
-                Self::Open => 28 << 8,
-            }
+        let detail = match self {
+            Self::Open => return sqlite::SQLITE_CANTOPEN,
+            Self::Read => 1,
+            Self::Write => 3,
+            Self::Commit => 4,
+            Self::Truncate => 6,
+            Self::Delete => 10,
+            Self::Access => 13,
+            Self::Lock => 15,
+        };
+        IOERR | (detail << 8)
     }
 }
 

@@ -172,17 +172,19 @@ pub(super) unsafe extern "C" fn x_full_pathname(
     room: c_int,
     out: *mut c_char,
 ) -> c_int {
-    // SAFETY: SQLite gives a string.
-    let Some(bytes) = (unsafe { c_bytes(name) }) else { return sqlite::SQLITE_CANTOPEN };
-    let room = usize::try_from(room).unwrap_or(0);
-    if bytes.len() >= room {
-        return sqlite::SQLITE_CANTOPEN;
-    }
-    // SAFETY: SQLite gives `room` bytes, which are more than the string's, and they are not the string's own.
-    unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), out.cast::<u8>(), bytes.len()) };
-    // SAFETY: there is room for one byte more.
-    unsafe { *out.add(bytes.len()) = 0 };
-    codes::OK
+    guard(sqlite::SQLITE_CANTOPEN, || {
+        // SAFETY: SQLite gives a string.
+        let Some(bytes) = (unsafe { c_bytes(name) }) else { return sqlite::SQLITE_CANTOPEN };
+        let room = usize::try_from(room).unwrap_or(0);
+        if bytes.len() >= room {
+            return sqlite::SQLITE_CANTOPEN;
+        }
+        // SAFETY: SQLite gives `room` bytes, which are more than the string's, and they are not the string's own.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), out.cast::<u8>(), bytes.len()) };
+        // SAFETY: there is room for one byte more.
+        unsafe { *out.add(bytes.len()) = 0 };
+        codes::OK
+    })
 }
 
 pub(super) unsafe extern "C" fn x_randomness(vfs: *mut sqlite::sqlite3_vfs, count: c_int, out: *mut c_char) -> c_int {

@@ -111,7 +111,7 @@ impl Vfs {
 
     /// Whether the database that a journal belongs to has a writer in this process.
     fn is_writing(&self, journal: &str) -> bool {
-        journal.strip_suffix(JOURNAL).is_some_and(|name| self.fleet.has_writer(name))
+        journal.strip_suffix(JOURNAL).is_some_and(|name| self.fleet.is_writing(name))
     }
 
     /// The database that a journal belongs to, when it is open here.
