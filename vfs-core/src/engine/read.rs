@@ -43,12 +43,29 @@ pub(super) fn ranges(pages: impl IntoIterator<Item = PageNo>) -> Vec<PageRange> 
 impl Database {
     /// Reads at an offset as of a snapshot. Returns how many bytes there were; the rest of `out` is zeros.
     pub fn read(&self, snapshot: Snapshot, offset: u64, out: &mut [u8]) -> Result<usize> {
+        // Nearly all reads are of one page that the cache has.
+        if let Some((page, start)) = one_page(snapshot.size, offset, out.len())?
+            && let Some(image) = self.cached(snapshot.txid, page)?
+        {
+            return copy(&image, start, out);
+        }
         let pages = |pages: &[PageNo]| self.pages(snapshot.txid, pages);
         read_through(snapshot.size, offset, out, &pages)
     }
 
     /// As [`read`](Self::read), through the buffer of an open transaction.
     pub fn read_buffered(&self, buffer: &TransactionBuffer, offset: u64, out: &mut [u8]) -> Result<usize> {
+        if let Some((page, start)) = one_page(buffer.size, offset, out.len())? {
+            match buffer.source(page) {
+                Source::Buffer(image) => return copy(image, start, out),
+                Source::Base => {
+                    if let Some(image) = self.cached(buffer.base, page)? {
+                        return copy(&image, start, out);
+                    }
+                }
+                Source::Staged | Source::Zeros => {}
+            }
+        }
         read_through(buffer.size, offset, out, &|pages: &[PageNo]| self.buffered_pages(buffer, pages))
     }
 
@@ -165,6 +182,23 @@ impl Database {
 
 fn too_old(snapshot: Txid, start: Txid) -> Error {
     Error::snapshot_too_old(format!("the read transaction is at txid {snapshot}, kept are those from {start} on"))
+}
+
+/// The page that holds all that is read, and where in it; `None` when there are several, or the file ends before.
+fn one_page(size: u64, offset: u64, len: usize) -> Result<Option<(PageNo, usize)>> {
+    if len == 0 || size.saturating_sub(offset) < len as u64 {
+        return Ok(None);
+    }
+    let page = PageNo::containing(offset)?;
+    let start = usize::try_from(offset - page.offset()).unwrap_or(PAGE_SIZE);
+    Ok((start + len <= PAGE_SIZE).then_some((page, start)))
+}
+
+/// Copies a part of an image.
+fn copy(image: &[u8], start: usize, out: &mut [u8]) -> Result<usize> {
+    let bytes = image.get(start..start + out.len()).ok_or_else(|| Error::internal("an image of a wrong length"))?;
+    out.copy_from_slice(bytes);
+    Ok(out.len())
 }
 
 /// Copies what pages hold between `offset` and the end of `out` or of the file.
