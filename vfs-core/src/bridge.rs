@@ -16,6 +16,7 @@ use std::thread::Thread;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::task::JoinHandle;
 
 use crate::error::{Error, Result};
 
@@ -72,12 +73,12 @@ impl Bridge {
         }
     }
 
-    /// Runs work in the background.
-    pub(crate) fn spawn<F>(&self, future: F)
+    /// Runs work in the background. It goes on when the handle is dropped.
+    pub(crate) fn spawn<F>(&self, future: F) -> JoinHandle<()>
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.handle.spawn(future);
+        self.handle.spawn(future)
     }
 }
 

@@ -30,6 +30,15 @@ struct Plan {
     kept: u32,
 }
 
+/// Says that no checkpoint is scheduled any more, also when it panicked.
+struct Scheduled<'a>(&'a Database);
+
+impl Drop for Scheduled<'_> {
+    fn drop(&mut self) {
+        self.0.checkpoint_scheduled.store(false, Ordering::Release);
+    }
+}
+
 /// The last whole image of a page in the store.
 struct Base {
     txid: Txid,
@@ -54,10 +63,11 @@ impl Database {
         }
         let Some(this) = self.this.upgrade() else { return };
         self.fleet.bridge.spawn(async move {
+            let scheduled = Scheduled(&this);
             if let Err(error) = this.maintain().await {
                 tracing::warn!(database = %this.name, %error, "checkpoint failed; it is tried again after the next commit");
             }
-            this.checkpoint_scheduled.store(false, Ordering::Release);
+            drop(scheduled);
             if this.lease_mode() == LeaseMode::Transaction
                 && let Err(error) = this.release_lease(true).await
             {

@@ -37,6 +37,27 @@ struct Changes {
     bytes: usize,
 }
 
+/// A commit that is on its way. When nobody waits for its outcome any more, because a call panicked, the database stops.
+struct Flight<'a> {
+    database: &'a Database,
+    landed: bool,
+}
+
+impl Flight<'_> {
+    fn land(mut self) {
+        self.landed = true;
+    }
+}
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        if !self.landed {
+            let words = "a commit was torn off: it may or may not have happened; opening the database again tells";
+            self.database.stop(Error::commit_unknown(words));
+        }
+    }
+}
+
 /// What became of a commit whose reply was lost.
 #[derive(Debug)]
 struct Resolved {
@@ -58,7 +79,9 @@ impl Database {
         let taken = self.fleet.clock.monotonic().saturating_sub(start);
         match committed.context(self.words("commit")) {
             Ok(false) => {
-                self.restart(buffer);
+                let base = buffer.base;
+                let size = buffer.base_size;
+                buffer.reset(base, size);
                 Ok(pinned)
             }
             Ok(true) => {
@@ -72,16 +95,11 @@ impl Database {
         }
     }
 
-    /// The buffer begins again on the head.
-    fn restart(&self, buffer: &mut TransactionBuffer) {
-        let core = self.core();
-        buffer.reset(core.head, core.size);
-    }
-
-    /// After a commit of its own a connection goes on at the new head.
+    /// After a commit of its own a connection goes on at the state that it made, even if others have committed since.
     pub fn committed(&self, buffer: &mut TransactionBuffer, pinned: Snapshot) -> Snapshot {
-        self.restart(buffer);
-        self.repin(pinned)
+        let own = Snapshot { txid: buffer.base.next(), size: buffer.size };
+        buffer.reset(own.txid, own.size);
+        self.repin(pinned, own)
     }
 
     /// Turns the buffer into a commit, staging what must be staged. `None` when nothing was changed.
@@ -241,7 +259,14 @@ impl Database {
     }
 
     /// Sends a commit, and makes sure of its outcome.
-    async fn send(&self, mut prepared: Prepared) -> Result<()> {
+    async fn send(&self, prepared: Prepared) -> Result<()> {
+        let flight = Flight { database: self, landed: false };
+        let outcome = self.try_to_send(prepared).await;
+        flight.land();
+        outcome
+    }
+
+    async fn try_to_send(&self, mut prepared: Prepared) -> Result<()> {
         for _ in 0..COMMIT_TRIES {
             let request = &prepared.request;
             let sent = self.retry(|| self.fleet.batcher.commit(request.clone())).await;
@@ -291,7 +316,11 @@ impl Database {
         metrics::counter!("litefleet_commit_record_bytes_total").increment(bytes);
         let now = self.fleet.clock.monotonic();
         let mut core = self.core();
-        if let Err(error) = self.publish(&mut core, Record::new(request.expected.next(), body), Some(images)) {
+        let record = Record::new(request.expected.next(), body);
+        // Another connection may have looked at the head meanwhile, and found the commit there.
+        if core.head < record.txid
+            && let Err(error) = self.publish(&mut core, record, Some(images))
+        {
             drop(core);
             return Err(self.stop(error));
         }
@@ -417,7 +446,15 @@ pub fn commit_atomically(parts: Vec<(Arc<Database>, Prepared)>) -> Result<()> {
     fleet.bridge.wait(send_all(&fleet, parts))
 }
 
-async fn send_all(fleet: &FleetInner, mut parts: Vec<(Arc<Database>, Prepared)>) -> Result<()> {
+async fn send_all(fleet: &FleetInner, parts: Vec<(Arc<Database>, Prepared)>) -> Result<()> {
+    let databases: Vec<Arc<Database>> = parts.iter().map(|(database, _)| Arc::clone(database)).collect();
+    let flights: Vec<Flight<'_>> = databases.iter().map(|database| Flight { database, landed: false }).collect();
+    let outcome = try_to_send_all(fleet, parts).await;
+    flights.into_iter().for_each(Flight::land);
+    outcome
+}
+
+async fn try_to_send_all(fleet: &FleetInner, mut parts: Vec<(Arc<Database>, Prepared)>) -> Result<()> {
     // A commit of one is a commit.
     if parts.len() == 1
         && let Some((database, prepared)) = parts.pop()

@@ -317,11 +317,11 @@ impl Database {
     }
 
     /// Moves a pin to the state after the connection's own commit.
-    pub(super) fn repin(&self, from: Snapshot) -> Snapshot {
+    pub(super) fn repin(&self, from: Snapshot, to: Snapshot) -> Snapshot {
         let now = self.fleet.clock.monotonic();
         let mut core = self.core();
+        core.pin_at(to.txid, now);
         core.unpin(from.txid);
-        let to = core.pin(now);
         core.trim();
         to
     }
@@ -418,8 +418,12 @@ impl Core {
     }
 
     pub(super) fn pin(&mut self, now: Duration) -> Snapshot {
-        self.pins.entry(self.head).or_insert(Pin { count: 0, since: now }).count += 1;
+        self.pin_at(self.head, now);
         Snapshot { txid: self.head, size: self.size }
+    }
+
+    fn pin_at(&mut self, txid: Txid, now: Duration) {
+        self.pins.entry(txid).or_insert(Pin { count: 0, since: now }).count += 1;
     }
 
     fn unpin(&mut self, txid: Txid) {

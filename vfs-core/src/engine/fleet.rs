@@ -385,9 +385,13 @@ async fn keep_session(fleet: Weak<FleetInner>, pace: Duration) {
     loop {
         tokio::time::sleep(pace).await;
         let Some(fleet) = fleet.upgrade() else { return };
-        if let Err(error) = fleet.session.renew().await {
-            tracing::warn!(%error, "the session could not be renewed; it is tried again");
-        }
+        let inner = Arc::clone(&fleet);
+        let renewal = fleet.bridge.spawn(async move {
+            if let Err(error) = inner.session.renew().await {
+                tracing::warn!(%error, "the session could not be renewed; it is tried again");
+            }
+        });
+        outlive(renewal).await;
     }
 }
 
@@ -397,9 +401,19 @@ async fn sweep(fleet: Weak<FleetInner>) {
         tokio::time::sleep(SWEEP).await;
         let Some(fleet) = fleet.upgrade() else { return };
         for database in fleet.registry.all() {
-            if let Err(error) = database.look_after().await {
-                tracing::warn!(database = %database.name(), %error, "looking after an idle database failed");
-            }
+            outlive(fleet.bridge.spawn(async move {
+                if let Err(error) = database.look_after().await {
+                    tracing::warn!(database = %database.name(), %error, "looking after an idle database failed");
+                }
+            }))
+            .await;
         }
+    }
+}
+
+/// A step that panics is not the last one.
+async fn outlive(step: tokio::task::JoinHandle<()>) {
+    if let Err(error) = step.await {
+        tracing::error!(%error, "work in the background panicked");
     }
 }

@@ -94,11 +94,20 @@ impl Database {
             }
             self.fleet.bridge.wait(self.fleet.pause(FIRST_PAUSE));
         }
+        // Given back also when a call panics: nobody else would.
+        let slot = WriterSlot { database: self, kept: false };
         let held = self.fleet.bridge.wait(self.hold_for_write(snapshot)).context(self.words("write"));
-        if held.is_err() {
-            self.core().writer = false;
+        match held {
+            Ok(buffer) => {
+                slot.keep();
+                Ok(buffer)
+            }
+            Err(error) => {
+                drop(slot);
+                self.give_back_after_write();
+                Err(error)
+            }
         }
-        held
     }
 
     fn take_writer_slot(&self, snapshot: Snapshot) -> Result<()> {
@@ -124,7 +133,6 @@ impl Database {
             (core.head, core.size)
         };
         if snapshot.txid != head {
-            self.give_back_after_write().await;
             return Err(stale(snapshot, head));
         }
         Ok(TransactionBuffer::new(head, size))
@@ -153,13 +161,14 @@ impl Database {
     /// The writer is done: whoever comes next may write. A transaction that did not commit leaves nothing staged.
     pub fn end_write(&self, buffer: &TransactionBuffer) {
         self.discard_buffered(buffer);
-        if self.lease_mode() == LeaseMode::Transaction && self.core().lease.is_some() {
-            self.fleet.bridge.wait(self.give_back_after_write());
-        }
         let now = self.fleet.clock.monotonic();
-        let mut core = self.core();
-        core.writer = false;
-        core.active = now;
+        {
+            let mut core = self.core();
+            core.writer = false;
+            core.active = now;
+        }
+        // In this order: a checkpoint that ends meanwhile gives the lease back when it sees no writer.
+        self.give_back_after_write();
     }
 
     /// Forgets what a transaction has changed, which goes on as the writer.
@@ -179,10 +188,11 @@ impl Database {
         }
     }
 
-    async fn give_back_after_write(&self) {
+    fn give_back_after_write(&self) {
         if self.lease_mode() == LeaseMode::Transaction
+            && self.holds_lease()
             && !self.checkpoint_scheduled.load(Ordering::Acquire)
-            && let Err(error) = self.release_lease(false).await
+            && let Err(error) = self.fleet.bridge.wait(self.release_lease(true))
         {
             tracing::warn!(database = %self.name, %error, "the lease could not be given back; it ends with the session");
         }
@@ -444,6 +454,26 @@ impl Database {
                 core.leftovers = false;
                 return Ok(());
             }
+        }
+    }
+}
+
+/// Frees the writer's place again, unless it is kept.
+struct WriterSlot<'a> {
+    database: &'a Database,
+    kept: bool,
+}
+
+impl WriterSlot<'_> {
+    fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for WriterSlot<'_> {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.database.core().writer = false;
         }
     }
 }

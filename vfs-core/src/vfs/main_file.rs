@@ -19,10 +19,18 @@ pub struct MainFile {
     /// There while the lock is at least RESERVED.
     buffer: Option<TransactionBuffer>,
     /// The transaction over several databases that this one's prepared commit waits for.
-    deferred: Option<Arc<SuperGroup>>,
+    deferred: Option<Deferred>,
     /// The last commit point failed: SQLite rolls back now.
     failed: bool,
     last_error: Option<Error>,
+}
+
+/// A commit that waits for those of other databases.
+#[derive(Debug)]
+struct Deferred {
+    group: Arc<SuperGroup>,
+    /// Whether there is anything to commit in this one.
+    changed: bool,
 }
 
 impl MainFile {
@@ -66,8 +74,13 @@ impl MainFile {
 
     /// After the commit of a transaction over several databases, this one goes on from the new state.
     fn settle(&mut self) {
-        let Some(group) = self.deferred.take_if(|group| group.is_committed()) else { return };
-        drop(group);
+        let Some(deferred) = self.deferred.take_if(|deferred| deferred.group.is_committed()) else { return };
+        if !deferred.changed {
+            if let Some(buffer) = &mut self.buffer {
+                self.database.abandon(buffer);
+            }
+            return;
+        }
         if let (Some(buffer), Some(snapshot)) = (&mut self.buffer, &mut self.snapshot) {
             *snapshot = self.database.committed(buffer, *snapshot);
         }
@@ -76,8 +89,8 @@ impl MainFile {
     /// Leaves a transaction over several databases that is not committed: then none of them is.
     fn leave_group(&mut self) {
         self.settle();
-        if let Some(group) = self.deferred.take() {
-            group.abort();
+        if let Some(deferred) = self.deferred.take() {
+            deferred.group.abort();
             self.failed = true;
         }
     }
@@ -192,8 +205,9 @@ impl MainFile {
         }
         let prepared = self.vfs.fleet().wait(self.database.prepare(buffer))?;
         let commit = prepared.map(|prepared| (Arc::clone(&self.database), prepared));
+        let changed = commit.is_some();
         group.join(format!("{}{JOURNAL}", self.database.name()), commit)?;
-        self.deferred = Some(group);
+        self.deferred = Some(Deferred { group, changed });
         Ok(())
     }
 
