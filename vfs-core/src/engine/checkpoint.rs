@@ -76,10 +76,17 @@ impl Database {
         });
     }
 
-    /// A checkpoint, and the garbage that it makes collectable.
+    /// A checkpoint, and the garbage that it makes collectable, while the lease is held: work in the background takes
+    /// none, for the last connection may have given it back and a new one of this process taken it.
     pub(super) async fn maintain(&self) -> Result<()> {
-        self.checkpoint().await?;
-        self.collect().await.map(|_| ())
+        let _one = self.maintaining.lock().await;
+        if self.holds_lease() {
+            self.checkpoint_alone().await.context(self.words("checkpoint"))?;
+        }
+        if self.holds_lease() {
+            self.collect_alone().await.context(self.words("collect garbage"))?;
+        }
+        Ok(())
     }
 
     /// Writes a checkpoint at the present head. Returns its txid.

@@ -30,7 +30,7 @@ impl Database {
         self.collect_alone().await.context(self.words("collect garbage"))
     }
 
-    async fn collect_alone(&self) -> Result<CollectReport> {
+    pub(super) async fn collect_alone(&self) -> Result<CollectReport> {
         self.ensure_lease().await?;
         let (database, _) = self.held()?;
         let raised = self.collect_pages(Vec::new(), Txid(0)).await?;

@@ -1,6 +1,7 @@
 //! Commits: a transaction buffer becomes one record, and the record the new head.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -43,7 +44,12 @@ struct Flight<'a> {
     landed: bool,
 }
 
-impl Flight<'_> {
+impl<'a> Flight<'a> {
+    fn start(database: &'a Database, id: CommitId) -> Self {
+        database.core().flying = Some(id);
+        Self { database, landed: false }
+    }
+
     fn land(mut self) {
         self.landed = true;
     }
@@ -51,6 +57,7 @@ impl Flight<'_> {
 
 impl Drop for Flight<'_> {
     fn drop(&mut self) {
+        self.database.core().flying = None;
         if !self.landed {
             let words = "a commit was torn off: it may or may not have happened; opening the database again tells";
             self.database.stop(Error::commit_unknown(words));
@@ -253,14 +260,16 @@ impl Database {
             size: body.size,
             record,
             staged: Some(buffer.generation).filter(|_| !buffer.staged.is_empty()),
-            release: self.lease_mode() == LeaseMode::Transaction && !self.checkpoint_is_due(body.pages.len()),
+            release: self.lease_mode() == LeaseMode::Transaction
+                && !self.checkpoint_is_due(body.pages.len())
+                && !self.checkpoint_scheduled.load(Ordering::Acquire),
         };
         Ok(Prepared { request, body, images: changes.images })
     }
 
     /// Sends a commit, and makes sure of its outcome.
     async fn send(&self, prepared: Prepared) -> Result<()> {
-        let flight = Flight { database: self, landed: false };
+        let flight = Flight::start(self, prepared.request.commit_id);
         let outcome = self.try_to_send(prepared).await;
         flight.land();
         outcome
@@ -302,6 +311,7 @@ impl Database {
         let (database, epoch) = self.held()?;
         prepared.body.commit_id = CommitId(self.fleet.randomness.id());
         prepared.request.commit_id = prepared.body.commit_id;
+        self.core().flying = Some(prepared.body.commit_id);
         prepared.request.epoch = epoch;
         prepared.request.record =
             prepared.body.encode(database, prepared.request.expected.next(), self.settings().compression);
@@ -330,7 +340,7 @@ impl Database {
             core.leftovers = false;
         }
         if request.release {
-            core.lease = None;
+            core.lease = core.lease.filter(|lease| lease.epoch != request.epoch);
             core.shared = true;
         }
         drop(core);
@@ -388,7 +398,9 @@ impl Database {
             };
             let words = if done { "the last commit is done" } else { "the commit did not happen" };
             let lost = Error::fenced(format!("another process took the lease over; {words}"));
-            let ours = self.core().lease.is_some_and(|lease| lease.epoch == reply.head.epoch);
+            // A commit that gave the lease back with it has lost nothing.
+            let ours = done && request.release
+                || self.core().lease.is_some_and(|lease| lease.epoch == reply.head.epoch);
             return Ok(Some(Resolved { done, lost: (!ours).then_some(lost) }));
         }
         if reply.head.txid > known {
@@ -448,7 +460,8 @@ pub fn commit_atomically(parts: Vec<(Arc<Database>, Prepared)>) -> Result<()> {
 
 async fn send_all(fleet: &FleetInner, parts: Vec<(Arc<Database>, Prepared)>) -> Result<()> {
     let databases: Vec<Arc<Database>> = parts.iter().map(|(database, _)| Arc::clone(database)).collect();
-    let flights: Vec<Flight<'_>> = databases.iter().map(|database| Flight { database, landed: false }).collect();
+    let ids = parts.iter().map(|(_, prepared)| prepared.request.commit_id);
+    let flights: Vec<Flight<'_>> = databases.iter().zip(ids).map(|(database, id)| Flight::start(database, id)).collect();
     let outcome = try_to_send_all(fleet, parts).await;
     flights.into_iter().for_each(Flight::land);
     outcome

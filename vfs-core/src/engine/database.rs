@@ -95,6 +95,8 @@ pub(super) struct Core {
     pins: BTreeMap<Txid, Pin>,
     pub(super) writer: bool,
     pub(super) stopped: Option<Error>,
+    /// The commit of this process that is on its way.
+    pub(super) flying: Option<CommitId>,
     /// When the head was last read from the store.
     pub(super) checked: Duration,
     /// When the last commit was made, or the last lock given back.
@@ -226,9 +228,11 @@ impl Database {
 
     /// A write under an epoch was refused: the database stops when the lease or the database is gone.
     pub(super) fn lost(&self, error: Error, epoch: Epoch) -> Error {
+        let believed = self.core().lease.is_some_and(|lease| lease.epoch == epoch);
         match error.kind() {
-            ErrorKind::Fenced if self.holds_newer(epoch) => {
-                Error::unavailable("the lease was taken anew by this process meanwhile; try again").with_source(error)
+            ErrorKind::Fenced if !believed => {
+                let words = "this process gave the lease back, or took it anew, meanwhile; try again";
+                Error::unavailable(words).with_source(error)
             }
             ErrorKind::Fenced | ErrorKind::NotFound => self.stop(error),
             _ => error,

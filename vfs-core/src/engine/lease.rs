@@ -200,6 +200,8 @@ impl Database {
 
     /// Gives the lease back, if it is held. With `idle_only`, not while somebody writes.
     pub(super) async fn release_lease(&self, idle_only: bool) -> Result<()> {
+        // Not under a checkpoint that is being written.
+        let _one = self.maintaining.lock().await;
         let (database, lease, warm) = {
             let mut core = self.core();
             if idle_only && core.writer {
@@ -310,7 +312,9 @@ impl Database {
     async fn take_over_state(&self, opened: Opened, lease: Option<Lease>) -> Result<bool> {
         let (known, shared) = {
             let core = self.core();
-            let shared = core.shared || core.lease.is_none();
+            // Who reads may find a commit of this process before its writer has the reply.
+            let own = core.flying == Some(opened.head.commit_id);
+            let shared = core.shared || core.lease.is_none() || own;
             (core.database.map(|database| (database, core.head, core.commit_id)), shared)
         };
         let Some((database, head, commit_id)) = known else { return self.load(opened, lease).await };

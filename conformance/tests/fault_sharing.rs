@@ -1,0 +1,239 @@
+//! Many at once: processes that share a database, databases that share a call, and calls that panic.
+
+use std::sync::{Arc, Barrier};
+use std::time::Duration;
+
+use litefleet::clock::ManualClock;
+use litefleet::store::{
+    Effect, Fault, FaultLayer, FaultPlan, Latency, LatencyLayer, Layer, MemoryStore, Operation, PageStore,
+};
+use litefleet_conformance::faults::{Process, Watch, code};
+use rusqlite::{Connection, ErrorCode};
+
+fn memory() -> Arc<dyn PageStore> {
+    Arc::new(MemoryStore::default())
+}
+
+/// A process whose store calls can be watched and spoiled.
+fn watched(inner: &Arc<dyn PageStore>) -> (Process, Arc<Watch>, Arc<FaultPlan>) {
+    let (plan, watch) = (Arc::new(FaultPlan::default()), Arc::new(Watch::default()));
+    let faulty = Arc::new(FaultLayer::new(Arc::clone(inner), Arc::clone(&plan)));
+    (Process::new(Arc::new(Layer::new(faulty, Arc::clone(&watch))), Process::small()), watch, plan)
+}
+
+fn value(connection: &Connection, sql: &str) -> i64 {
+    connection.query_row(sql, [], |row| row.get(0)).unwrap()
+}
+
+fn insert(connection: &Connection, value: i64) -> rusqlite::Result<usize> {
+    connection.execute("INSERT INTO t VALUES (?1)", [value])
+}
+
+/// Adds one to the counter, as often as it takes.
+fn count_up(connection: &Connection) {
+    for _ in 0..10_000 {
+        match connection.execute_batch("BEGIN IMMEDIATE; UPDATE c SET v = v + 1; COMMIT") {
+            Ok(()) => return,
+            Err(error) if code(&error) == Some(ErrorCode::DatabaseBusy) => {
+                if !connection.is_autocommit() {
+                    connection.execute_batch("ROLLBACK").unwrap();
+                }
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    panic!("busy for ever");
+}
+
+#[test]
+fn processes_that_share_a_database_by_transaction_lose_no_update() {
+    const EACH: i64 = 60;
+    let store = memory();
+    let processes: Vec<Process> = (0..2).map(|_| Process::new(Arc::clone(&store), Process::small())).collect();
+    let parameters = "&lease=transaction&busy=50";
+    processes[0].open("a", parameters).execute_batch("CREATE TABLE c (v); INSERT INTO c VALUES (0)").unwrap();
+    std::thread::scope(|scope| {
+        for process in &processes {
+            // Two connections each: a process also competes with itself.
+            for _ in 0..2 {
+                scope.spawn(move || {
+                    let connection = process.open("a", parameters);
+                    connection.busy_timeout(Duration::from_secs(20)).unwrap();
+                    for _ in 0..EACH / 2 {
+                        count_up(&connection);
+                    }
+                });
+            }
+        }
+    });
+    for process in &processes {
+        assert_eq!(value(&process.follow("a"), "SELECT v FROM c"), 2 * EACH);
+        assert_eq!(process.problems("a"), Vec::<String>::new());
+    }
+}
+
+/// A reader found it when the session had to be begun again: it was taken for somebody else's, and the database stopped.
+#[test]
+fn a_commit_that_another_connection_sees_first_is_no_error() {
+    let clock = Arc::new(ManualClock::default());
+    let (plan, watch) = (Arc::new(FaultPlan::default()), Arc::new(Watch::default()));
+    let memory = Arc::new(MemoryStore::new(Arc::<ManualClock>::clone(&clock)));
+    let faulty = Arc::new(FaultLayer::new(memory, Arc::clone(&plan)));
+    let store = Arc::new(Layer::new(faulty, Arc::clone(&watch)));
+    let process = Process::with_clock(store, Process::small(), Arc::<ManualClock>::clone(&clock));
+    let writer = process.open("a", "");
+    writer.execute_batch("CREATE TABLE t (v)").unwrap();
+    let reader = process.open("a", "");
+    // The reply is lost, and before the writer asks what became of its commit a reader looks.
+    plan.arm(Fault { operation: Some(Operation::Commit), after: 0, times: 1, effect: Effect::LoseReply });
+    watch.trigger(Operation::Head, 0, move || {
+        clock.advance(Duration::from_secs(60));
+        let look = move || assert_eq!(value(&reader, "SELECT count(*) FROM t"), 1);
+        std::thread::spawn(look).join().expect("it is there");
+    });
+    insert(&writer, 1).unwrap();
+    assert!(!watch.is_waiting());
+    insert(&writer, 3).unwrap();
+    assert_eq!(value(&writer, "SELECT sum(v) FROM t"), 4);
+}
+
+#[test]
+fn commits_of_many_databases_share_calls_and_fail_alone() {
+    const MANY: usize = 64;
+    let store = memory();
+    let slow = LatencyLayer::new(Arc::clone(&store), Arc::new(Latency(Duration::from_millis(5))));
+    let process = Process::new(Arc::new(slow), Process::small());
+    let names: Vec<String> = (0..MANY).map(|index| format!("db-{index}")).collect();
+    let connections: Vec<Connection> = std::thread::scope(|scope| {
+        let opened = names.iter().map(|name| {
+            let process = &process;
+            scope.spawn(move || {
+                let connection = process.open(name, "");
+                connection.execute_batch("CREATE TABLE t (v)").unwrap();
+                connection
+            })
+        });
+        let opened: Vec<_> = opened.collect();
+        opened.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let other = Process::new(Arc::clone(&store), Process::small());
+    insert(&other.open("db-17", "&takeover=1"), 100).unwrap();
+    let before = process.fleet().counters().get(Operation::Commit).calls;
+    let start = Barrier::new(MANY);
+    let outcomes: Vec<bool> = std::thread::scope(|scope| {
+        let threads = connections.into_iter().map(|connection| {
+            let start = &start;
+            scope.spawn(move || {
+                connection.execute_batch("BEGIN; INSERT INTO t VALUES (1)").unwrap();
+                start.wait();
+                connection.execute_batch("COMMIT").is_ok()
+            })
+        });
+        let threads: Vec<_> = threads.collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let calls = process.fleet().counters().get(Operation::Commit).calls - before;
+    assert!(calls <= MANY as u64 / 4, "{MANY} commits took {calls} calls");
+    for (index, (name, committed)) in names.iter().zip(outcomes).enumerate() {
+        assert_eq!(committed, index != 17, "{name}");
+        let expected = if committed { 1 } else { 100 };
+        assert_eq!(value(&other.follow(name), "SELECT sum(v) FROM t"), expected, "{name}");
+    }
+}
+
+/// A panic below a callback of SQLite.
+#[test]
+fn a_panic_is_an_error_of_one_connection() {
+    for operation in [Operation::ReadPages, Operation::Stage, Operation::Commit] {
+        let store = memory();
+        let (process, watch, _) = watched(&store);
+        let first = process.open("a", "");
+        first.execute_batch("CREATE TABLE t (v); INSERT INTO t VALUES (1); PRAGMA cache_size = 4").unwrap();
+        let second = process.open("a", "");
+        let elsewhere = process.open("b", "");
+        elsewhere.execute_batch("CREATE TABLE t (v)").unwrap();
+        if operation == Operation::ReadPages {
+            // Nothing is cached after another process's commit.
+            first.query_row("PRAGMA litefleet_release", [], |_| Ok(())).unwrap();
+            let other = Process::new(Arc::clone(&store), Process::small());
+            let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200)";
+            let large = format!("PRAGMA cache_size = 4; INSERT INTO t {rows} SELECT zeroblob(1000) FROM n");
+            other.open("a", "").execute_batch(&large).unwrap();
+        }
+        watch.trigger(operation, 0, move || panic!("injected: {}", operation.as_str()));
+        let sql = "BEGIN; INSERT INTO t WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200)
+            SELECT randomblob(1000) FROM n; UPDATE t SET v = 2; COMMIT";
+        let error = first.execute_batch(sql).unwrap_err();
+        assert_eq!(code(&error), Some(ErrorCode::SystemIoFailure), "{}", operation.as_str());
+        assert!(!watch.is_waiting());
+        // Whatever its state is now, it does no more harm.
+        first.execute_batch("SELECT count(*) FROM t; DELETE FROM t").unwrap_err();
+        insert(&elsewhere, 1).unwrap();
+        drop(first);
+        // A commit that was torn off is one of an unknown outcome.
+        let stopped = insert(&second, 3).is_err();
+        assert_eq!(stopped, operation == Operation::Commit, "{}", operation.as_str());
+        drop(second);
+        let again = process.open("a", "");
+        insert(&again, 4).unwrap();
+        let there = value(&again, "SELECT count(*) FROM t WHERE v = 2");
+        assert_eq!(there, 0, "the panic came before the call");
+        assert_eq!(process.problems("a"), Vec::<String>::new());
+    }
+}
+
+/// It left the writer's place taken, so that the database was busy for as long as the process had it open.
+#[test]
+fn a_panic_while_the_lease_is_taken_leaves_room_for_the_next_writer() {
+    let store = memory();
+    let (process, watch, _) = watched(&store);
+    let parameters = "&lease=transaction";
+    let first = process.open("a", parameters);
+    first.execute_batch("CREATE TABLE t (v)").unwrap();
+    let second = process.open("a", parameters);
+    assert_eq!(value(&second, "SELECT count(*) FROM t"), 0);
+    watch.trigger(Operation::Open, 0, || panic!("injected"));
+    insert(&first, 1).unwrap_err();
+    insert(&second, 2).unwrap();
+    drop(first);
+    assert_eq!(value(&second, "SELECT sum(v) FROM t"), 2);
+}
+
+/// One that panicked was the last one: the log grew, and in the lease mode `transaction` the lease stayed.
+#[test]
+fn a_checkpoint_that_panics_is_made_again() {
+    let store = memory();
+    let (process, watch, _) = watched(&store);
+    let connection = process.open("a", "&lease=transaction");
+    connection.execute_batch("CREATE TABLE t (v)").unwrap();
+    watch.trigger(Operation::Checkpoint, 0, || panic!("injected"));
+    for round in 0..200 {
+        insert(&connection, round).unwrap();
+        let calls = watch.counts().get(&Operation::Checkpoint).copied().unwrap_or_default();
+        if calls >= 3 {
+            return;
+        }
+        litefleet_conformance::faults::pause(Duration::from_millis(2));
+    }
+    panic!("no checkpoint after the one that panicked: {:?}", watch.counts());
+}
+
+/// The collection that follows a checkpoint in the background took the lease again after the last connection had given it
+/// back, and fenced the next one of the same process.
+#[test]
+fn work_in_the_background_of_a_closed_database_takes_no_lease() {
+    let (process, watch, _) = watched(&memory());
+    process.open("a", "").execute_batch("CREATE TABLE t (v)").unwrap();
+    for _ in 0..30 {
+        let connection = process.open("a", "");
+        watch.trigger(Operation::Checkpoint, 0, || litefleet_conformance::faults::pause(Duration::from_millis(5)));
+        while watch.is_waiting() {
+            insert(&connection, 1).unwrap();
+        }
+        drop(connection);
+        let connection = process.open("a", "");
+        for _ in 0..3 {
+            insert(&connection, 1).unwrap();
+        }
+    }
+}
