@@ -1,5 +1,6 @@
 //! A process that writes to an embedded store is killed at any moment; the next one finds every acknowledged commit, and
 //! of the one that was on its way all or nothing. `LITEFLEET_KILL_ROUNDS` says how often.
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -123,7 +124,7 @@ fn round(path: &Path, first: u64, rng: &mut StdRng, ledger: &mut Ledger) -> usiz
     for line in lines {
         let parts: Vec<&str> = line.split(' ').collect();
         let [words, n, pair, both] = parts[..] else { panic!("{line}") };
-        let names = &PAIRS[pair.parse::<usize>().unwrap()][..1 + both.parse::<usize>().unwrap()];
+        let names = &PAIRS[pair.parse::<usize>().unwrap()][..=both.parse::<usize>().unwrap()];
         match words {
             "try" => ledger.doubt(names, n.parse().unwrap()),
             "done" => {

@@ -1,4 +1,5 @@
 //! Leases that expire, are taken by force, are given back, and are waited for.
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,5 @@
 //! What becomes of commits whose reply was lost.
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
 //! Transactions that end badly: over several databases, and those that cut the file.
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
 use std::sync::Arc;
 

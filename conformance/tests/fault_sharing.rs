@@ -1,4 +1,5 @@
 //! Many at once: processes that share a database, databases that share a call, and calls that panic.
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
 use std::sync::{Arc, Barrier};
 use std::time::Duration;

@@ -74,8 +74,7 @@ fn read(process: &Process, name: &str) -> Result<Seen, String> {
         Err(error) if code(&error) == Some(ErrorCode::CannotOpen) => return Ok(Seen::default()),
         Err(error) => return Err(words(error)),
     }
-    let integrity: String =
-        connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).map_err(words)?;
+    let integrity: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).map_err(words)?;
     if integrity != "ok" {
         return Err(format!("database {name}: integrity_check: {integrity}"));
     }

@@ -151,11 +151,9 @@ impl<'a> Workload<'a> {
         (0..TRIES).any(|_| {
             let made = self.connection().and_then(|connection| {
                 for schema in ["main", "e"] {
-                    let there: i64 = connection.query_row(
-                        &format!("SELECT count(*) FROM {schema}.sqlite_schema"),
-                        [],
-                        |row| row.get(0),
-                    )?;
+                    let there: i64 =
+                        connection
+                            .query_row(&format!("SELECT count(*) FROM {schema}.sqlite_schema"), [], |row| row.get(0))?;
                     if there == 0 {
                         let tables = SCHEMA.replace("TABLE ", &format!("TABLE {schema}."));
                         let tables = tables.replace("INTO ", &format!("INTO {schema}."));
@@ -178,7 +176,7 @@ impl<'a> Workload<'a> {
             let sql = format!("PRAGMA {schema}.litefleet_error");
             let words = self.connection.as_ref().map(|c| c.query_row(&sql, [], |row| row.get::<_, String>(0)));
             if let Some(Ok(words)) = words {
-                text.push_str(&format!(" [{words}]"));
+                text.extend([" [", &words, "]"]);
             }
         }
         self.errors.push(text);
@@ -194,9 +192,8 @@ impl<'a> Workload<'a> {
         let mut unknown = false;
         let mut stopped = false;
         for schema in ["main", "e"] {
-            let status = connection.query_row(&format!("PRAGMA {schema}.litefleet_status"), [], |row| {
-                row.get::<_, String>(0)
-            });
+            let status =
+                connection.query_row(&format!("PRAGMA {schema}.litefleet_status"), [], |row| row.get::<_, String>(0));
             let status = status.unwrap_or_default();
             stopped |= status.contains("\nstopped: ");
             unknown |= status.contains("may or may not have happened");
@@ -293,7 +290,7 @@ impl<'a> Workload<'a> {
 
 fn work(connection: &Connection, schema: &str, n: u64, rows: i64, remove: bool) -> rusqlite::Result<()> {
     let n = i64::try_from(n).expect("few transactions");
-    let run = |sql: &str| connection.execute(&sql.replace("$", &format!("{schema}.")), []);
+    let run = |sql: &str| connection.execute(&sql.replace('$', &format!("{schema}.")), []);
     run("UPDATE $a SET v = v + 1")?;
     connection.execute(
         &format!(

@@ -399,8 +399,8 @@ impl Database {
             let words = if done { "the last commit is done" } else { "the commit did not happen" };
             let lost = Error::fenced(format!("another process took the lease over; {words}"));
             // A commit that gave the lease back with it has lost nothing.
-            let ours = done && request.release
-                || self.core().lease.is_some_and(|lease| lease.epoch == reply.head.epoch);
+            let ours =
+                done && request.release || self.core().lease.is_some_and(|lease| lease.epoch == reply.head.epoch);
             return Ok(Some(Resolved { done, lost: (!ours).then_some(lost) }));
         }
         if reply.head.txid > known {
@@ -461,7 +461,8 @@ pub fn commit_atomically(parts: Vec<(Arc<Database>, Prepared)>) -> Result<()> {
 async fn send_all(fleet: &FleetInner, parts: Vec<(Arc<Database>, Prepared)>) -> Result<()> {
     let databases: Vec<Arc<Database>> = parts.iter().map(|(database, _)| Arc::clone(database)).collect();
     let ids = parts.iter().map(|(_, prepared)| prepared.request.commit_id);
-    let flights: Vec<Flight<'_>> = databases.iter().zip(ids).map(|(database, id)| Flight::start(database, id)).collect();
+    let flights: Vec<Flight<'_>> =
+        databases.iter().zip(ids).map(|(database, id)| Flight::start(database, id)).collect();
     let outcome = try_to_send_all(fleet, parts).await;
     flights.into_iter().for_each(Flight::land);
     outcome
@@ -490,7 +491,10 @@ async fn try_to_send_all(fleet: &FleetInner, mut parts: Vec<(Arc<Database>, Prep
         Ok(Resolved { done: true, lost }) => {
             let first = Arc::clone(first);
             // All of them, whatever comes of one: each happened.
-            let finished = parts.into_iter().fold(Ok(()), |all, (database, prepared)| all.and(database.finish(prepared)));
+            let mut finished = Ok(());
+            for (database, prepared) in parts {
+                finished = finished.and(database.finish(prepared));
+            }
             lost.map(|lost| first.stop(lost));
             finished
         }
