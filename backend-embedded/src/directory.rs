@@ -1,7 +1,7 @@
 //! The directory: what makes it a store, and whose it is.
 //!
 //! `LOCK` is locked while a store is open and names the process, `FORMAT` says which format the rest has, `data` is the
-//! engine's.
+//! engine's. While a store is being made `FORMAT` is named `FORMAT.new`.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
@@ -30,8 +30,9 @@ pub(crate) struct Directory {
 }
 
 impl Directory {
-    /// Locks the directory of a store, or makes one where there is nothing yet.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
+    /// Locks the directory of a store, or starts making one where there is nothing yet. The bool says that
+    /// [`finish`](Self::finish) must be called once the engine is there and durable: until then, nothing is a store.
+    pub(crate) fn open(path: &Path) -> Result<(Self, bool)> {
         let failed = |what: &str| {
             let what = format!("cannot {what} {}", path.display());
             move |error| io_error(&what, error)
@@ -39,16 +40,26 @@ impl Directory {
         fs::create_dir_all(path).map_err(failed("create"))?;
         let path = fs::canonicalize(path).map_err(failed("find"))?;
         // Before the lock, so that a foreign directory gets no file of ours; and again under it.
-        check_foreign(&path)?;
+        State::of(&path)?;
         let lock = take_lock(&path)?;
-        check_foreign(&path)?;
-        let id = match read_if_there(&path.join(FORMAT))? {
-            Some(text) => parse_format(&path, &text)?,
-            None => write_format(&path)?,
-        };
-        let directory = Self { path, id, _lock: lock };
-        directory.check_data()?;
-        Ok(directory)
+        match State::of(&path)? {
+            State::Store(id) => {
+                let directory = Self { path, id, _lock: lock };
+                if !directory.data().is_dir() {
+                    return Err(Error::corrupt(format!(
+                        "{} is missing; restore the store from a backup",
+                        directory.data().display()
+                    )));
+                }
+                Ok((directory, false))
+            }
+            State::Unfinished => {
+                let id = Randomness::from_os().id();
+                let directory = Self { path, id, _lock: lock };
+                directory.start().map_err(failed("make a store in"))?;
+                Ok((directory, true))
+            }
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -64,51 +75,63 @@ impl Directory {
         self.path.join(DATA)
     }
 
-    /// An engine without its version file is one whose making was interrupted, or a damaged one. The first is taken
-    /// away, as it cannot be opened; it is told by having no table and a journal without a byte in it.
-    fn check_data(&self) -> Result<()> {
-        let data = self.data();
-        let failed = |error| io_error(&format!("cannot inspect {}", data.display()), error);
-        if !data.try_exists().map_err(failed)? || data.join("version").try_exists().map_err(failed)? {
-            return Ok(());
+    /// Says durably that a store is being made here, and takes away what an earlier attempt left.
+    fn start(&self) -> io::Result<()> {
+        let id = u128::from_be_bytes(self.id);
+        let text = format!("{MAGIC}\nformat {FORMAT_VERSION}\nstore {id:032x}\n");
+        let mut file = File::create(self.path.join(FORMAT_NEW))?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        sync_directory(&self.path)?;
+        self.path.parent().map_or(Ok(()), sync_directory)?;
+        match fs::remove_dir_all(self.data()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
         }
-        for entry in fs::read_dir(&data).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let path = entry.path();
-            let unused = match entry.file_name().to_str() {
-                Some("lock") => true,
-                Some("keyspaces") => fs::read_dir(&path).map_err(failed)?.next().is_none(),
-                Some(name) if name.ends_with(".jnl") => only_zeros(&path).map_err(failed)?,
-                _ => false,
-            };
-            if !unused {
-                return Err(Error::corrupt(format!(
-                    "{} has no file named version any more, but has data in it; restore the store from a backup",
-                    data.display()
-                )));
-            }
-        }
-        fs::remove_dir_all(&data).map_err(failed)
+    }
+
+    /// Makes it a store.
+    pub(crate) fn finish(&self) -> Result<()> {
+        fs::rename(self.path.join(FORMAT_NEW), self.path.join(FORMAT))
+            .and_then(|()| sync_directory(&self.path))
+            .map_err(|error| io_error(&format!("cannot make a store in {}", self.path.display()), error))
     }
 }
 
-/// Refuses a directory with anything in it that is not a store.
-fn check_foreign(path: &Path) -> Result<()> {
-    let failed = |error| io_error(&format!("cannot read the directory {}", path.display()), error);
-    if path.join(FORMAT).try_exists().map_err(failed)? {
-        return Ok(());
-    }
-    for entry in fs::read_dir(path).map_err(failed)? {
-        let name = entry.map_err(failed)?.file_name();
-        if !matches!(name.to_str(), Some(LOCK | FORMAT_NEW)) {
-            return Err(Error::invalid(format!(
-                "{} is not a Litefleet store and not empty (it has {:?} in it): choose another directory",
-                path.display(),
-                name
-            )));
+/// What a directory is.
+enum State {
+    /// A store with this id.
+    Store([u8; 16]),
+    /// Empty, or a store whose making was interrupted: nobody can have put anything into it yet.
+    Unfinished,
+}
+
+impl State {
+    /// `Invalid` for a directory with anything else in it.
+    fn of(path: &Path) -> Result<Self> {
+        if let Some(text) = read_if_there(&path.join(FORMAT))? {
+            return parse_format(path, &text).map(Self::Store);
         }
+        let started = read_if_there(&path.join(FORMAT_NEW))?.is_some_and(|text| text.starts_with(MAGIC));
+        let failed = |error| io_error(&format!("cannot read the directory {}", path.display()), error);
+        for entry in fs::read_dir(path).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            let ours = match name.to_str() {
+                Some(LOCK | FORMAT_NEW) => true,
+                // Never without the file that says that the making had begun.
+                Some(DATA) => started,
+                _ => false,
+            };
+            if !ours {
+                return Err(Error::invalid(format!(
+                    "{} is not a Litefleet store and not empty (it has {} in it): choose another directory",
+                    path.display(),
+                    name.display()
+                )));
+            }
+        }
+        Ok(Self::Unfinished)
     }
-    Ok(())
 }
 
 fn take_lock(path: &Path) -> Result<File> {
@@ -168,22 +191,6 @@ fn parse_id(hex: &str) -> Option<[u8; 16]> {
     (hex.len() == 32).then_some(number.to_be_bytes())
 }
 
-fn write_format(path: &Path) -> Result<[u8; 16]> {
-    let id = Randomness::from_os().id();
-    let text = format!("{MAGIC}\nformat {FORMAT_VERSION}\nstore {:032x}\n", u128::from_be_bytes(id));
-    let write = || {
-        let new = path.join(FORMAT_NEW);
-        let mut file = File::create(&new)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&new, path.join(FORMAT))?;
-        sync_directory(path)?;
-        path.parent().map_or(Ok(()), sync_directory)
-    };
-    write().map_err(|error| io_error(&format!("cannot make a store in {}", path.display()), error))?;
-    Ok(id)
-}
-
 fn read_if_there(path: &Path) -> Result<Option<String>> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
@@ -198,20 +205,6 @@ pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
         File::open(path)?.sync_all()?;
     }
     Ok(())
-}
-
-fn only_zeros(path: &Path) -> io::Result<bool> {
-    let mut file = File::open(path)?;
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        let read = file.read(&mut buffer)?;
-        let Some(bytes) = buffer.get(..read).filter(|bytes| !bytes.is_empty()) else {
-            return Ok(true);
-        };
-        if bytes.iter().any(|byte| *byte != 0) {
-            return Ok(false);
-        }
-    }
 }
 
 /// Bytes that may still be written to the file system of a path.

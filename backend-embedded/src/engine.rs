@@ -10,15 +10,15 @@
 //!
 //! **Memory.** The engine takes writes faster than it flushes them. A table is sealed when `memtable_bytes` were written
 //! to it and the sealed one before it is flushed; whoever writes page rows waits for that *before* taking its turn
-//! ([`Engine::await_page_room`]), so that commits do not wait. More than one sealed table never exists, which keeps the
+//! ([`Engine::page_room_is_wanting`]), so that commits do not wait. More than one sealed table never exists, which keeps the
 //! engine's own brakes (100 ms steps, without end when its workers have died) from ever being used.
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Slice};
+use fjall::{AbstractTree, Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use litefleet::{Error, Result};
 
 use crate::config::EmbeddedConfig;
@@ -26,6 +26,7 @@ use crate::directory::{Directory, free_bytes, sync_directory};
 use crate::error::{Fault, Outcome, engine_error, io_error};
 use crate::journal::{self, Marks};
 use crate::keys::{self, Kind, Table};
+use crate::view::{Changes, Durability, Moment, Purpose, View};
 
 /// One leaves compactions to the other, so that flushes never wait behind them.
 const WORKERS: usize = 2;
@@ -38,24 +39,6 @@ const JOURNAL_SPAN_BYTES: u64 = 48 << 20;
 const RUNS: usize = 16;
 /// How much more than `memtable_bytes` a table other than that of the pages may take while its last is flushed.
 const STRETCH: u64 = 4;
-
-/// What a change is for, which decides how full the disk may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Purpose {
-    /// To add: refused when only the reserve is left.
-    Grow,
-    /// To remove, or to take a lease: may use half of the reserve.
-    Free,
-}
-
-/// When a change becomes durable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Durability {
-    /// Before the call returns.
-    Now,
-    /// With the next change that does so now.
-    Ordered,
-}
 
 static INSTANCES: AtomicU64 = AtomicU64::new(0);
 
@@ -75,6 +58,8 @@ pub(crate) struct Engine {
     unsealed: [AtomicU64; 3],
     /// Bytes written to the journal since each table was sealed.
     journaled: [AtomicU64; 3],
+    /// Whether anything was written since it was opened.
+    written: AtomicBool,
 }
 
 impl std::fmt::Debug for Engine {
@@ -114,6 +99,7 @@ impl Engine {
                 .ok_or_else(|| Error::corrupt(format!("{what}: the number of the last write fails its check")))?,
             None => 0,
         };
+        let recovered = tables.each_ref().map(|table| table.tree.active_memtable().size());
         Ok(Self {
             instance: INSTANCES.fetch_add(1, Ordering::Relaxed),
             tables,
@@ -123,9 +109,14 @@ impl Engine {
             memtable_bytes: config.memtable_bytes.max(1 << 16),
             reserve_bytes: config.reserve_bytes,
             synced: AtomicU64::new(synced),
-            unsealed: Default::default(),
+            unsealed: recovered.map(AtomicU64::new),
             journaled: Default::default(),
+            written: AtomicBool::new(false),
         })
+    }
+
+    pub(crate) fn instance(&self) -> u64 {
+        self.instance
     }
 
     /// The present state, as one consistent moment.
@@ -144,10 +135,10 @@ impl Engine {
 
     /// An empty set of changes.
     pub(crate) fn changes(&self) -> Changes<'_> {
-        Changes { engine: self, batch: self.database.batch(), bytes: [0; 3] }
+        Changes::new(self, self.database.batch())
     }
 
-    fn table(&self, table: Table) -> &Keyspace {
+    pub(crate) fn table(&self, table: Table) -> &Keyspace {
         let [heads, log, pages] = &self.tables;
         match table {
             Table::Heads => heads,
@@ -156,8 +147,8 @@ impl Engine {
         }
     }
 
-    /// Waits until more page rows may be written. Called without holding anything that a commit needs.
-    /// True when it should be asked again, after [`pause`].
+    /// Whether whoever wants to write page rows should wait a little, and ask again. Asked without holding anything that
+    /// a commit needs.
     pub(crate) fn page_room_is_wanting(&self) -> Outcome<bool> {
         let pages = self.table(Table::Pages);
         let unsealed = load(&self.unsealed, Table::Pages);
@@ -170,35 +161,35 @@ impl Engine {
     }
 
     /// Does the changes, all or none. One caller at a time. When it fails with [`Fault::Write`] they may be done or not.
-    fn apply(&self, mut changes: Changes<'_>, purpose: Purpose, durability: Durability) -> Outcome<()> {
-        if changes.batch.is_empty() {
-            return Ok(());
-        }
+    pub(crate) fn apply(&self, mut changes: Changes<'_>, purpose: Purpose, durability: Durability) -> Outcome<()> {
         self.check_room(purpose)?;
         for table in [Table::Heads, Table::Log] {
             self.await_room(table)?;
         }
         let number = self.synced.load(Ordering::Relaxed) + 1;
-        if durability == Durability::Now {
-            let mark = self.marks.encode(number);
-            changes.put(Table::Heads, &keys::singleton(Kind::Sync), &mark);
-        }
         let mode = match durability {
-            Durability::Now => PersistMode::SyncData,
+            Durability::Now => {
+                self.put_mark(&mut changes, number);
+                PersistMode::SyncData
+            }
             Durability::Ordered => PersistMode::Buffer,
         };
-        let bytes = changes.bytes;
-        let batch = changes.batch.durability(Some(mode));
-        batch.commit().map_err(write_fault)?;
+        self.written.store(true, Ordering::Relaxed);
+        let (batch, bytes) = changes.into_parts();
+        batch.durability(Some(mode)).commit().map_err(write_fault)?;
         if durability == Durability::Now {
             self.synced.store(number, Ordering::Relaxed);
         }
         let journal: u64 = bytes.iter().sum();
-        for table in Table::ALL {
-            add(&self.unsealed, table, *bytes.get(table.index()).unwrap_or(&0));
-            add(&self.journaled, table, journal);
+        for (table, bytes) in Table::ALL.into_iter().zip(bytes) {
+            counter(&self.unsealed, table).fetch_add(bytes, Ordering::Relaxed);
+            counter(&self.journaled, table).fetch_add(journal, Ordering::Relaxed);
         }
         self.seal_what_is_due(durability)
+    }
+
+    fn put_mark(&self, changes: &mut Changes<'_>, number: u64) {
+        changes.put(Table::Heads, &keys::singleton(Kind::Sync), &self.marks.encode(number));
     }
 
     /// Seals the tables whose time has come, after making sure that all of their content is durable in the journal.
@@ -215,8 +206,8 @@ impl Engine {
                 self.database.persist(PersistMode::SyncData).map_err(write_fault)?;
                 synced = true;
             }
-            store_zero(&self.unsealed, table);
-            store_zero(&self.journaled, table);
+            counter(&self.unsealed, table).store(0, Ordering::Relaxed);
+            counter(&self.journaled, table).store(0, Ordering::Relaxed);
             if let Err(error) = self.table(table).rotate_memtable() {
                 // It is sealed by then; what failed is the removal of an old journal, which is tried again.
                 tracing::warn!(%error, table = table.name(), "an old journal could not be removed");
@@ -245,15 +236,13 @@ impl Engine {
     /// Marks the end of what was written, before the engine is closed: damage to the last commit can then be told from a
     /// torn end.
     pub(crate) fn mark_end(&self) -> Outcome<()> {
-        let written = self.journaled.iter().any(|counter| counter.load(Ordering::Relaxed) > 0);
-        if !written {
+        if !self.written.load(Ordering::Relaxed) {
             return Ok(());
         }
         let mut changes = self.changes();
-        let number = self.synced.load(Ordering::Relaxed) + 1;
-        changes.put(Table::Heads, &keys::singleton(Kind::Sync), &self.marks.encode(number));
-        let batch = changes.batch.durability(Some(PersistMode::SyncData));
-        batch.commit().map_err(write_fault)
+        self.put_mark(&mut changes, self.synced.load(Ordering::Relaxed) + 1);
+        let (batch, _) = changes.into_parts();
+        batch.durability(Some(PersistMode::SyncData)).commit().map_err(write_fault)
     }
 
     fn check_room(&self, purpose: Purpose) -> Outcome<()> {
@@ -307,103 +296,15 @@ pub(crate) fn pause() {
     std::thread::sleep(Duration::from_millis(2));
 }
 
+fn counter(counters: &[AtomicU64; 3], table: Table) -> &AtomicU64 {
+    let [heads, log, pages] = counters;
+    match table {
+        Table::Heads => heads,
+        Table::Log => log,
+        Table::Pages => pages,
+    }
+}
+
 fn load(counters: &[AtomicU64; 3], table: Table) -> u64 {
-    counters.get(table.index()).map_or(0, |c| c.load(Ordering::Relaxed))
-}
-
-fn add(counters: &[AtomicU64; 3], table: Table, bytes: u64) {
-    if let Some(counter) = counters.get(table.index()) {
-        counter.fetch_add(bytes, Ordering::Relaxed);
-    }
-}
-
-fn store_zero(counters: &[AtomicU64; 3], table: Table) {
-    if let Some(counter) = counters.get(table.index()) {
-        counter.store(0, Ordering::Relaxed);
-    }
-}
-
-/// The store as of one moment.
-pub(crate) struct View<'a> {
-    engine: &'a Engine,
-    snapshot: fjall::Snapshot,
-}
-
-/// A moment that can be looked at later.
-pub(crate) struct Moment {
-    instance: u64,
-    snapshot: fjall::Snapshot,
-}
-
-impl View<'_> {
-    pub(crate) fn moment(&self) -> Moment {
-        Moment { instance: self.engine.instance, snapshot: self.snapshot.clone() }
-    }
-
-    pub(crate) fn get(&self, table: Table, key: &[u8]) -> Outcome<Option<Slice>> {
-        Ok(self.snapshot.get(self.engine.table(table), key)?)
-    }
-
-    /// What lies between two keys, both included.
-    pub(crate) fn range(
-        &self,
-        table: Table,
-        first: &[u8],
-        last: &[u8],
-    ) -> impl DoubleEndedIterator<Item = Outcome<(Slice, Slice)>> + use<> {
-        self.snapshot.range(self.engine.table(table), first..=last).map(|entry| Ok(entry.into_inner()?))
-    }
-
-    /// What begins with a prefix and comes after a key, in order.
-    pub(crate) fn prefix(
-        &self,
-        table: Table,
-        prefix: &[u8],
-        after: Option<&[u8]>,
-    ) -> impl Iterator<Item = Outcome<(Slice, Slice)>> + use<> {
-        use std::ops::Bound;
-        let from = match after {
-            Some(after) if after >= prefix => Bound::Excluded(after),
-            _ => Bound::Included(prefix),
-        };
-        let prefix = prefix.to_vec();
-        self.snapshot
-            .range::<&[u8], _>(self.engine.table(table), (from, Bound::Unbounded))
-            .map(|entry| Ok(entry.into_inner()?))
-            .take_while(move |entry: &Outcome<(Slice, Slice)>| {
-                entry.as_ref().map_or(true, |(key, _)| key.starts_with(&prefix))
-            })
-    }
-}
-
-/// Changes that are done together.
-pub(crate) struct Changes<'a> {
-    engine: &'a Engine,
-    batch: fjall::OwnedWriteBatch,
-    bytes: [u64; 3],
-}
-
-impl Changes<'_> {
-    pub(crate) fn put(&mut self, table: Table, key: &[u8], value: &[u8]) {
-        self.count(table, key.len() + value.len());
-        self.batch.insert(self.engine.table(table), key, value);
-    }
-
-    pub(crate) fn remove(&mut self, table: Table, key: &[u8]) {
-        self.count(table, key.len());
-        self.batch.remove(self.engine.table(table), key);
-    }
-
-    fn count(&mut self, table: Table, bytes: usize) {
-        /// About what an entry takes beside its bytes, in memory.
-        const ENTRY: u64 = 40;
-        if let Some(counter) = self.bytes.get_mut(table.index()) {
-            *counter += bytes as u64 + ENTRY;
-        }
-    }
-
-    /// Does them.
-    pub(crate) fn apply(self, purpose: Purpose, durability: Durability) -> Outcome<()> {
-        self.engine.apply(self, purpose, durability)
-    }
+    counter(counters, table).load(Ordering::Relaxed)
 }

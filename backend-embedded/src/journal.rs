@@ -133,6 +133,9 @@ fn list(data: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found.into_iter().map(|(_, path)| path).collect())
 }
 
+/// The number of a mark, where there is one.
+type Mark = Option<u64>;
+
 /// A walk over the batches of a journal, up to the first that is not whole.
 struct Walk {
     reader: BufReader<File>,
@@ -159,7 +162,7 @@ impl Walk {
     }
 
     /// Reads one batch; its mark, if it has one. `None` when it is not whole.
-    fn batch(&mut self) -> io::Result<Option<Option<u64>>> {
+    fn batch(&mut self) -> io::Result<Option<Mark>> {
         let Some(start) = self.take::<13>()? else {
             return Ok(None);
         };
@@ -182,7 +185,7 @@ impl Walk {
         Ok(whole.then_some(mark))
     }
 
-    fn item(&mut self, hash: &mut Xxh3) -> io::Result<Option<Option<u64>>> {
+    fn item(&mut self, hash: &mut Xxh3) -> io::Result<Option<Mark>> {
         let Some([tag]) = self.take::<1>()? else {
             return Ok(None);
         };

@@ -49,6 +49,7 @@ mod seal;
 mod sessions;
 mod store;
 mod values;
+mod view;
 
 pub use config::EmbeddedConfig;
 pub use store::EmbeddedStore;

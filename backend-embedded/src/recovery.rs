@@ -22,8 +22,11 @@ pub(crate) struct Slot {
 
 impl Slot {
     pub(crate) fn open(config: EmbeddedConfig) -> Result<Self> {
-        let directory = Directory::open(&config.path)?;
+        let (directory, new) = Directory::open(&config.path)?;
         let engine = open_engine(&directory, &config)?;
+        if new {
+            directory.finish()?;
+        }
         Ok(Self { engine: RwLock::new(Some(engine)), config, directory })
     }
 

@@ -153,6 +153,5 @@ mod tests {
         let uri = |name: &str| uri(&DatabaseName::new(name).unwrap(), "litefleet");
         assert_eq!(uri("a-b_c.d~9"), "file:a-b_c.d~9?vfs=litefleet");
         assert_eq!(uri("//h/a?b#c%41&d=é"), "file:%2F%2Fh%2Fa%3Fb%23c%2541%26d%3D%C3%A9?vfs=litefleet");
-        assert_eq!(uri(":memory:"), "file:%3Amemory%3A?vfs=litefleet");
     }
 }

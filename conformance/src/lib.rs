@@ -8,6 +8,9 @@
 //! litefleet_conformance::store_tests!(memory, MemoryHarness::new(), without reopen);
 //! ```
 //!
+//! The engine and the VFS over a store have cases of their own, in [`engine_cases`]; [`engine_tests!`] makes tests of
+//! them.
+//!
 //! A back end supplies a [`Harness`]. What a harness cannot give is said in the macro call (`without reopen`, `without
 //! clock`): the cases that need it then show up as ignored, with the reason, and never as passed.
 #![allow(
@@ -21,6 +24,7 @@ mod layered;
 #[macro_use]
 mod macros;
 
+pub mod engine_cases;
 pub mod faults;
 pub mod store_cases;
 

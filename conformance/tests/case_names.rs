@@ -77,3 +77,21 @@ fn every_case_has_a_test() {
     assert_eq!(tested.len(), NAMES.len(), "no name twice");
     assert_eq!(tested, written_cases());
 }
+
+/// Every `pub fn` of the engine's case files is a test.
+#[test]
+fn every_engine_case_has_a_test() {
+    let tested: BTreeSet<String> =
+        litefleet_conformance::engine_cases::NAMES.iter().map(|name| (*name).to_owned()).collect();
+    assert_eq!(tested.len(), litefleet_conformance::engine_cases::NAMES.len(), "no name twice");
+    let mut written = BTreeSet::new();
+    for entry in std::fs::read_dir(manifest("src/engine_cases")).expect("the cases are there") {
+        for line in read(&entry.expect("a file").path()).lines() {
+            let case = line.strip_prefix("pub fn ").filter(|_| line.ends_with(": &dyn EngineHarness) {"));
+            if let Some((name, _)) = case.and_then(|rest| rest.split_once('(')) {
+                written.insert(name.to_owned());
+            }
+        }
+    }
+    assert_eq!(tested, written);
+}

@@ -15,8 +15,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::Duration;
 
-use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::task::JoinHandle;
+use tokio::runtime::{Builder, Handle, Runtime, RuntimeFlavor};
 
 use crate::error::{Error, Result};
 
@@ -61,6 +60,15 @@ impl Bridge {
 
     /// Waits until the future is ready. Never fails, on any thread.
     pub(crate) fn wait<F: Future>(&self, future: F) -> F::Output {
+        let multi_thread = |handle: Handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread;
+        if self.owned.is_none() && Handle::try_current().is_ok_and(multi_thread) {
+            // Perhaps a worker of the very runtime that drives the sockets and timers: another takes its place meanwhile.
+            return tokio::task::block_in_place(|| self.drive(future));
+        }
+        self.drive(future)
+    }
+
+    fn drive<F: Future>(&self, future: F) -> F::Output {
         let _context = self.handle.enter();
         let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
         let mut context = Context::from_waker(&waker);
@@ -73,12 +81,12 @@ impl Bridge {
         }
     }
 
-    /// Runs work in the background. It goes on when the handle is dropped.
-    pub(crate) fn spawn<F>(&self, future: F) -> JoinHandle<()>
+    /// Runs work in the background.
+    pub(crate) fn spawn<F>(&self, future: F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.handle.spawn(future)
+        self.handle.spawn(future);
     }
 }
 

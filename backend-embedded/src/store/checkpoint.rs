@@ -4,10 +4,11 @@ use litefleet::store::CheckpointRequest;
 use litefleet::{Error, Result};
 
 use super::{EmbeddedStore, stage, stored};
-use crate::engine::{Durability, Engine, Purpose};
+use crate::engine::Engine;
 use crate::error::Outcome;
 use crate::keys::{self, Table};
 use crate::values;
+use crate::view::{Durability, Purpose};
 
 /// Left-over staging entries that each call removes.
 const ENTRIES_PER_CHECKPOINT: usize = 1024;

@@ -4,11 +4,12 @@ use litefleet::store::{CollectRequest, Collected, RowKind};
 use litefleet::{DatabaseId, PageNo, PageRange, PageSet, Result, Txid};
 
 use super::{EmbeddedStore, check_ranges, stored};
-use crate::engine::{Changes, Durability, Engine, Purpose, View};
+use crate::engine::Engine;
 use crate::error::Outcome;
 use crate::keys::{self, Table};
 use crate::seal::row_kind;
 use crate::values::HeadValue;
+use crate::view::{Changes, Durability, Purpose, View};
 
 /// The most records that one call deletes; the next call goes on.
 const RECORDS_PER_CALL: u64 = 1 << 16;

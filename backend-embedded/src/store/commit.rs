@@ -6,10 +6,11 @@ use litefleet::store::{CommitMode, CommitRequest};
 use litefleet::{Error, ErrorKind, Result};
 
 use super::{EmbeddedStore, stored};
-use crate::engine::{Changes, Durability, Engine, Purpose, View};
+use crate::engine::Engine;
 use crate::error::{Fault, Outcome};
 use crate::keys::{self, Table};
 use crate::values::{HeadValue, Staging};
+use crate::view::{Changes, Durability, Purpose, View};
 
 /// The most staging entries that a commit removes; the rest is left to checkpoints.
 const ENTRIES_PER_COMMIT: usize = 256;
@@ -77,7 +78,7 @@ impl EmbeddedStore {
             Error::commit_unknown(format!(
                 "the store failed in the middle of a commit and cannot be read since ({closed})"
             ))
-            .with_source(Error::from(fault_again(&fault)))
+            .with_source(Error::unavailable(fault.to_string()))
         })?;
         let error = not_done(fault);
         if landed.contains(&true) {
@@ -99,10 +100,6 @@ fn not_done(fault: Fault) -> Error {
         ErrorKind::Full | ErrorKind::Unavailable => error,
         _ => Error::unavailable("the commit failed and was undone").with_source(error),
     }
-}
-
-fn fault_again(fault: &Fault) -> Error {
-    Error::unavailable(fault.to_string())
 }
 
 /// Whether the request is the commit that the head shows.

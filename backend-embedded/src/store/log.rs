@@ -7,10 +7,10 @@ use litefleet::store::{Lineage, LogRow, Tail};
 use litefleet::{DatabaseId, Error, Result, Txid};
 
 use super::{EmbeddedStore, stored};
-use crate::engine::View;
 use crate::error::Outcome;
 use crate::keys::{self, Table};
 use crate::values::HeadValue;
+use crate::view::View;
 
 /// What a reading of records came to.
 enum Read {

@@ -4,9 +4,9 @@ use litefleet::store::ListEntry;
 use litefleet::{DatabaseId, DatabaseName, Epoch, Error, Result};
 
 use super::{EmbeddedStore, stored};
-use crate::engine::{Durability, Purpose};
 use crate::keys::{self, Kind, Table};
 use crate::values;
+use crate::view::{Durability, Purpose};
 
 impl EmbeddedStore {
     pub(super) fn list_databases(

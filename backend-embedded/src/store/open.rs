@@ -5,11 +5,12 @@ use litefleet::{DatabaseId, DatabaseName, Epoch, Error, PageNo, PageSet, Result,
 
 use super::pages::read_row;
 use super::{EmbeddedStore, Writer, log, stored};
-use crate::engine::{Changes, Durability, Engine, Purpose, View};
+use crate::engine::Engine;
 use crate::error::Outcome;
 use crate::keys::{self, Kind, Table};
 use crate::seal::unseal;
 use crate::values::{self, HeadValue};
+use crate::view::{Changes, Durability, Purpose, View};
 
 /// Ids are reserved in blocks, so that most creations need not wait for the disk: after a crash the rest of a block is
 /// skipped.

@@ -4,9 +4,9 @@ use litefleet::store::{Lineage, PageRow, ReadRow, RowKind};
 use litefleet::{DatabaseId, Error, PageNo, PageRange, Result, Txid};
 
 use super::{EmbeddedStore, check_ranges, stored};
-use crate::engine::View;
 use crate::error::Outcome;
 use crate::keys::{self, Table};
+use crate::view::View;
 
 /// From so many neighbouring pages on they are read by one walk instead of one search each.
 const WALK_PAGES: u64 = 3;

@@ -5,9 +5,9 @@ use litefleet::{DatabaseId, Error, PageNo, Result, Txid};
 
 use super::EmbeddedStore;
 use super::open::forget_old_ends;
-use crate::engine::{Changes, Durability, Purpose, View};
 use crate::error::Outcome;
 use crate::keys::{self, Kind, Table};
+use crate::view::{Changes, Durability, Purpose, View};
 
 /// The most that one call removes, whatever its limit: what is removed together is held in memory together.
 const PER_CALL: usize = 1 << 16;

@@ -7,11 +7,12 @@ use litefleet::store::{DiscardRequest, Discarded, RowKind, StageRequest};
 use litefleet::{DatabaseId, Error, PageSet, Result};
 
 use super::{EmbeddedStore, stored};
-use crate::engine::{Changes, Durability, Engine, Purpose, View};
+use crate::engine::Engine;
 use crate::error::Outcome;
 use crate::keys::{self, Kind, Table};
 use crate::seal::unseal;
 use crate::values::{self, HeadValue, Staging};
+use crate::view::{Changes, Durability, Purpose, View};
 
 impl EmbeddedStore {
     pub(super) fn stage_rows(&self, request: &StageRequest) -> Result<()> {
@@ -88,9 +89,8 @@ fn discard(engine: &Engine, request: &DiscardRequest) -> Outcome<Discarded> {
     if let Some(generation) = generation {
         let first = keys::staging(id, generation, 0);
         let last = keys::staging(id, generation, u64::MAX);
-        let mut entries = view.range(Table::Heads, &first, &last);
         let mut all = true;
-        while let Some(entry) = entries.next() {
+        for entry in view.range(Table::Heads, &first, &last) {
             let (key, value) = entry?;
             if left == 0 {
                 all = false;

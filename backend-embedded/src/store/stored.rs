@@ -4,12 +4,12 @@ use bytes::Bytes;
 use litefleet::store::{Head, PageRow};
 use litefleet::{DatabaseId, DatabaseName, Epoch, Error, PageNo, Result, Txid};
 
-use crate::engine::{Changes, View};
 use crate::error::Outcome;
 use crate::keys::{self, Kind, Table};
 use crate::seal::{row_kind, row_value, seal, unseal};
 use crate::sessions::Sessions;
 use crate::values::{self, HeadValue, Staging};
+use crate::view::{Changes, View};
 
 /// A number that stands alone.
 pub(super) fn number(what: &str, key: &[u8], value: &[u8]) -> Result<u64> {

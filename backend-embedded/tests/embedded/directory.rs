@@ -71,22 +71,25 @@ fn a_newer_format_is_refused() {
     drop(open(directory.path()));
 }
 
+/// Killed at any moment while it makes a store, a process leaves what the next one finishes.
 #[test]
 fn an_interrupted_making_is_made_again_and_a_damaged_store_is_not() {
     let directory = tempfile::tempdir().unwrap();
     drop(open(directory.path()));
-    let data = directory.path().join("data");
-    let version = data.join("version");
-    let bytes = fs::read(&version).unwrap();
-    fs::remove_file(&version).unwrap();
-    assert_eq!(refused(directory.path()).kind(), ErrorKind::Corrupt, "it has tables");
-    fs::write(&version, bytes).unwrap();
+    let (data, format) = (directory.path().join("data"), directory.path().join("FORMAT"));
+    fs::rename(&data, directory.path().join("away")).unwrap();
+    assert_eq!(refused(directory.path()).kind(), ErrorKind::Corrupt, "its data is gone");
+    fs::rename(directory.path().join("away"), &data).unwrap();
     drop(open(directory.path()));
 
-    // As the engine leaves it when it is killed early.
-    fs::remove_dir_all(&data).unwrap();
-    fs::create_dir_all(data.join("keyspaces")).unwrap();
-    fs::write(data.join("lock"), "").unwrap();
-    fs::File::create(data.join("0.jnl")).unwrap().set_len(64 << 20).unwrap();
+    // As an engine leaves it that is killed early: it could not be opened again.
+    fs::rename(&format, directory.path().join("FORMAT.new")).unwrap();
+    fs::remove_file(data.join("version")).unwrap();
     drop(open(directory.path()));
+    assert!(format.exists() && !directory.path().join("FORMAT.new").exists());
+
+    // Without either file it is no store, and nothing in it is touched.
+    fs::remove_file(&format).unwrap();
+    assert_eq!(refused(directory.path()).kind(), ErrorKind::Invalid);
+    assert!(data.join("version").exists());
 }

@@ -12,7 +12,7 @@ use litefleet::store::{
 };
 use litefleet::{CommitId, DatabaseId, DatabaseName, Epoch, ErrorKind, Result, SessionId, Txid};
 use litefleet_embedded::{EmbeddedConfig, EmbeddedStore};
-use rand::{Rng, SeedableRng};
+use rand::Rng;
 
 use crate::{child, now};
 
@@ -32,6 +32,7 @@ fn run(role: &str) {
         .stdin(Stdio::null());
     let out = outer.output().expect("unshare can be run");
     let text = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    println!("{text}");
     assert!(
         out.status.success() && text.contains("the disk was full"),
         "the test needs unshare(1) and mount namespaces; leave it out by name where there are none. {text}"
@@ -59,10 +60,14 @@ struct Database {
     txid: u64,
 }
 
+/// Bytes that do not compress, fast.
 fn record(txid: u64) -> Bytes {
-    let mut bytes = vec![0; 300_000];
-    rand::rngs::StdRng::seed_from_u64(txid).fill(&mut bytes[..]);
-    bytes.into()
+    let mut word = txid;
+    let mut next = || {
+        word = word.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        word.to_be_bytes()
+    };
+    (0..37_500).flat_map(|_| next()).collect::<Vec<u8>>().into()
 }
 
 impl Database {

@@ -2,6 +2,8 @@
 //!
 //! The contract itself is tested by the crate `litefleet-conformance` (`tests/store_embedded.rs` there).
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests panic, and say on request what they saw")]
+
 mod child;
 mod crash;
 mod damage;

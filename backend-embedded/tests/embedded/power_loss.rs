@@ -265,7 +265,9 @@ fn record(directory: &Path, seed: u64, rounds: u64) -> Vec<Event> {
     let events = parse(&fs::read(&log).unwrap());
     // The record is complete: what it leads to is what is there.
     let mut disk = Disk::default();
-    events.iter().for_each(|event| disk.apply(event));
+    for event in &events {
+        disk.apply(event);
+    }
     let rebuilt = directory.join("rebuilt");
     disk.save(&rebuilt, &mut StdRng::seed_from_u64(0), 1.0);
     let status = Command::new("diff").arg("-r").arg(&root).arg(&rebuilt).status().unwrap();

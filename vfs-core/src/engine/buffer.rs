@@ -25,6 +25,9 @@ pub struct TransactionBuffer {
     pub(super) staged: PageSet,
     /// Those of them that were cut off since: zeros, and staged again as zeros before the commit.
     pub(super) cut: PageSet,
+    /// Those of them whose first request may still be on its way, because its reply was lost and it was sent again. Staged
+    /// anew with other bytes, they could be overwritten by it.
+    pub(super) doubtful: PageSet,
     /// The staging generation they were staged under.
     pub(super) generation: u64,
     /// Page 1 differs from what SQLite wrote, so SQLite's cache of it must not be trusted after the commit.
@@ -55,6 +58,7 @@ impl TransactionBuffer {
             pages: HashMap::new(),
             staged: PageSet::new(),
             cut: PageSet::new(),
+            doubtful: PageSet::new(),
             generation: 0,
             header_altered: false,
             broken: None,

@@ -9,7 +9,6 @@ use bytes::Bytes;
 
 use super::database::{Core, Database};
 use crate::codec::{Compression, decode_row, diff, encode_delta, encode_image, encode_zero, zero_image};
-use crate::config::LeaseMode;
 use crate::error::{Context, Error, Result};
 use crate::store::{CheckpointRequest, PageRow, ReadRow, RowKind};
 use crate::types::{DatabaseId, PageNo, PageRange, PageSet, Txid, pages_for_size};
@@ -21,15 +20,6 @@ const LARGEST_DELTA: usize = 1024;
 /// Commits wait for a checkpoint when the tail is this many times over its bound.
 const OVERRUN: usize = 8;
 
-/// What a checkpoint has to write.
-struct Plan {
-    database: DatabaseId,
-    to: Txid,
-    pages: PageSet,
-    /// Pages past it were cut off.
-    kept: u32,
-}
-
 /// Says that no checkpoint is scheduled any more, also when it panicked.
 struct Scheduled<'a>(&'a Database);
 
@@ -37,6 +27,15 @@ impl Drop for Scheduled<'_> {
     fn drop(&mut self) {
         self.0.checkpoint_scheduled.store(false, Ordering::Release);
     }
+}
+
+/// What a checkpoint has to write.
+struct Plan {
+    database: DatabaseId,
+    to: Txid,
+    pages: PageSet,
+    /// Pages past it were cut off.
+    kept: u32,
 }
 
 /// The last whole image of a page in the store.
@@ -52,7 +51,7 @@ impl Database {
             return;
         }
         let bytes = self.settings().checkpoint_bytes;
-        if self.core().tail.weight() > bytes.saturating_mul(OVERRUN) {
+        if self.core().new_weight > bytes.saturating_mul(OVERRUN) {
             if let Err(error) = self.fleet.bridge.wait(self.checkpoint()) {
                 tracing::warn!(database = %self.name, %error, "checkpoint failed");
             }
@@ -68,25 +67,14 @@ impl Database {
                 tracing::warn!(database = %this.name, %error, "checkpoint failed; it is tried again after the next commit");
             }
             drop(scheduled);
-            if this.lease_mode() == LeaseMode::Transaction
-                && let Err(error) = this.release_lease(true).await
-            {
-                tracing::warn!(database = %this.name, %error, "the lease could not be given back");
-            }
+            this.give_back().await;
         });
     }
 
-    /// A checkpoint, and the garbage that it makes collectable, while the lease is held: work in the background takes
-    /// none, for the last connection may have given it back and a new one of this process taken it.
+    /// A checkpoint, and the garbage that it makes collectable.
     pub(super) async fn maintain(&self) -> Result<()> {
-        let _one = self.maintaining.lock().await;
-        if self.holds_lease() {
-            self.checkpoint_alone().await.context(self.words("checkpoint"))?;
-        }
-        if self.holds_lease() {
-            self.collect_alone().await.context(self.words("collect garbage"))?;
-        }
-        Ok(())
+        self.checkpoint().await?;
+        self.collect().await.map(|_| ())
     }
 
     /// Writes a checkpoint at the present head. Returns its txid.
@@ -113,7 +101,7 @@ impl Database {
                 let time = self.fleet.clock.unix();
                 let request = CheckpointRequest { database: plan.database, epoch, txid: plan.to, rows, last, time };
                 let sent = self.retry(|| self.fleet.store.checkpoint(request.clone())).await;
-                sent.map_err(|error| self.lost(error, epoch))?;
+                sent.map_err(|error| self.refused(error, epoch))?;
             }
             if last {
                 break;
@@ -133,7 +121,7 @@ impl Database {
         let pages: Vec<PageNo> = ranges.iter().flat_map(|range| range.pages()).collect();
         let wanted: Vec<PageNo> = {
             let core = self.core();
-            let reads = |page: &PageNo| page.get() <= plan.kept && core.tail.last_from_zeros(*page, plan.to).is_none();
+            let reads = |page: &PageNo| page.get() <= plan.kept && core.tail.restart(*page, plan.to).is_none();
             pages.iter().copied().filter(reads).collect()
         };
         let stored = if wanted.is_empty() {
@@ -154,8 +142,8 @@ impl Database {
                 continue;
             }
             let (row, image, base) = newest(own, page)?;
-            let (last, image) =
-                self.core().tail.bring_forward(plan.database, page, row.unwrap_or_default(), plan.to, image)?;
+            let from = row.unwrap_or_default();
+            let (last, image) = self.core().tail.bring_forward(plan.database, page, from, plan.to, image)?;
             if row == Some(last) {
                 continue;
             }

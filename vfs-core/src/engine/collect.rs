@@ -30,7 +30,7 @@ impl Database {
         self.collect_alone().await.context(self.words("collect garbage"))
     }
 
-    pub(super) async fn collect_alone(&self) -> Result<CollectReport> {
+    async fn collect_alone(&self) -> Result<CollectReport> {
         self.ensure_lease().await?;
         let (database, _) = self.held()?;
         let raised = self.collect_pages(Vec::new(), Txid(0)).await?;
@@ -74,7 +74,7 @@ impl Database {
         };
         let request = CollectRequest { database, epoch, at_most, completed_before, pages, log_through };
         let reply = self.retry(|| self.fleet.store.collect(request.clone())).await;
-        reply.map_err(|error| self.lost(error, epoch))
+        reply.map_err(|error| self.refused(error, epoch))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -13,7 +14,7 @@ use crate::codec::{Patch, PatchBase, Record, RecordBody, StagedPages, diff, imag
 use crate::config::LeaseMode;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::store::{CommitMode, CommitRequest, HeadRequest, LeaseRequest, OpenRequest, Tail};
-use crate::types::{CommitId, PageNo, PageSet, pages_for_size};
+use crate::types::{CommitId, Epoch, PageNo, PageSet, pages_for_size};
 
 /// Runs of staged pages that a record names before it says "any page".
 const STAGED_RUNS: usize = 4096;
@@ -21,6 +22,10 @@ const STAGED_RUNS: usize = 4096;
 const RECORD_OVERHEAD: usize = 64 << 10;
 /// How often a commit that certainly did not happen is tried again.
 const COMMIT_TRIES: usize = 3;
+/// The most bytes of log that come along when an outcome is looked for.
+const OUTCOME_TAIL: usize = 64 << 20;
+/// The tail that snapshots in use hold back may be this many times the bound of a checkpoint; then they are given up.
+const PINNED_TAIL: usize = 16;
 
 /// A commit that is ready to be sent.
 #[derive(Debug)]
@@ -28,6 +33,17 @@ pub struct Prepared {
     request: CommitRequest,
     body: RecordBody,
     images: Vec<(PageNo, Bytes)>,
+}
+
+/// What became of a commit whose reply was lost.
+#[derive(Clone, Debug)]
+enum Fate {
+    /// It is done.
+    Done,
+    /// It never happened and never will.
+    Undone,
+    /// It is done, and then another process took the lease over, for this reason the database stops.
+    DoneThenFenced(Error),
 }
 
 /// The pages that a transaction really changed.
@@ -38,18 +54,13 @@ struct Changes {
     bytes: usize,
 }
 
-/// A commit that is on its way. When nobody waits for its outcome any more, because a call panicked, the database stops.
+/// A commit under way. Torn off, by a panic in the store, its outcome is unknown and the database stops.
 struct Flight<'a> {
     database: &'a Database,
     landed: bool,
 }
 
-impl<'a> Flight<'a> {
-    fn start(database: &'a Database, id: CommitId) -> Self {
-        database.core().flying = Some(id);
-        Self { database, landed: false }
-    }
-
+impl Flight<'_> {
     fn land(mut self) {
         self.landed = true;
     }
@@ -57,7 +68,7 @@ impl<'a> Flight<'a> {
 
 impl Drop for Flight<'_> {
     fn drop(&mut self) {
-        self.database.core().flying = None;
+        self.database.core().releasing = false;
         if !self.landed {
             let words = "a commit was torn off: it may or may not have happened; opening the database again tells";
             self.database.stop(Error::commit_unknown(words));
@@ -65,48 +76,47 @@ impl Drop for Flight<'_> {
     }
 }
 
-/// What became of a commit whose reply was lost.
-#[derive(Debug)]
-struct Resolved {
-    /// It happened. Else it never will.
-    done: bool,
-    /// The lease went to another holder meanwhile.
-    lost: Option<Error>,
-}
-
 impl Database {
     /// Commits what the buffer holds, durably, and begins a new transaction on top of it. Without a change it does
-    /// nothing. After an error nothing was committed and the buffer is as it was, unless the database has stopped.
+    /// nothing. After an error nothing was committed, unless the database has stopped, and the buffer is empty: SQLite
+    /// rolls back, and what it plays back equals what is stored.
     pub fn commit(&self, buffer: &mut TransactionBuffer, pinned: Snapshot) -> Result<Snapshot> {
         let start = self.fleet.clock.monotonic();
         let committed = self.fleet.bridge.wait(async {
-            let Some(prepared) = self.prepare(buffer).await? else { return Ok(false) };
-            self.send(prepared).await.map(|()| true)
+            let Some(prepared) = self.prepare(buffer).await? else { return Ok(None) };
+            self.send(prepared).await.map(Some)
         });
         let taken = self.fleet.clock.monotonic().saturating_sub(start);
         match committed.context(self.words("commit")) {
-            Ok(false) => {
-                let base = buffer.base;
-                let size = buffer.base_size;
-                buffer.reset(base, size);
+            Ok(None) => {
+                self.rewind(buffer);
                 Ok(pinned)
             }
-            Ok(true) => {
+            Ok(Some(snapshot)) => {
                 metrics::histogram!("litefleet_commit_seconds").record(taken.as_secs_f64());
-                Ok(self.committed(buffer, pinned))
+                self.go_on(buffer, pinned, snapshot);
+                Ok(snapshot)
             }
             Err(error) => {
                 metrics::counter!("litefleet_commits_failed_total", "kind" => error.kind().as_str()).increment(1);
+                self.rewind(buffer);
                 Err(error)
             }
         }
     }
 
-    /// After a commit of its own a connection goes on at the state that it made, even if others have committed since.
-    pub fn committed(&self, buffer: &mut TransactionBuffer, pinned: Snapshot) -> Snapshot {
-        let own = Snapshot { txid: buffer.base.next(), size: buffer.size };
-        buffer.reset(own.txid, own.size);
-        self.repin(pinned, own)
+    /// Empties the buffer: the transaction begins again on the snapshot that it began with.
+    pub fn rewind(&self, buffer: &mut TransactionBuffer) {
+        if !buffer.staged.is_empty() {
+            self.core().leftovers = true;
+        }
+        buffer.reset(buffer.base, buffer.base_size);
+    }
+
+    /// After a commit of its own a connection goes on from it. The commit has pinned its snapshot.
+    pub fn go_on(&self, buffer: &mut TransactionBuffer, pinned: Snapshot, committed: Snapshot) {
+        buffer.reset(committed.txid, committed.size);
+        self.unpin(pinned);
     }
 
     /// Turns the buffer into a commit, staging what must be staged. `None` when nothing was changed.
@@ -125,10 +135,9 @@ impl Database {
             && buffer.size == buffer.base_size
             && buffer.lowest == buffer.base_size
             && buffer.staged.pages().all(|p| p.get() > pages_for_size(buffer.size) || buffer.pages.contains_key(&p));
+        let unchanged = unchanged || (changes.patches.is_empty() && self.staged_as_before(buffer)?);
         if unchanged {
-            if !buffer.staged.is_empty() {
-                self.discard_staged().await?;
-            }
+            // What was staged is discarded before the next staging, or the next commit.
             return Ok(None);
         }
         if self.freshen_counter(buffer)? {
@@ -261,21 +270,31 @@ impl Database {
             record,
             staged: Some(buffer.generation).filter(|_| !buffer.staged.is_empty()),
             release: self.lease_mode() == LeaseMode::Transaction
-                && !self.checkpoint_is_due(body.pages.len())
-                && !self.checkpoint_scheduled.load(Ordering::Acquire),
+                && !self.checkpoint_scheduled.load(Ordering::Acquire)
+                && !self.checkpoint_is_due(body.pages.len()),
         };
         Ok(Prepared { request, body, images: changes.images })
     }
 
-    /// Sends a commit, and makes sure of its outcome.
-    async fn send(&self, prepared: Prepared) -> Result<()> {
-        let flight = Flight::start(self, prepared.request.commit_id);
-        let outcome = self.try_to_send(prepared).await;
-        flight.land();
-        outcome
+    /// Sends a commit, and makes sure of its outcome. Returns its snapshot, pinned for the connection.
+    async fn send(&self, prepared: Prepared) -> Result<Snapshot> {
+        let committed = {
+            // Nobody takes the lease anew, or looks at the head, while a commit is under way.
+            let _one = self.acquiring.lock().await;
+            self.core().releasing = prepared.request.release;
+            let flight = Flight { database: self, landed: false };
+            let sent = self.send_alone(prepared).await;
+            flight.land();
+            sent
+        };
+        if committed.is_ok() {
+            self.schedule_checkpoint();
+        }
+        committed
     }
 
-    async fn try_to_send(&self, mut prepared: Prepared) -> Result<()> {
+    /// The caller holds `acquiring`.
+    async fn send_alone(&self, mut prepared: Prepared) -> Result<Snapshot> {
         for _ in 0..COMMIT_TRIES {
             let request = &prepared.request;
             let sent = self.retry(|| self.fleet.batcher.commit(request.clone())).await;
@@ -284,21 +303,24 @@ impl Database {
                 Err(error) => error,
             };
             match error.kind() {
-                ErrorKind::CommitUnknown => {
-                    let Resolved { done, lost } = self.resolve(&prepared.request).await?;
-                    if done {
-                        // An error now would be one for a commit that happened.
-                        let finished = self.finish(prepared);
-                        lost.map(|lost| self.stop(lost));
-                        return finished;
+                ErrorKind::CommitUnknown => match self.resolve(&prepared.request).await? {
+                    Fate::Done => return self.finish(prepared),
+                    Fate::DoneThenFenced(fenced) => {
+                        let snapshot = self.finish(prepared)?;
+                        self.stop(fenced);
+                        return Ok(snapshot);
                     }
-                    if let Some(lost) = lost {
-                        return Err(self.stop(lost));
+                    Fate::Undone => self.renew_attempt(&mut prepared)?,
+                },
+                ErrorKind::Conflict if prepared.request.staged.is_none() => self.discard_staged().await?,
+                ErrorKind::Fenced if !self.is_current(prepared.request.epoch) => {
+                    // The lease was given back or taken anew within this process: nobody else need have had it.
+                    self.acquire_lease().await?;
+                    if self.core().head != prepared.request.expected {
+                        return Err(error);
                     }
                     self.renew_attempt(&mut prepared)?;
                 }
-                ErrorKind::Conflict if prepared.request.staged.is_none() => self.discard_staged().await?,
-                ErrorKind::Fenced if self.holds_newer(prepared.request.epoch) => self.renew_attempt(&mut prepared)?,
                 ErrorKind::Fenced | ErrorKind::NotFound => return Err(self.stop(error)),
                 _ => return Err(error),
             }
@@ -306,31 +328,42 @@ impl Database {
         Err(Error::unavailable("the commit did not reach the store, several times over; nothing was committed"))
     }
 
+    /// Whether an epoch is that of the lease held here.
+    pub(super) fn is_current(&self, epoch: Epoch) -> bool {
+        self.core().lease.is_some_and(|lease| lease.epoch == epoch)
+    }
+
+    /// A write was refused as fenced. Only when the lease is still thought to be held under that epoch has somebody
+    /// else taken it.
+    pub(super) fn refused(&self, error: Error, epoch: Epoch) -> Error {
+        match error.kind() {
+            ErrorKind::Fenced if self.is_current(epoch) => self.stop(error),
+            ErrorKind::NotFound => self.stop(error),
+            ErrorKind::Fenced => Error::unavailable("the lease was given back meanwhile").with_source(error),
+            _ => error,
+        }
+    }
+
     /// The same commit under the present epoch and a new id. The one before can never take effect any more.
     fn renew_attempt(&self, prepared: &mut Prepared) -> Result<()> {
         let (database, epoch) = self.held()?;
         prepared.body.commit_id = CommitId(self.fleet.randomness.id());
         prepared.request.commit_id = prepared.body.commit_id;
-        self.core().flying = Some(prepared.body.commit_id);
         prepared.request.epoch = epoch;
         prepared.request.record =
             prepared.body.encode(database, prepared.request.expected.next(), self.settings().compression);
         Ok(())
     }
 
-    /// A commit took effect: it becomes this process's view.
-    fn finish(&self, prepared: Prepared) -> Result<()> {
+    /// A commit took effect: it becomes this process's view. Its snapshot is pinned for the connection.
+    fn finish(&self, prepared: Prepared) -> Result<Snapshot> {
         let Prepared { request, body, images } = prepared;
         let bytes = request.record.len() as u64;
         metrics::counter!("litefleet_commits_total").increment(1);
         metrics::counter!("litefleet_commit_record_bytes_total").increment(bytes);
-        let now = self.fleet.clock.monotonic();
+        let (now, settings) = (self.fleet.clock.monotonic(), self.settings());
         let mut core = self.core();
-        let record = Record::new(request.expected.next(), body);
-        // Another connection may have looked at the head meanwhile, and found the commit there.
-        if core.head < record.txid
-            && let Err(error) = self.publish(&mut core, record, Some(images))
-        {
+        if let Err(error) = self.publish(&mut core, Record::new(request.expected.next(), body), Some(images)) {
             drop(core);
             return Err(self.stop(error));
         }
@@ -340,24 +373,25 @@ impl Database {
             core.leftovers = false;
         }
         if request.release {
-            core.lease = core.lease.filter(|lease| lease.epoch != request.epoch);
+            core.lease = None;
             core.shared = true;
         }
-        drop(core);
-        self.schedule_checkpoint();
-        Ok(())
+        if core.tail.weight() > settings.checkpoint_bytes.saturating_mul(PINNED_TAIL) {
+            core.expire_pins(now, Duration::ZERO);
+        }
+        Ok(core.pin(now))
     }
 
-    /// Finds out what became of a commit whose reply was lost. An error: it cannot be known now, and the database has
-    /// stopped.
-    async fn resolve(&self, request: &CommitRequest) -> Result<Resolved> {
+    /// Finds out what became of a commit whose reply was lost. An error: it did not happen and the database has stopped,
+    /// or it cannot be known now, and the database has stopped. The caller holds `acquiring`.
+    async fn resolve(&self, request: &CommitRequest) -> Result<Fate> {
         metrics::counter!("litefleet_commits_unknown_total").increment(1);
         match self.resolve_once(request).await {
-            Ok(resolved) => {
-                let done = resolved.done;
-                tracing::info!(database = %self.name, commit = %request.commit_id, done, "unknown outcome resolved");
-                Ok(resolved)
+            Ok(fate) => {
+                tracing::info!(database = %self.name, commit = %request.commit_id, ?fate, "unknown outcome resolved");
+                Ok(fate)
             }
+            Err(error) if error.kind() == ErrorKind::Fenced => Err(self.stop(error)),
             Err(error) => {
                 let words = format!(
                     "commit {} at txid {} may or may not have happened; opening the database again tells",
@@ -369,19 +403,19 @@ impl Database {
         }
     }
 
-    async fn resolve_once(&self, request: &CommitRequest) -> Result<Resolved> {
+    async fn resolve_once(&self, request: &CommitRequest) -> Result<Fate> {
         for _ in 0..COMMIT_TRIES {
-            if let Some(resolved) = self.outcome(request).await? {
-                return Ok(resolved);
+            if let Some(fate) = self.outcome(request).await? {
+                return Ok(fate);
             }
         }
         Err(Error::commit_unknown("the lease changed hands again and again"))
     }
 
     /// Looks at the head, and raises the epoch where the commit may still be on its way. `None`: look again.
-    async fn outcome(&self, request: &CommitRequest) -> Result<Option<Resolved>> {
+    async fn outcome(&self, request: &CommitRequest) -> Result<Option<Fate>> {
         let (known, epoch) = (request.expected, request.epoch);
-        let ask = HeadRequest { database: request.database, known, epoch: Some(epoch), tail_bytes: usize::MAX };
+        let ask = HeadRequest { database: request.database, known, epoch: Some(epoch), tail_bytes: OUTCOME_TAIL };
         let reply = self.retry(|| self.fleet.store.head(ask)).await?;
         if reply.head.epoch > epoch {
             // The epoch is over: what it was is what it will be.
@@ -396,15 +430,22 @@ impl Database {
                 },
                 (None, _) => return Err(Error::commit_unknown("the store no longer knows how the epoch ended")),
             };
-            let words = if done { "the last commit is done" } else { "the commit did not happen" };
-            let lost = Error::fenced(format!("another process took the lease over; {words}"));
-            // A commit that gave the lease back with it has lost nothing.
-            let ours =
-                done && request.release || self.core().lease.is_some_and(|lease| lease.epoch == reply.head.epoch);
-            return Ok(Some(Resolved { done, lost: (!ours).then_some(lost) }));
+            // One that gave the lease back with it has lost nothing.
+            if done && request.release {
+                return Ok(Some(Fate::Done));
+            }
+            if done {
+                return Ok(Some(Fate::DoneThenFenced(Error::fenced("another process took the lease over"))));
+            }
+            return Err(Error::fenced("another process took the lease over; the commit did not happen"));
         }
         if reply.head.txid > known {
-            return Ok(Some(Resolved { done: reply.head.commit_id == request.commit_id, lost: None }));
+            // Nobody else writes under our epoch, and nothing else of ours is under way.
+            return if reply.head.commit_id == request.commit_id {
+                Ok(Some(Fate::Done))
+            } else {
+                Err(Error::fenced(format!("txid {} is not this commit", reply.head.txid)))
+            };
         }
         // It may still be on its way. Under a higher epoch it can no longer take effect.
         let live = self.retry(|| self.fleet.session.ensure()).await?;
@@ -423,22 +464,25 @@ impl Database {
             }
             opened => opened?,
         };
-        let ours = opened.database == request.database;
-        let done = opened.head.txid == known.next() && opened.head.commit_id == request.commit_id;
-        if !ours || (opened.head.txid != known && !done) {
-            // Then it did so under an epoch of its own, and the end of ours is kept.
-            return Ok(None);
+        if opened.database != request.database {
+            return Err(Error::fenced("the database was deleted"));
         }
         self.core().lease = Some(Lease { epoch: opened.head.epoch, session: live.session });
-        Ok(Some(Resolved { done, lost: None }))
+        if opened.head.txid == known {
+            return Ok(Some(Fate::Undone));
+        }
+        let done = opened.head.txid == known.next() && opened.head.commit_id == request.commit_id;
+        // Otherwise another process has held the lease in between: how our epoch ended tells the rest.
+        Ok(done.then_some(Fate::Done))
     }
 
     pub(super) fn checkpoint_is_due(&self, more_pages: usize) -> bool {
         let settings = self.settings();
         let core = self.core();
-        core.tail.weight() > settings.checkpoint_bytes
-            || core.tail.len() >= settings.checkpoint_records
-            || core.tail.patched_pages() + more_pages > settings.checkpoint_pages
+        // What snapshots in use hold back does not count: a checkpoint would not free it.
+        core.new_weight > settings.checkpoint_bytes
+            || core.head.get() - core.checkpoint.get() >= settings.checkpoint_records as u64
+            || core.new_pages.min(core.tail.patched_pages()) + more_pages > settings.checkpoint_pages
     }
 }
 
@@ -452,59 +496,73 @@ fn staged_pages(staged: &PageSet) -> StagedPages {
     }
 }
 
-/// Commits several databases as one: all or none.
-pub fn commit_atomically(parts: Vec<(Arc<Database>, Prepared)>) -> Result<()> {
-    let Some(fleet) = parts.first().map(|(database, _)| Arc::clone(&database.fleet)) else { return Ok(()) };
+/// Commits several databases as one: all or none. Returns the snapshots of the commits, pinned for their connections.
+pub fn commit_atomically(parts: Vec<(Arc<Database>, Prepared)>) -> Result<Vec<Snapshot>> {
+    let Some(fleet) = parts.first().map(|(database, _)| Arc::clone(&database.fleet)) else { return Ok(Vec::new()) };
     fleet.bridge.wait(send_all(&fleet, parts))
 }
 
-async fn send_all(fleet: &FleetInner, parts: Vec<(Arc<Database>, Prepared)>) -> Result<()> {
-    let databases: Vec<Arc<Database>> = parts.iter().map(|(database, _)| Arc::clone(database)).collect();
-    let ids = parts.iter().map(|(_, prepared)| prepared.request.commit_id);
-    let flights: Vec<Flight<'_>> =
-        databases.iter().zip(ids).map(|(database, id)| Flight::start(database, id)).collect();
-    let outcome = try_to_send_all(fleet, parts).await;
-    flights.into_iter().for_each(Flight::land);
-    outcome
-}
-
-async fn try_to_send_all(fleet: &FleetInner, mut parts: Vec<(Arc<Database>, Prepared)>) -> Result<()> {
+async fn send_all(fleet: &FleetInner, mut parts: Vec<(Arc<Database>, Prepared)>) -> Result<Vec<Snapshot>> {
     // A commit of one is a commit.
     if parts.len() == 1
         && let Some((database, prepared)) = parts.pop()
     {
-        return database.send(prepared).await.context(database.words("commit"));
+        return database.send(prepared).await.map(|snapshot| vec![snapshot]).context(database.words("commit"));
     }
-    let Some((first, _)) = parts.first() else { return Ok(()) };
+    let databases: Vec<Arc<Database>> = parts.iter().map(|(database, _)| Arc::clone(database)).collect();
+    let committed = {
+        // Each has one writer, so no two of these ever wait for each other.
+        let mut guards = Vec::with_capacity(databases.len());
+        for database in &databases {
+            guards.push(database.acquiring.lock().await);
+            database.core().releasing = true;
+        }
+        let flights: Vec<Flight<'_>> = databases.iter().map(|database| Flight { database, landed: false }).collect();
+        let sent = send_all_alone(fleet, parts).await;
+        flights.into_iter().for_each(Flight::land);
+        sent
+    };
+    if committed.is_ok() {
+        for database in &databases {
+            database.schedule_checkpoint();
+        }
+    }
+    committed
+}
+
+/// The caller holds `acquiring` of every database.
+async fn send_all_alone(fleet: &FleetInner, parts: Vec<(Arc<Database>, Prepared)>) -> Result<Vec<Snapshot>> {
+    let Some((first, _)) = parts.first() else { return Ok(Vec::new()) };
     let requests: Vec<CommitRequest> = parts.iter().map(|(_, prepared)| prepared.request.clone()).collect();
     let sent = first.retry(|| fleet.store.commit(requests.clone(), CommitMode::Atomic)).await;
-    let resolved = match sent {
-        Ok(outcomes) => judge(&parts, outcomes).map(|()| Resolved { done: true, lost: None }),
-        // They stand or fall together: one tells it for all.
-        Err(error) if error.kind() == ErrorKind::CommitUnknown => match requests.first() {
-            Some(request) => first.resolve(request).await,
-            None => return Ok(()),
-        },
+    let fate = match sent {
+        Ok(outcomes) => judge(&parts, outcomes).map(|()| Fate::Done),
+        Err(error) if error.kind() == ErrorKind::CommitUnknown => {
+            // They stand or fall together: one tells it for all.
+            match requests.first() {
+                Some(request) => first.resolve(request).await,
+                None => Ok(Fate::Done),
+            }
+        }
         Err(error) => Err(error),
     };
-    match resolved {
-        Ok(Resolved { done: true, lost }) => {
-            let first = Arc::clone(first);
-            // All of them, whatever comes of one: each happened.
-            let mut finished = Ok(());
+    match fate {
+        Ok(Fate::Undone) => Err(Error::unavailable("the commit did not reach the store; nothing was committed")),
+        Ok(fate) => {
+            let mut snapshots = Vec::with_capacity(parts.len());
             for (database, prepared) in parts {
-                finished = finished.and(database.finish(prepared));
+                let snapshot = Snapshot { txid: prepared.request.expected.next(), size: prepared.request.size };
+                // One that cannot take the commit over has stopped; the commit is done all the same.
+                snapshots.push(database.finish(prepared).unwrap_or(snapshot));
+                if let Fate::DoneThenFenced(fenced) = &fate {
+                    database.stop(fenced.clone());
+                }
             }
-            lost.map(|lost| first.stop(lost));
-            finished
+            Ok(snapshots)
         }
-        Ok(Resolved { done: false, lost: None }) => {
-            Err(Error::unavailable("the commit did not reach the store; nothing was committed"))
-        }
-        Ok(Resolved { done: false, lost: Some(lost) }) => Err(first.stop(lost)),
         Err(error) => {
-            if error.kind() == ErrorKind::CommitUnknown {
-                for (database, _) in parts.iter().skip(1) {
+            for (database, _) in parts.iter().skip(1) {
+                if error.kind() == ErrorKind::CommitUnknown {
                     database.stop(error.clone());
                 }
             }
@@ -519,7 +577,7 @@ fn judge(parts: &[(Arc<Database>, Prepared)], outcomes: Vec<Result<()>>) -> Resu
     for ((database, prepared), outcome) in parts.iter().zip(outcomes) {
         let Err(error) = outcome else { continue };
         let error = match error.kind() {
-            ErrorKind::Fenced | ErrorKind::NotFound => database.lost(error, prepared.request.epoch),
+            ErrorKind::Fenced | ErrorKind::NotFound => database.refused(error, prepared.request.epoch),
             _ => error,
         };
         // The reason, not its consequence for the others.

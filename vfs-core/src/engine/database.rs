@@ -13,9 +13,9 @@ use super::prefetch::Prefetcher;
 use super::tail::LogTail;
 use crate::codec::{Record, StagedPages, image_checksum, zero_image};
 use crate::config::{DatabaseSettings, LeaseMode};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::store::{Head, Lineage};
-use crate::types::{CommitId, DatabaseId, DatabaseName, Epoch, PageNo, PageRange, SessionId, Txid, pages_for_size};
+use crate::types::{CommitId, DatabaseId, DatabaseName, Epoch, PageNo, SessionId, Txid};
 
 /// Whether a database is open for writing, or follows another process's writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -74,6 +74,7 @@ struct Pin {
 
 /// The state of an open database. Held only for short, never across a call to the store.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an independent fact, read alone")]
 pub(super) struct Core {
     pub(super) database: Option<DatabaseId>,
     pub(super) lease: Option<Lease>,
@@ -90,13 +91,18 @@ pub(super) struct Core {
     pub(super) tail: LogTail,
     /// Completed checkpoints that the tail may be trimmed to, in order.
     pub(super) checkpoints: Vec<Txid>,
+    /// Weight of the records, and pages in them, since the newest checkpoint.
+    pub(super) new_weight: usize,
+    pub(super) new_pages: usize,
+    /// A commit is under way that gives the lease back: reads ask the store meanwhile.
+    pub(super) releasing: bool,
+    /// The state here cannot be continued and is loaded again.
+    pub(super) reload: bool,
     /// The largest size of the file since the newest completed checkpoint.
     pub(super) largest_size: u64,
     pins: BTreeMap<Txid, Pin>,
     pub(super) writer: bool,
     pub(super) stopped: Option<Error>,
-    /// The commit of this process that is on its way.
-    pub(super) flying: Option<CommitId>,
     /// When the head was last read from the store.
     pub(super) checked: Duration,
     /// When the last commit was made, or the last lock given back.
@@ -214,29 +220,11 @@ impl Database {
     }
 
     /// Stops the database on this process: every call fails with this error until it is opened again.
-    pub(super) fn stop(&self, error: Error) -> Error {
+    pub fn stop(&self, error: Error) -> Error {
         let error = error.context(format_args!("database {} stopped; close it and open it again", self.name));
         tracing::error!(database = %self.name, %error, "database stopped");
         metrics::counter!("litefleet_databases_stopped_total").increment(1);
         self.core().stopped.get_or_insert(error).clone()
-    }
-
-    /// Whether this process holds the lease under a later epoch than the given one: then nobody else ended that.
-    pub(super) fn holds_newer(&self, epoch: Epoch) -> bool {
-        self.core().lease.is_some_and(|lease| lease.epoch > epoch)
-    }
-
-    /// A write under an epoch was refused: the database stops when the lease or the database is gone.
-    pub(super) fn lost(&self, error: Error, epoch: Epoch) -> Error {
-        let believed = self.core().lease.is_some_and(|lease| lease.epoch == epoch);
-        match error.kind() {
-            ErrorKind::Fenced if !believed => {
-                let words = "this process gave the lease back, or took it anew, meanwhile; try again";
-                Error::unavailable(words).with_source(error)
-            }
-            ErrorKind::Fenced | ErrorKind::NotFound => self.stop(error),
-            _ => error,
-        }
     }
 
     /// Whether the database has stopped.
@@ -271,16 +259,21 @@ impl Database {
         self.core().lease.is_some()
     }
 
-    /// Checkpoints and gives the lease back where the settings say so, and gives up snapshots that are too old.
+    /// Gives up snapshots that have been in use for too long.
+    pub(super) fn expire_snapshots(&self) {
+        let (now, age) = (self.fleet.clock.monotonic(), self.settings().snapshot_age);
+        let expired = self.core().expire_pins(now, age);
+        if expired > 0 {
+            tracing::warn!(database = %self.name, expired, "snapshots were in use for too long");
+        }
+    }
+
+    /// Checkpoints and gives the lease back where the settings say so.
     pub(super) async fn look_after(&self) -> Result<()> {
         let settings = self.settings();
         let now = self.fleet.clock.monotonic();
         let (idle, checkpoint) = {
-            let mut core = self.core();
-            let expired = core.expire_pins(now, settings.snapshot_age);
-            if expired > 0 {
-                tracing::warn!(database = %self.name, expired, "snapshots were in use for too long");
-            }
+            let core = self.core();
             let resting = core.lease.is_some() && !core.writer && core.stopped.is_none();
             let idle = now.saturating_sub(core.active);
             (idle.min(if resting { idle } else { Duration::ZERO }), core.head > core.checkpoint)
@@ -292,7 +285,7 @@ impl Database {
         if checkpoint && !idle.is_zero() && (release || idle >= settings.checkpoint_idle) {
             self.maintain().await?;
         }
-        if release { self.release_lease(true).await } else { Ok(()) }
+        if release { self.release_lease().await } else { Ok(()) }
     }
 
     /// What is known of it here.
@@ -318,16 +311,6 @@ impl Database {
         core.unpin(snapshot.txid);
         core.active = self.fleet.clock.monotonic();
         core.trim();
-    }
-
-    /// Moves a pin to the state after the connection's own commit.
-    pub(super) fn repin(&self, from: Snapshot, to: Snapshot) -> Snapshot {
-        let now = self.fleet.clock.monotonic();
-        let mut core = self.core();
-        core.pin_at(to.txid, now);
-        core.unpin(from.txid);
-        core.trim();
-        to
     }
 
     /// Makes a record part of this process's view: moves the cached images, and then the head.
@@ -374,15 +357,11 @@ impl Database {
         match &record.body.staged {
             StagedPages::None => {}
             StagedPages::These(set) => set.pages().try_for_each(|page| replace(page, &mut |_| Ok(None)))?,
-            StagedPages::All => {
-                let last = pages_for_size(record.body.size.max(core.size));
-                if last > 0 {
-                    let all = PageRange::new(PageNo::FIRST, PageNo(last));
-                    all.pages().try_for_each(|page| replace(page, &mut |_| Ok(None)))?;
-                }
-            }
+            StagedPages::All => self.forget_cache(),
         }
         let (commit_id, size) = (record.body.commit_id, record.body.size);
+        core.new_weight += record.weight;
+        core.new_pages += record.body.pages.len();
         core.tail.push(Arc::new(record))?;
         core.head = txid;
         core.commit_id = commit_id;
@@ -411,6 +390,9 @@ impl Core {
         if checkpoint > self.checkpoint && checkpoint <= self.head {
             self.checkpoint = checkpoint;
             self.checkpoints.push(checkpoint);
+            let new = self.tail.records().filter(|record| record.txid > checkpoint);
+            (self.new_weight, self.new_pages) =
+                new.fold((0, 0), |(weight, pages), r| (weight + r.weight, pages + r.body.pages.len()));
             self.largest_size = self
                 .tail
                 .records()
@@ -422,12 +404,10 @@ impl Core {
     }
 
     pub(super) fn pin(&mut self, now: Duration) -> Snapshot {
-        self.pin_at(self.head, now);
+        let pin = self.pins.entry(self.head).or_insert(Pin { count: 0, since: now });
+        pin.count += 1;
+        pin.since = now;
         Snapshot { txid: self.head, size: self.size }
-    }
-
-    fn pin_at(&mut self, txid: Txid, now: Duration) {
-        self.pins.entry(txid).or_insert(Pin { count: 0, since: now }).count += 1;
     }
 
     fn unpin(&mut self, txid: Txid) {

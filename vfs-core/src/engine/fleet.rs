@@ -15,7 +15,7 @@ use super::verify::{Progress, VerifyReport};
 use crate::bridge::Bridge;
 use crate::clock::{Clock, Randomness, SystemClock};
 use crate::config::FleetSettings;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::store::{
     Head, LeaseRequest, ListEntry, Metered, MetricsLayer, OpenRequest, Opened, PageStore, StoreCounters, Tail,
 };
@@ -23,6 +23,8 @@ use crate::types::{DatabaseId, DatabaseName, Txid};
 
 /// How often idle databases are looked at.
 const SWEEP: Duration = Duration::from_secs(1);
+/// A step of a purge comes with every so many looks.
+const PURGE_ROUNDS: u32 = 600;
 /// Rows removed in one step of a purge.
 const PURGE_STEP: usize = 4096;
 
@@ -183,7 +185,7 @@ impl Fleet {
                 return Ok(());
             }
             let checkpoint = database.checkpoint().await.map(|_| ());
-            let release = database.release_lease(true).await;
+            let release = database.release_lease().await;
             checkpoint.and(release)
         });
         if let Err(error) = closed {
@@ -195,8 +197,10 @@ impl Fleet {
     /// Makes a checkpoint now, and collects what it makes garbage. Returns its txid.
     pub fn checkpoint(&self, database: &Arc<Database>) -> Result<Txid> {
         self.inner.bridge.wait(async {
-            let txid = database.checkpoint().await?;
-            database.collect().await.map(|_| txid)
+            let txid = database.checkpoint().await;
+            let collected = database.collect().await;
+            database.give_back().await;
+            collected.and(txid)
         })
     }
 
@@ -207,7 +211,7 @@ impl Fleet {
         }
         self.inner.bridge.wait(async {
             database.checkpoint().await?;
-            database.release_lease(true).await.map(|()| true)
+            database.release_lease().await.map(|()| true)
         })
     }
 
@@ -216,9 +220,9 @@ impl Fleet {
         self.inner.registry.is_open(name)
     }
 
-    /// Whether some connection of this process is writing to a database of this name.
-    pub fn has_writer(&self, name: &str) -> bool {
-        self.inner.registry.all().iter().any(|database| database.name().as_str() == name && database.has_writer())
+    /// Whether some connection of this process is writing a database of this name.
+    pub fn is_writing(&self, name: &str) -> bool {
+        self.inner.registry.is_writing(name)
     }
 
     /// The store, behind the layer that counts.
@@ -274,9 +278,10 @@ impl Fleet {
 
     /// Whether a database of this name exists. Takes no lease.
     pub fn exists(&self, name: &DatabaseName) -> Result<bool> {
-        match self.info(name) {
+        let ask = OpenRequest { tail_bytes: 0, ..request(name, None) };
+        match self.wait(self.inner.store.open(ask)) {
             Ok(_) => Ok(true),
-            Err(error) if error.kind() == crate::error::ErrorKind::NotFound => Ok(false),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -296,7 +301,12 @@ impl Fleet {
     pub fn remove(&self, name: &DatabaseName, force: bool) -> Result<()> {
         self.wait(async {
             let held = self.hold(name, force).await?;
-            self.inner.store.delete(held.database, held.head.epoch).await
+            let deleted = self.inner.store.delete(held.database, held.head.epoch).await;
+            if deleted.is_err() {
+                // Held for nothing. If that fails, it ends with the session.
+                let _released = self.inner.store.release(held.database, held.head.epoch, Vec::new()).await;
+            }
+            deleted
         })
         .context(format_args!("database {name}: remove"))
     }
@@ -362,7 +372,7 @@ impl Fleet {
             for database in self.inner.registry.all() {
                 if database.holds_lease() && !database.has_writer() {
                     let checkpoint = database.checkpoint().await.map(|_| ());
-                    first = first.and(checkpoint).and(database.release_lease(true).await);
+                    first = first.and(checkpoint).and(database.release_lease().await);
                 }
             }
             first.and(self.inner.session.end().await)
@@ -385,35 +395,32 @@ async fn keep_session(fleet: Weak<FleetInner>, pace: Duration) {
     loop {
         tokio::time::sleep(pace).await;
         let Some(fleet) = fleet.upgrade() else { return };
-        let inner = Arc::clone(&fleet);
-        let renewal = fleet.bridge.spawn(async move {
-            if let Err(error) = inner.session.renew().await {
-                tracing::warn!(%error, "the session could not be renewed; it is tried again");
-            }
-        });
-        outlive(renewal).await;
+        if let Err(error) = fleet.session.renew().await {
+            tracing::warn!(%error, "the session could not be renewed; it is tried again");
+        }
     }
 }
 
 /// Looks after databases that are idle.
 async fn sweep(fleet: Weak<FleetInner>) {
+    let mut rounds = 0u32;
     loop {
         tokio::time::sleep(SWEEP).await;
         let Some(fleet) = fleet.upgrade() else { return };
-        for database in fleet.registry.all() {
-            outlive(fleet.bridge.spawn(async move {
-                if let Err(error) = database.look_after().await {
-                    tracing::warn!(database = %database.name(), %error, "looking after an idle database failed");
-                }
-            }))
-            .await;
+        rounds = rounds.wrapping_add(1);
+        if rounds.is_multiple_of(PURGE_ROUNDS)
+            && let Err(error) = fleet.store.purge(PURGE_STEP).await
+        {
+            tracing::warn!(%error, "the store could not be purged; it is tried again");
         }
-    }
-}
-
-/// A step that panics is not the last one.
-async fn outlive(step: tokio::task::JoinHandle<()>) {
-    if let Err(error) = step.await {
-        tracing::error!(%error, "work in the background panicked");
+        // First what waits for nothing, for all.
+        for database in fleet.registry.all() {
+            database.expire_snapshots();
+        }
+        for database in fleet.registry.all() {
+            if let Err(error) = database.look_after().await {
+                tracing::warn!(database = %database.name(), %error, "looking after an idle database failed");
+            }
+        }
     }
 }

@@ -20,6 +20,27 @@ const LOAD_TRIES: usize = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
+/// The place of the one writer, given up unless it is kept: after an error, and after a panic in the store.
+struct WriterSlot<'a> {
+    database: &'a Database,
+    kept: bool,
+}
+
+impl WriterSlot<'_> {
+    fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for WriterSlot<'_> {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.database.core().writer = false;
+            self.database.fleet.bridge.wait(self.database.give_back());
+        }
+    }
+}
+
 impl Database {
     /// Calls the store until it can be reached, or the time for it is over.
     pub(super) async fn retry<T, F, Fut>(&self, mut call: F) -> Result<T>
@@ -77,7 +98,10 @@ impl Database {
             return Ok(None);
         }
         let current = match self.role {
-            Role::Writer => core.lease.is_some_and(|lease| live.is_some_and(|live| live.session == lease.session)),
+            Role::Writer => {
+                !core.releasing
+                    && core.lease.is_some_and(|lease| live.is_some_and(|live| live.session == lease.session))
+            }
             Role::Follower => !staleness.is_zero() && now.saturating_sub(core.checked) < staleness,
         };
         Ok(current.then(|| core.pin(now)))
@@ -94,20 +118,10 @@ impl Database {
             }
             self.fleet.bridge.wait(self.fleet.pause(FIRST_PAUSE));
         }
-        // Given back also when a call panics: nobody else would.
         let slot = WriterSlot { database: self, kept: false };
-        let held = self.fleet.bridge.wait(self.hold_for_write(snapshot)).context(self.words("write"));
-        match held {
-            Ok(buffer) => {
-                slot.keep();
-                Ok(buffer)
-            }
-            Err(error) => {
-                drop(slot);
-                self.give_back_after_write();
-                Err(error)
-            }
-        }
+        let buffer = self.fleet.bridge.wait(self.hold_for_write(snapshot)).context(self.words("write"))?;
+        slot.keep();
+        Ok(buffer)
     }
 
     fn take_writer_slot(&self, snapshot: Snapshot) -> Result<()> {
@@ -155,56 +169,54 @@ impl Database {
         if current(self.fleet.session.live())? {
             return Ok(());
         }
+        // Work in the background may outlive the last connection. A grant would fence whoever opened it since.
+        if !self.is_connected() {
+            return Err(Error::fenced("it was closed, and its lease given back"));
+        }
         self.acquire_lease().await
     }
 
     /// The writer is done: whoever comes next may write. A transaction that did not commit leaves nothing staged.
     pub fn end_write(&self, buffer: &TransactionBuffer) {
-        self.discard_buffered(buffer);
-        let now = self.fleet.clock.monotonic();
-        {
+        let left = {
             let mut core = self.core();
-            core.writer = false;
-            core.active = now;
-        }
-        // In this order: a checkpoint that ends meanwhile gives the lease back when it sees no writer.
-        self.give_back_after_write();
-    }
-
-    /// Forgets what a transaction has changed, which goes on as the writer.
-    pub fn abandon(&self, buffer: &mut TransactionBuffer) {
-        self.discard_buffered(buffer);
-        let (base, size) = (buffer.base, buffer.base_size);
-        buffer.reset(base, size);
-    }
-
-    fn discard_buffered(&self, buffer: &TransactionBuffer) {
-        if !buffer.staged.is_empty() {
-            self.core().leftovers = true;
+            core.leftovers |= !buffer.staged.is_empty();
+            core.leftovers && core.lease.is_some() && core.stopped.is_none()
+        };
+        if left {
             // What cannot be discarded now is discarded by the next holder of the lease, or before the next staging.
             if let Err(error) = self.fleet.bridge.wait(self.discard_staged()) {
                 tracing::warn!(database = %self.name, %error, "staged pages are left for later");
             }
         }
+        let now = self.fleet.clock.monotonic();
+        let held = {
+            let mut core = self.core();
+            core.writer = false;
+            core.active = now;
+            core.lease.is_some()
+        };
+        if held && self.lease_mode() == LeaseMode::Transaction {
+            self.fleet.bridge.wait(self.give_back());
+        }
     }
 
-    fn give_back_after_write(&self) {
+    /// Gives the lease back where the mode says so, unless somebody writes, or a checkpoint is about to use it and gives it
+    /// back itself.
+    pub(super) async fn give_back(&self) {
         if self.lease_mode() == LeaseMode::Transaction
-            && self.holds_lease()
             && !self.checkpoint_scheduled.load(Ordering::Acquire)
-            && let Err(error) = self.fleet.bridge.wait(self.release_lease(true))
+            && let Err(error) = self.release_lease().await
         {
             tracing::warn!(database = %self.name, %error, "the lease could not be given back; it ends with the session");
         }
     }
 
-    /// Gives the lease back, if it is held. With `idle_only`, not while somebody writes.
-    pub(super) async fn release_lease(&self, idle_only: bool) -> Result<()> {
-        // Not under a checkpoint that is being written.
-        let _one = self.maintaining.lock().await;
+    /// Gives the lease back, if it is held and nobody writes.
+    pub(super) async fn release_lease(&self) -> Result<()> {
         let (database, lease, warm) = {
             let mut core = self.core();
-            if idle_only && core.writer {
+            if core.writer {
                 return Ok(());
             }
             let (Some(database), Some(lease)) = (core.database, core.lease.take()) else { return Ok(()) };
@@ -253,8 +265,13 @@ impl Database {
             let (opened, session) = opened;
             metrics::counter!("litefleet_leases_granted_total").increment(1);
             let lease = Lease { epoch: opened.head.epoch, session };
-            let staged = opened.head.staged;
-            if self.take_over_state(opened, Some(lease)).await? {
+            let (staged, database) = (opened.head.staged, opened.database);
+            let taken = self.take_over_state(opened, Some(lease)).await;
+            if taken.is_err() {
+                // Held by nobody here, it must not be held in the store. If that fails, it ends with the session.
+                let _released = self.fleet.store.release(database, lease.epoch, Vec::new()).await;
+            }
+            if taken? {
                 if staged && !self.core().writer {
                     self.discard_staged().await?;
                 }
@@ -267,7 +284,7 @@ impl Database {
     fn open_request(&self, lease: Option<LeaseRequest>, known: Option<(DatabaseId, Txid)>) -> OpenRequest {
         OpenRequest {
             name: self.name.clone(),
-            create: self.role == Role::Writer && self.create.load(Ordering::Acquire),
+            create: self.role == Role::Writer && known.is_none() && self.create.load(Ordering::Acquire),
             lease,
             known,
             tail_bytes: INLINE_TAIL,
@@ -276,7 +293,7 @@ impl Database {
 
     fn known(&self) -> Option<(DatabaseId, Txid)> {
         let core = self.core();
-        core.database.map(|database| (database, core.head))
+        core.database.filter(|_| !core.reload).map(|database| (database, core.head))
     }
 
     /// Asks the store for what is new, without a lease. The caller holds `acquiring`.
@@ -312,14 +329,15 @@ impl Database {
     async fn take_over_state(&self, opened: Opened, lease: Option<Lease>) -> Result<bool> {
         let (known, shared) = {
             let core = self.core();
-            // Who reads may find a commit of this process before its writer has the reply.
-            let own = core.flying == Some(opened.head.commit_id);
-            let shared = core.shared || core.lease.is_none() || own;
+            let shared = core.shared || core.lease.is_none();
             (core.database.map(|database| (database, core.head, core.commit_id)), shared)
         };
         let Some((database, head, commit_id)) = known else { return self.load(opened, lease).await };
         if database != opened.database {
             return Err(self.stop(Error::not_found("it was deleted, and another one created under its name")));
+        }
+        if self.core().reload {
+            return self.load(opened, lease).await;
         }
         let unchanged = opened.head.txid == head && opened.head.commit_id == commit_id;
         if !unchanged && !shared {
@@ -334,7 +352,7 @@ impl Database {
             return Ok(true);
         }
         // Records that we lack are gone: begin again, and leave old snapshots to fail.
-        self.core().database = None;
+        self.core().reload = true;
         Ok(false)
     }
 
@@ -359,7 +377,7 @@ impl Database {
         let now = self.fleet.clock.monotonic();
         let mut core = self.core();
         if core.head != known {
-            return Err(Error::internal("the head moved while the lease was being taken"));
+            return Err(Error::internal("the head moved while nobody could write"));
         }
         for record in records {
             if let Err(error) = self.publish(&mut core, record, None) {
@@ -389,14 +407,21 @@ impl Database {
         };
         let mut tail = LogTail::starting_at(head.checkpoint);
         for record in decode(database, &rows)? {
+            if record.txid != tail.end().next() {
+                return Ok(false);
+            }
             tail.push(record.into())?;
         }
         if tail.end() != head.txid {
             return Ok(false);
         }
-        self.forget_cache();
         let now = self.fleet.clock.monotonic();
         let mut core = self.core();
+        // Under the lock: who loads pages of the old state meanwhile keeps them under its name.
+        self.forget_cache();
+        core.reload = false;
+        core.new_weight = tail.weight();
+        core.new_pages = tail.patched_pages();
         core.database = Some(database);
         core.head = head.txid;
         core.commit_id = head.commit_id;
@@ -451,33 +476,13 @@ impl Database {
         loop {
             let request = DiscardRequest { database, epoch, expected, limit };
             let discarded = self.retry(|| self.fleet.store.discard_staged(request)).await;
-            let discarded = discarded.map_err(|error| self.lost(error, epoch))?;
+            let discarded = discarded.map_err(|error| self.refused(error, epoch))?;
             let mut core = self.core();
             core.generation = discarded.generation;
             if discarded.done {
                 core.leftovers = false;
                 return Ok(());
             }
-        }
-    }
-}
-
-/// Frees the writer's place again, unless it is kept.
-struct WriterSlot<'a> {
-    database: &'a Database,
-    kept: bool,
-}
-
-impl WriterSlot<'_> {
-    fn keep(mut self) {
-        self.kept = true;
-    }
-}
-
-impl Drop for WriterSlot<'_> {
-    fn drop(&mut self) {
-        if !self.kept {
-            self.database.core().writer = false;
         }
     }
 }

@@ -182,18 +182,24 @@ impl Database {
         let mut out = HashMap::with_capacity(pages.len());
         for chunk in pages.chunks(limit) {
             let ranges = ranges(chunk.iter().copied());
-            let rows = self.retry(|| self.fleet.store.read_pages(&lineage, &ranges, snapshot)).await?;
-            let found: HashMap<PageNo, (Txid, Bytes)> =
-                images(&rows)?.into_iter().map(|(page, txid, image)| (page, (txid, image))).collect();
-            match self.keep_loaded(lineage[0].database, snapshot, chunk, &found, &mut out) {
-                // A page without a row is zeros as of the horizon, which may have risen since we last heard of it.
-                Err(error) if error.kind() == ErrorKind::Corrupt && found.len() < chunk.len() => {
-                    if !self.learn_horizon(lineage[0].database).await? {
-                        return Err(error);
+            // Rows fit the tail that was there when they were read: a checkpoint that is completed meanwhile takes records
+            // from it, and the rows in their place are not among these. Then they are read again.
+            loop {
+                let start = self.core().tail.start();
+                let rows = self.retry(|| self.fleet.store.read_pages(&lineage, &ranges, snapshot)).await?;
+                let found: HashMap<PageNo, (Txid, Bytes)> =
+                    images(&rows)?.into_iter().map(|(page, txid, image)| (page, (txid, image))).collect();
+                match self.keep_loaded(lineage[0].database, snapshot, start, chunk, &found, &mut out) {
+                    Ok(true) => break,
+                    Ok(false) => {}
+                    // A page without a row is zeros as of the horizon, which may have risen since we last heard of it.
+                    Err(error) if error.kind() == ErrorKind::Corrupt && found.len() < chunk.len() => {
+                        if !self.learn_horizon(lineage[0].database).await? {
+                            return Err(error);
+                        }
                     }
-                    self.keep_loaded(lineage[0].database, snapshot, chunk, &found, &mut out)?;
+                    Err(error) => return Err(error),
                 }
-                kept => kept?,
             }
         }
         let last_page = pages_for_size(self.core().size);
@@ -201,19 +207,24 @@ impl Database {
         Ok(out)
     }
 
-    /// Brings the images of rows forward to the snapshot, and puts them into the cache.
+    /// Brings the images of rows forward to the snapshot, and puts them into the cache. False when the tail does not start
+    /// where it did when the rows were asked for.
     fn keep_loaded(
         &self,
         database: DatabaseId,
         snapshot: Txid,
+        start: Txid,
         pages: &[PageNo],
         found: &HashMap<PageNo, (Txid, Bytes)>,
         out: &mut HashMap<PageNo, Bytes>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let mut core = self.core();
         let core = &mut *core;
         if snapshot < core.tail.start() {
             return Err(too_old(snapshot, core.tail.start()));
+        }
+        if core.tail.start() != start {
+            return Ok(false);
         }
         let hole = (core.horizon.min(snapshot), zero_image());
         for page in pages {
@@ -224,7 +235,7 @@ impl Database {
             core.note_warm(*page);
             out.insert(*page, image);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Asks the store for the horizon. False when it is the one that was known.

@@ -1,14 +1,15 @@
 //! Large transactions: pages go to the store early, as rows that nobody sees until the commit flips the head.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::TransactionBuffer;
 use super::buffer::Source;
 use super::database::Database;
 use crate::codec::{encode_image, encode_zero};
-use crate::error::{Context, ErrorKind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::store::{PageRow, StageRequest};
-use crate::types::PageNo;
+use crate::types::{PageNo, pages_for_size};
 
 /// Pages in one stage call, where the store allows it: 1 MiB.
 const CHUNK: usize = 256;
@@ -79,8 +80,24 @@ impl Database {
                 generation: buffer.generation,
                 rows: chunk.iter().map(row).collect(),
             };
-            let staged = self.retry(|| self.fleet.store.stage(request.clone())).await;
-            if let Err(error) = staged.map_err(|error| self.lost(error, epoch)) {
+            if let Some(page) = chunk.iter().find(|page| buffer.doubtful.contains(**page)) {
+                let words = format!("an earlier request to stage page {page} may still be on its way: begin again");
+                let error = Error::unavailable(words);
+                buffer.broken = Some(error.clone());
+                return Err(error);
+            }
+            let sent = AtomicUsize::new(0);
+            let send = || {
+                sent.fetch_add(1, Ordering::Relaxed);
+                self.fleet.store.stage(request.clone())
+            };
+            let staged = self.retry(send).await;
+            if sent.load(Ordering::Relaxed) > 1 {
+                for page in chunk {
+                    buffer.doubtful.insert(*page);
+                }
+            }
+            if let Err(error) = staged.map_err(|error| self.refused(error, epoch)) {
                 if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Fenced | ErrorKind::NotFound) {
                     buffer.broken = Some(error.clone());
                 }
@@ -96,5 +113,25 @@ impl Database {
             metrics::counter!("litefleet_staged_pages_total").increment(chunk.len() as u64);
         }
         Ok(())
+    }
+
+    /// Whether the pages that were staged are what they were before the transaction: so it is after a rollback that
+    /// wrote so much back that it was staged again. Stops at the first that differs.
+    pub(super) fn staged_as_before(&self, buffer: &TransactionBuffer) -> Result<bool> {
+        if buffer.staged.is_empty() || buffer.size != buffer.base_size || buffer.lowest != buffer.base_size {
+            return Ok(false);
+        }
+        let kept = pages_for_size(buffer.size);
+        let there = |page: &PageNo| page.get() <= kept && !buffer.pages.contains_key(page);
+        let pages: Vec<PageNo> = buffer.staged.pages().filter(there).collect();
+        for chunk in pages.chunks(self.fleet.store.limits().read_pages.clamp(1, CHUNK)) {
+            if chunk.iter().any(|page| buffer.cut.contains(*page)) {
+                return Ok(false);
+            }
+            if self.buffered_pages(buffer, chunk)? != self.pages(buffer.base, chunk)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }

@@ -121,7 +121,7 @@ impl LogTail {
         let mut at = from.max(self.start);
         let mut last = from;
         let mut work: Option<Vec<u8>> = None;
-        if let Some(restart) = self.last_from_zeros(page, to).filter(|restart| *restart > at) {
+        if let Some(restart) = self.restart(page, to).filter(|restart| *restart > at) {
             // What was before does not count, so its row need not have been read.
             at = Txid(restart.get() - 1);
         }
@@ -149,24 +149,24 @@ impl LogTail {
         Ok((last, work.map_or(image, Bytes::from)))
     }
 
-    /// The last record up to `to` that starts the page from zeros: the image at `to` can be built without any row.
-    /// `None` when there is none, or the page was staged after it.
-    pub(super) fn last_from_zeros(&self, page: PageNo, to: Txid) -> Option<Txid> {
-        let last = |hit: &dyn Fn(&Record) -> bool| {
-            self.wide.iter().rev().find(|record| record.txid <= to && hit(record)).map(|record| record.txid)
+    /// The newest change up to `to` that starts the page from zeros, if no staged row comes after it: what was before does
+    /// not matter to the image at `to`.
+    pub(super) fn restart(&self, page: PageNo, to: Txid) -> Option<Txid> {
+        let patched = self.patched.get(&page).into_iter().flatten().rev().copied();
+        let from_zeros = |txid: &Txid| {
+            let patch = self.record(*txid).and_then(|record| record.body.patch(page));
+            *txid <= to && patch.is_some_and(|patch| patch.base == PatchBase::Zeros)
         };
-        let patched = self.patched.get(&page).into_iter().flatten().rev().filter(|txid| **txid <= to).find(|txid| {
-            let patch = self.record(**txid).and_then(|record| record.body.patch(page));
-            patch.is_some_and(|patch| patch.base == PatchBase::Zeros)
-        });
-        let zeroed = last(&|record| record.body.zeroed.contains(page));
-        let staged = last(&|record| record.body.staged.contains(page) && record.body.patch(page).is_none());
-        patched.copied().max(zeroed).filter(|restart| staged.is_none_or(|staged| staged < *restart))
+        let patched = patched.into_iter().find(from_zeros);
+        let wide = || self.wide.iter().rev().filter(|record| record.txid <= to);
+        let zeroed = wide().find(|record| record.body.zeroed.contains(page)).map(|record| record.txid);
+        let staged = wide().find(|record| record.body.staged.contains(page)).map(|record| record.txid);
+        patched.max(zeroed).filter(|restart| Some(*restart) > staged)
     }
 
     /// Whether the image at `to` may rest on a row that was staged after `from`, which is then not to be had from here.
     pub(super) fn is_staged_after(&self, page: PageNo, from: Txid, to: Txid) -> bool {
-        let from = from.max(self.last_from_zeros(page, to).unwrap_or_default());
+        let from = from.max(self.restart(page, to).unwrap_or_default());
         self.wide.iter().any(|record| record.txid > from && record.txid <= to && record.body.staged.contains(page))
     }
 
@@ -191,6 +191,6 @@ impl LogTail {
 
     /// The largest size of the file in the records up to `to`.
     pub(super) fn largest_size(&self, to: Txid) -> u64 {
-        self.records.iter().take_while(|r| r.txid <= to).map(|r| r.body.size).max().unwrap_or(0)
+        self.records.iter().take_while(|r| r.txid <= to).map(|r| r.body.size.max(r.body.shrunk_from)).max().unwrap_or(0)
     }
 }

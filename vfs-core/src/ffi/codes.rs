@@ -27,26 +27,26 @@ pub(super) enum Step {
 impl Step {
     /// The extended code of an I/O error, from SQLite's list of result codes.
     pub(super) const fn io_error(self) -> c_int {
-        IOERR
-            | match self {
-                Self::Read => 1 << 8,
-                Self::Write => 3 << 8,
-                Self::Commit => 4 << 8,
-                Self::Truncate => 6 << 8,
-                Self::Delete => 10 << 8,
-                Self::Access => 13 << 8,
-                Self::Lock => 15 << 8,
-                Self::Open => 28 << 8,
-            }
+        let detail = match self {
+            Self::Open => return sqlite::SQLITE_CANTOPEN,
+            Self::Read => 1,
+            Self::Write => 3,
+            Self::Commit => 4,
+            Self::Truncate => 6,
+            Self::Delete => 10,
+            Self::Access => 13,
+            Self::Lock => 15,
+        };
+        IOERR | (detail << 8)
     }
 }
 
 /// The result code of an error.
 pub(super) fn code(error: &Error, step: Step) -> c_int {
     match error.kind() {
-        ErrorKind::LeaseHeld => sqlite::SQLITE_BUSY,
-        // SQLITE_BUSY_SNAPSHOT: the transaction must begin again.
-        ErrorKind::Conflict | ErrorKind::SnapshotTooOld => sqlite::SQLITE_BUSY | (2 << 8),
+        ErrorKind::LeaseHeld if matches!(step, Step::Lock | Step::Open) => sqlite::SQLITE_BUSY,
+        // SQLITE_BUSY_SNAPSHOT: the transaction must begin again. At the commit point plain SQLITE_BUSY would let it go on.
+        ErrorKind::LeaseHeld | ErrorKind::Conflict | ErrorKind::SnapshotTooOld => sqlite::SQLITE_BUSY | (2 << 8),
         ErrorKind::NotFound => sqlite::SQLITE_CANTOPEN,
         ErrorKind::Corrupt => sqlite::SQLITE_CORRUPT,
         ErrorKind::Full => sqlite::SQLITE_FULL,

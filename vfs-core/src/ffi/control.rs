@@ -37,7 +37,11 @@ pub(super) unsafe fn control(file: &mut MainFile, operation: c_int, argument: *m
             file.commit_point(name.map_err(|_| Error::invalid("the super-journal's name is not UTF-8"))?)?;
             Ok(codes::OK)
         }
-        COMMIT_PHASETWO | SIZE_HINT | CHUNK_SIZE | SYNC_OMITTED | OVERWRITE => Ok(codes::OK),
+        COMMIT_PHASETWO => {
+            file.commit_confirmed();
+            Ok(codes::OK)
+        }
+        SIZE_HINT | CHUNK_SIZE | SYNC_OMITTED | OVERWRITE => Ok(codes::OK),
         // SAFETY: the argument is a place for an int.
         LOCKSTATE => Ok(unsafe { answer(argument, file.level().number()) }),
         // SAFETY: as above.

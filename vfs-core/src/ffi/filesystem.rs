@@ -92,7 +92,7 @@ unsafe fn open(ours: &Registered, name: *const c_char, flags: c_int) -> Result<F
     // SAFETY: the caller promises a name of SQLite's.
     let text = unsafe { path(name) }?;
     if flags & OPEN_SUPER_JOURNAL != 0 {
-        let group = vfs.super_journals().open(text, flags & OPEN_CREATE != 0)?;
+        let group = vfs.open_super_journal(text, flags & OPEN_CREATE != 0);
         return Ok(FileKind::SuperJournal(group));
     }
     let database = DatabaseName::new(text)?;
@@ -101,6 +101,12 @@ unsafe fn open(ours: &Registered, name: *const c_char, flags: c_int) -> Result<F
         (false, true) => OpenMode::Create,
         (false, false) => OpenMode::ReadWrite,
     };
+    for key in ["immutable", "nolock"] {
+        // SAFETY: the caller promises a name of SQLite's.
+        if unsafe { uri_parameter(name, key) }?.is_some_and(|value| !["0", "no", "off", "false"].contains(&&*value)) {
+            return Err(Error::invalid(format!("{key}=1 is refused: without locks there is no snapshot to read")));
+        }
+    }
     let mut parameters = Vec::new();
     for key in DatabaseSettings::PARAMETERS {
         // SAFETY: the caller promises a name of SQLite's.
@@ -166,17 +172,19 @@ pub(super) unsafe extern "C" fn x_full_pathname(
     room: c_int,
     out: *mut c_char,
 ) -> c_int {
-    // SAFETY: SQLite gives a string.
-    let Some(bytes) = (unsafe { c_bytes(name) }) else { return sqlite::SQLITE_CANTOPEN };
-    let room = usize::try_from(room).unwrap_or(0);
-    if bytes.len() >= room {
-        return sqlite::SQLITE_CANTOPEN;
-    }
-    // SAFETY: SQLite gives `room` bytes, which are more than the string's, and they are not the string's own.
-    unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), out.cast::<u8>(), bytes.len()) };
-    // SAFETY: there is room for one byte more.
-    unsafe { *out.add(bytes.len()) = 0 };
-    codes::OK
+    guard(sqlite::SQLITE_CANTOPEN, || {
+        // SAFETY: SQLite gives a string.
+        let Some(bytes) = (unsafe { c_bytes(name) }) else { return sqlite::SQLITE_CANTOPEN };
+        let room = usize::try_from(room).unwrap_or(0);
+        if bytes.len() >= room {
+            return sqlite::SQLITE_CANTOPEN;
+        }
+        // SAFETY: SQLite gives `room` bytes, which are more than the string's, and they are not the string's own.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), out.cast::<u8>(), bytes.len()) };
+        // SAFETY: there is room for one byte more.
+        unsafe { *out.add(bytes.len()) = 0 };
+        codes::OK
+    })
 }
 
 pub(super) unsafe extern "C" fn x_randomness(vfs: *mut sqlite::sqlite3_vfs, count: c_int, out: *mut c_char) -> c_int {

@@ -5,7 +5,7 @@ use std::cell::UnsafeCell;
 use std::collections::BTreeMap;
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::ptr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use libsqlite3_sys as sqlite;
 
@@ -27,6 +27,8 @@ pub(super) struct Registered {
     parent: *mut sqlite::sqlite3_vfs,
     /// `None` after it was unregistered.
     vfs: Mutex<Option<Arc<Vfs>>>,
+    /// The last one that was registered: its open files keep it after it was unregistered.
+    last: Mutex<Weak<Vfs>>,
 }
 
 // SAFETY: the pointers are to VFS objects of SQLite and of ours, which live for ever and may be used from any thread;
@@ -48,7 +50,9 @@ impl Registered {
     }
 
     pub(super) fn vfs(&self) -> Result<Arc<Vfs>> {
-        self.slot().clone().ok_or_else(|| Error::invalid("this VFS was unregistered"))
+        let registered = self.slot().clone();
+        let open = || self.last.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+        registered.or_else(open).ok_or_else(|| Error::invalid("this VFS was unregistered"))
     }
 
     pub(super) fn parent(&self) -> *mut sqlite::sqlite3_vfs {
@@ -115,7 +119,9 @@ impl Fleet {
         };
         // SAFETY: the object lives for ever.
         unsafe { sqlite::sqlite3_vfs_unregister(entry.raw.get()) };
-        entry.slot().take();
+        if let Some(vfs) = entry.slot().take() {
+            *entry.last.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&vfs);
+        }
         Ok(())
     }
 }
@@ -160,7 +166,13 @@ fn make(all: &BTreeMap<String, &'static Registered>, name: &str, fleet: &Fleet) 
         xNextSystemCall: None,
     };
     let vfs = Mutex::new(Some(Vfs::new(fleet.clone())));
-    let entry = Box::into_raw(Box::new(Registered { raw: UnsafeCell::new(raw), _name: c_name, parent, vfs }));
+    let entry = Box::into_raw(Box::new(Registered {
+        raw: UnsafeCell::new(raw),
+        _name: c_name,
+        parent,
+        vfs,
+        last: Mutex::default(),
+    }));
     // SAFETY: the box was leaked just now, and nobody else has the pointer yet.
     unsafe { (*entry).raw.get_mut().pAppData = entry.cast::<c_void>() };
     // SAFETY: it is never freed.

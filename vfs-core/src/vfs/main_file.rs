@@ -18,19 +18,11 @@ pub struct MainFile {
     snapshot: Option<Snapshot>,
     /// There while the lock is at least RESERVED.
     buffer: Option<TransactionBuffer>,
-    /// The transaction over several databases that this one's prepared commit waits for.
-    deferred: Option<Deferred>,
-    /// The last commit point failed: SQLite rolls back now.
-    failed: bool,
+    /// The transaction over several databases that this one takes part in.
+    group: Option<Arc<SuperGroup>>,
+    /// A commit was made that SQLite has not confirmed: it may still roll it back, by writing the old pages.
+    unconfirmed: bool,
     last_error: Option<Error>,
-}
-
-/// A commit that waits for those of other databases.
-#[derive(Debug)]
-struct Deferred {
-    group: Arc<SuperGroup>,
-    /// Whether there is anything to commit in this one.
-    changed: bool,
 }
 
 impl MainFile {
@@ -41,8 +33,8 @@ impl MainFile {
             level: LockLevel::None,
             snapshot: None,
             buffer: None,
-            deferred: None,
-            failed: false,
+            group: None,
+            unconfirmed: false,
             last_error: None,
         }
     }
@@ -74,37 +66,38 @@ impl MainFile {
 
     /// After the commit of a transaction over several databases, this one goes on from the new state.
     fn settle(&mut self) {
-        let Some(deferred) = self.deferred.take_if(|deferred| deferred.group.is_committed()) else { return };
-        if !deferred.changed {
-            if let Some(buffer) = &mut self.buffer {
-                self.database.abandon(buffer);
-            }
-            return;
-        }
-        if let (Some(buffer), Some(snapshot)) = (&mut self.buffer, &mut self.snapshot) {
-            *snapshot = self.database.committed(buffer, *snapshot);
-        }
-    }
-
-    /// Leaves a transaction over several databases that is not committed: then none of them is.
-    fn leave_group(&mut self) {
-        self.settle();
-        if let Some(deferred) = self.deferred.take() {
-            deferred.group.abort();
-            self.failed = true;
-        }
-    }
-
-    /// After a failed commit point SQLite writes the old pages back: those it had written to the file, and not those
-    /// that only a shorter file would have lost. So all that was buffered goes, the new size too, and what SQLite writes
-    /// is what is there already.
-    fn roll_back(&mut self) {
-        self.leave_group();
-        if std::mem::take(&mut self.failed)
-            && let Some(buffer) = &mut self.buffer
+        let Some(group) = self.group.take_if(|group| group.is_committed()) else { return };
+        if let (Some(buffer), Some(snapshot), Some(committed)) =
+            (&mut self.buffer, &mut self.snapshot, group.take_snapshot(self.database.name()))
         {
-            self.database.abandon(buffer);
+            self.database.go_on(buffer, *snapshot, committed);
+            *snapshot = committed;
+        } else if let Some(buffer) = &mut self.buffer {
+            // It took part without a change.
+            self.database.rewind(buffer);
         }
+    }
+
+    /// Leaves a transaction over several databases: if it is not committed yet, it never will be. Whether it was one.
+    fn leave_group(&mut self) -> bool {
+        self.settle();
+        let Some(group) = self.group.take() else { return false };
+        group.abort();
+        if let Some(buffer) = &mut self.buffer {
+            self.database.rewind(buffer);
+        }
+        true
+    }
+
+    /// A call that would undo a commit of this connection has failed: what SQLite tells its user is not what is stored.
+    fn undoing<T>(&self, result: Result<T>) -> Result<T> {
+        result.map_err(|error| {
+            if !self.unconfirmed {
+                return error;
+            }
+            let words = "a commit was made that SQLite then wanted to undo, and could not";
+            self.database.stop(Error::internal(words).with_source(error))
+        })
     }
 
     fn snapshot(&self) -> Result<Snapshot> {
@@ -126,8 +119,12 @@ impl MainFile {
         // SQLite reads exactly these bytes, the change counter and what follows, when it begins a transaction and never
         // within one. What is still buffered then is left over from one that failed without being played back:
         // `journal_mode=OFF` under `locking_mode=EXCLUSIVE`, which neither writes back nor unlocks.
-        if offset == 24 && out.len() == 16 && self.deferred.is_none() {
-            self.discard()?;
+        if offset == 24
+            && out.len() == 16
+            && self.group.is_none()
+            && let Some(buffer) = self.buffer.as_mut().filter(|buffer| buffer.is_dirty())
+        {
+            self.database.rewind(buffer);
         }
         match &self.buffer {
             Some(buffer) => self.database.read_buffered(buffer, offset, out),
@@ -135,35 +132,25 @@ impl MainFile {
         }
     }
 
-    fn discard(&mut self) -> Result<()> {
-        let Some(buffer) = &mut self.buffer else { return Ok(()) };
-        if !buffer.is_dirty() {
-            return Ok(());
-        }
-        self.database.end_write(buffer);
-        let snapshot = self.snapshot.ok_or_else(|| Error::internal("a buffer without a snapshot"))?;
-        self.buffer = None;
-        self.buffer = Some(self.database.begin_write(snapshot)?);
-        Ok(())
-    }
-
     /// Writes at an offset, into the transaction buffer.
     pub fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
-        self.roll_back();
+        self.settle();
         let database = Arc::clone(&self.database);
-        database.write(self.buffer()?, offset, bytes)
+        let written = self.buffer().and_then(|buffer| database.write(buffer, offset, bytes));
+        self.undoing(written)
     }
 
     /// Sets the size of the file.
     pub fn truncate(&mut self, size: u64) -> Result<()> {
-        self.roll_back();
+        self.settle();
         let database = Arc::clone(&self.database);
         let buffer = self.buffer()?;
         // After its commit point SQLite cuts the file to the size that the commit has taken from page 1 already.
         if size == buffer.size() {
             return Ok(());
         }
-        database.truncate(buffer, size)
+        let cut = database.truncate(buffer, size);
+        self.undoing(cut)
     }
 
     /// The size of the file.
@@ -179,36 +166,58 @@ impl MainFile {
     /// The commit point: SQLite has written every page of the transaction, and still has its journal. With the name of a
     /// super-journal the commit is held back until that is deleted.
     pub fn commit_point(&mut self, super_journal: Option<&str>) -> Result<()> {
-        self.roll_back();
-        let committed = self.commit_or_defer(super_journal);
-        // After a plain "busy" SQLite keeps the transaction open, and its next COMMIT comes here without writing again.
-        self.failed = committed.as_ref().is_err_and(|error| error.kind() != ErrorKind::LeaseHeld);
-        committed
-    }
-
-    fn commit_or_defer(&mut self, super_journal: Option<&str>) -> Result<()> {
-        let (Some(buffer), Some(snapshot)) = (&mut self.buffer, self.snapshot) else { return Ok(()) };
-        let Some(name) = super_journal else {
-            self.snapshot = Some(self.database.commit(buffer, snapshot)?);
-            return Ok(());
-        };
-        let group = self.vfs.super_journals().get(name).ok_or_else(|| {
-            Error::invalid(format!(
+        self.settle();
+        let Some(name) = super_journal else { return self.commit_alone() };
+        self.leave_group();
+        let Some(group) = self.vfs.super_journals().get(name) else {
+            // SQLite rolls back now, and plays nothing back unless it finds the super-journal.
+            let journal = format!("{}{JOURNAL}", self.database.name());
+            self.group = Some(self.vfs.super_journals().refuse(name, &journal));
+            return Err(Error::invalid(format!(
                 "a transaction over several databases needs this VFS as the connection's own: its super-journal {name} \
                  was opened through another one, so the commit cannot be atomic"
-            ))
-        })?;
+            )));
+        };
+        // Whatever comes now, this one takes part: if it fails, all do.
+        self.group = Some(Arc::clone(&group));
         if let Some(foreign) = group.journals().into_iter().find(|journal| !self.vfs.owns_journal(journal)) {
+            group.abort();
             return Err(Error::invalid(format!(
                 "{foreign} belongs to a database outside this VFS: a transaction over both cannot be atomic"
             )));
         }
-        let prepared = self.vfs.fleet().wait(self.database.prepare(buffer))?;
-        let commit = prepared.map(|prepared| (Arc::clone(&self.database), prepared));
-        let changed = commit.is_some();
-        group.join(format!("{}{JOURNAL}", self.database.name()), commit)?;
-        self.deferred = Some(Deferred { group, changed });
+        let Some(buffer) = &mut self.buffer else { return Ok(()) };
+        let prepared = self.vfs.fleet().wait(self.database.prepare(buffer));
+        match prepared {
+            Ok(Some(prepared)) => group.join(Arc::clone(&self.database), prepared),
+            Ok(None) => Ok(()),
+            Err(error) => {
+                group.abort();
+                Err(error)
+            }
+        }
+    }
+
+    fn commit_alone(&mut self) -> Result<()> {
+        // SQLite is rolling back a transaction over several databases: nothing of it was stored.
+        if self.leave_group() {
+            return Ok(());
+        }
+        let (Some(buffer), Some(snapshot)) = (&mut self.buffer, self.snapshot) else { return Ok(()) };
+        let committed = self.database.commit(buffer, snapshot);
+        let committed = self.undoing(committed)?;
+        if committed != snapshot {
+            // The second of two commits undoes the first.
+            self.unconfirmed = !self.unconfirmed;
+        }
+        self.snapshot = Some(committed);
         Ok(())
+    }
+
+    /// SQLite has finalised its journal: what was committed stays.
+    pub fn commit_confirmed(&mut self) {
+        self.settle();
+        self.unconfirmed = false;
     }
 
     /// Raises the lock.
@@ -234,10 +243,10 @@ impl MainFile {
             return;
         }
         self.leave_group();
+        self.unconfirmed = false;
         if level < LockLevel::Reserved
             && let Some(buffer) = self.buffer.take()
         {
-            self.failed = false;
             self.database.end_write(&buffer);
         }
         if level == LockLevel::None

@@ -82,27 +82,36 @@ impl Vfs {
     /// Whether a file exists, as SQLite asks it. Journals of databases never do: after a crash the store holds a
     /// committed state, and there is nothing to roll back.
     pub fn exists(&self, path: &str) -> Result<bool> {
-        if self.super_journals.exists(path) {
+        if self.super_journals.exists(path, &|journal| self.is_writing(journal)) {
             return Ok(true);
         }
         if is_side_file(path) {
             return Ok(false);
         }
-        self.fleet.exists(&DatabaseName::new(path)?)
+        // What cannot be a name is the name of nothing.
+        DatabaseName::new(path).map_or(Ok(false), |name| self.fleet.exists(&name))
     }
 
     /// Deletes a file, as SQLite asks it. Deleting a super-journal for good is the commit of its transaction.
     pub fn delete(&self, path: &str, durably: bool) -> Result<()> {
-        let is_locked = |journal: &str| self.is_locked(journal);
-        if self.super_journals.delete(path, durably, &is_locked)? || is_side_file(path) {
+        if self.super_journals.delete(path, durably)? || is_side_file(path) {
             return Ok(());
         }
         self.fleet.remove(&DatabaseName::new(path)?, false)
     }
 
-    /// Whether a journal is that of a database which a connection here has locked for writing.
-    fn is_locked(&self, journal: &str) -> bool {
-        journal.strip_suffix(JOURNAL).is_some_and(|name| self.fleet.has_writer(name))
+    /// Opens a super-journal. With `create` one that does not exist is made; without, it looks empty: the rollback of the
+    /// last participant may open one that is gone.
+    pub fn open_super_journal(&self, name: &str, create: bool) -> Arc<SuperGroup> {
+        if create {
+            return self.super_journals.create(name, &|journal| self.is_writing(journal));
+        }
+        self.super_journals.get(name).unwrap_or_default()
+    }
+
+    /// Whether the database that a journal belongs to has a writer in this process.
+    fn is_writing(&self, journal: &str) -> bool {
+        journal.strip_suffix(JOURNAL).is_some_and(|name| self.fleet.is_writing(name))
     }
 
     /// The database that a journal belongs to, when it is open here.

@@ -4,12 +4,22 @@ use std::fmt::Write as _;
 
 use super::locks::LockLevel;
 use super::main_file::MainFile;
+use crate::config::LeaseMode;
 use crate::error::{Error, Result};
 
 impl MainFile {
     /// Answers a pragma. `None`: it is not ours.
     pub fn pragma(&mut self, name: &str, argument: Option<&str>) -> Option<Result<String>> {
         let name = name.to_ascii_lowercase();
+        if name == "locking_mode"
+            && argument.is_some_and(|argument| argument.eq_ignore_ascii_case("exclusive"))
+            && self.database().settings().lease == LeaseMode::Transaction
+        {
+            return Some(Err(Error::invalid(
+                "locking_mode=EXCLUSIVE keeps the lock between transactions, lease=transaction gives it back: open the \
+                 database with lease=exclusive",
+            )));
+        }
         let known = ["litefleet_status", "litefleet_checkpoint", "litefleet_release", "litefleet_error"];
         if !known.contains(&name.as_str()) {
             return None;

@@ -9,30 +9,25 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::engine::{Database, Prepared, commit_atomically};
+use crate::engine::{Database, Prepared, Snapshot, commit_atomically};
 use crate::error::{Error, Result};
+use crate::types::DatabaseName;
 
-/// One participant that has reached its commit point.
-#[derive(Debug)]
-struct Participant {
-    journal: String,
-    /// `None` when it changed nothing.
-    commit: Option<(Arc<Database>, Prepared)>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Outcome {
+#[derive(Debug, Default)]
+enum Progress {
+    /// Commits that were prepared and are held back.
     #[default]
     Open,
-    Committed,
+    /// The snapshots that the participants go on from.
+    Committed(HashMap<DatabaseName, Snapshot>),
     Aborted,
 }
 
 #[derive(Debug, Default)]
 struct State {
     content: Vec<u8>,
-    participants: Vec<Participant>,
-    outcome: Outcome,
+    prepared: Vec<(Arc<Database>, Prepared)>,
+    progress: Progress,
 }
 
 /// A transaction over several databases.
@@ -84,61 +79,68 @@ impl SuperGroup {
         names.map(|name| String::from_utf8_lossy(name).into_owned()).collect()
     }
 
-    /// A participant reached its commit point.
-    pub(super) fn join(&self, journal: String, commit: Option<(Arc<Database>, Prepared)>) -> Result<()> {
+    /// A participant reached its commit point, with a change.
+    pub(super) fn join(&self, database: Arc<Database>, prepared: Prepared) -> Result<()> {
         let mut state = self.lock();
-        if state.outcome != Outcome::Open {
+        if !matches!(state.progress, Progress::Open) {
             return Err(Error::invalid("the transaction over several databases is over already"));
         }
-        state.participants.retain(|participant| participant.journal != journal);
-        state.participants.push(Participant { journal, commit });
+        state.prepared.push((database, prepared));
         Ok(())
     }
 
     /// Whether the transaction is committed.
     pub(super) fn is_committed(&self) -> bool {
-        self.lock().outcome == Outcome::Committed
+        matches!(self.lock().progress, Progress::Committed(_))
     }
 
-    fn is_aborted(&self) -> bool {
-        self.lock().outcome == Outcome::Aborted
+    /// The snapshot that a participant goes on from, once. `None` for one that changed nothing.
+    pub(super) fn take_snapshot(&self, name: &DatabaseName) -> Option<Snapshot> {
+        match &mut self.lock().progress {
+            Progress::Committed(snapshots) => snapshots.remove(name),
+            Progress::Open | Progress::Aborted => None,
+        }
+    }
+
+    /// Whether it is not aborted, or a participant may still look for it.
+    fn is_needed(&self, is_writing: &dyn Fn(&str) -> bool) -> bool {
+        let aborted = matches!(self.lock().progress, Progress::Aborted);
+        !aborted || self.journals().iter().any(|journal| is_writing(journal))
     }
 
     /// None of the participants is committed, now or later.
     pub(super) fn abort(&self) {
         let mut state = self.lock();
-        if state.outcome == Outcome::Open {
-            state.outcome = Outcome::Aborted;
-            state.participants.clear();
+        if let Progress::Open = state.progress {
+            state.progress = Progress::Aborted;
+            state.prepared.clear();
         }
     }
 
-    /// `is_locked` says whether the database of a journal is locked for writing here: `BEGIN IMMEDIATE` makes every
-    /// attached database one of the super-journal's, and SQLite sends those that it did not write no commit point.
-    fn commit(&self, is_locked: &dyn Fn(&str) -> bool) -> Result<()> {
-        let listed = self.journals();
-        let participants = {
+    /// Commits what was prepared. One that is listed and has not joined changed nothing: SQLite sends no commit point to a
+    /// database whose write transaction wrote nothing.
+    fn commit(&self) -> Result<()> {
+        let prepared = {
             let mut state = self.lock();
-            if state.outcome != Outcome::Open {
+            if !matches!(state.progress, Progress::Open) {
                 return Err(Error::invalid("a participant has left the transaction over several databases"));
             }
-            let joined = |journal: &str| state.participants.iter().any(|p| p.journal == journal);
-            if let Some(missing) = listed.iter().find(|journal| !joined(journal) && !is_locked(journal)) {
-                return Err(Error::invalid(format!(
-                    "{missing} has not reached its commit point through this VFS: the transaction cannot be atomic"
-                )));
-            }
             // Whatever comes of it, it comes of it once.
-            state.outcome = Outcome::Aborted;
-            std::mem::take(&mut state.participants)
+            state.progress = Progress::Aborted;
+            std::mem::take(&mut state.prepared)
         };
-        commit_atomically(participants.into_iter().filter_map(|participant| participant.commit).collect())?;
-        self.lock().outcome = Outcome::Committed;
+        let names: Vec<DatabaseName> = prepared.iter().map(|(database, _)| database.name().clone()).collect();
+        let snapshots = commit_atomically(prepared)?;
+        self.lock().progress = Progress::Committed(names.into_iter().zip(snapshots).collect());
         Ok(())
     }
 }
 
 /// The super-journals that exist, by name.
+///
+/// One whose transaction failed exists until all its participants are done, also after SQLite has deleted it: the rollback
+/// of each participant looks for it, and takes itself for committed when it is gone. SQLite deletes it with the first,
+/// having found no journal that names it, since journals of ours are never found.
 #[derive(Debug, Default)]
 pub struct SuperJournals(Mutex<HashMap<String, Arc<SuperGroup>>>);
 
@@ -147,14 +149,12 @@ impl SuperJournals {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens a super-journal; with `create` one that does not exist is made.
-    pub fn open(&self, name: &str, create: bool) -> Result<Arc<SuperGroup>> {
+    /// Makes a super-journal, and forgets those that nobody needs any more: `is_writing` tells of a journal whether its
+    /// database has a writer.
+    pub(super) fn create(&self, name: &str, is_writing: &dyn Fn(&str) -> bool) -> Arc<SuperGroup> {
         let mut groups = self.lock();
-        match groups.get(name) {
-            Some(group) => Ok(Arc::clone(group)),
-            None if create => Ok(Arc::clone(groups.entry(name.to_owned()).or_default())),
-            None => Err(Error::not_found(format!("there is no super-journal {name}"))),
-        }
+        groups.retain(|_, group| group.is_needed(is_writing));
+        Arc::clone(groups.entry(name.to_owned()).or_default())
     }
 
     /// The group of a super-journal.
@@ -162,25 +162,37 @@ impl SuperJournals {
         self.lock().get(name).map(Arc::clone)
     }
 
-    /// Whether a super-journal exists.
-    pub fn exists(&self, name: &str) -> bool {
-        self.lock().contains_key(name)
+    /// Lets a super-journal that another VFS has exist here too: its transaction is refused, and the rollback of the
+    /// database with this journal looks for it.
+    pub(super) fn refuse(&self, name: &str, journal: &str) -> Arc<SuperGroup> {
+        let group = Arc::new(SuperGroup::default());
+        group.lock().content = journal.as_bytes().to_vec();
+        group.abort();
+        self.lock().insert(name.to_owned(), Arc::clone(&group));
+        group
     }
 
-    /// Deletes a super-journal; false when there is none. Durably: commits its transaction, and after an error the
-    /// super-journal still exists. Else it aborts it, and the super-journal exists for as long as one of its databases is
-    /// locked: the rollback of the first participant deletes it, having found no journals on disk, and without it the
-    /// others would take themselves for committed. For `is_locked` see [`SuperGroup::commit`].
-    pub(super) fn delete(&self, name: &str, durably: bool, is_locked: &dyn Fn(&str) -> bool) -> Result<bool> {
-        let Some(group) = self.get(name) else { return Ok(false) };
+    /// Whether a super-journal exists.
+    pub(super) fn exists(&self, name: &str, is_writing: &dyn Fn(&str) -> bool) -> bool {
+        self.get(name).is_some_and(|group| group.is_needed(is_writing))
+    }
+
+    /// Deletes a super-journal; false when the name is not that of one. Durably: commits its transaction, and after an
+    /// error it still exists. Else it aborts it.
+    pub(super) fn delete(&self, name: &str, durably: bool) -> Result<bool> {
+        let Some(group) = self.get(name) else { return Ok(is_super_journal(name)) };
         if durably {
-            group.commit(is_locked)?;
+            group.commit()?;
             self.lock().remove(name);
         } else {
             group.abort();
-            let over = |group: &SuperGroup| group.is_aborted() && !group.journals().iter().any(|j| is_locked(j));
-            self.lock().retain(|_, group| !over(group));
         }
         Ok(true)
     }
+}
+
+/// Whether SQLite names a super-journal so: `-mj`, six hexadecimal digits, `9`, two more.
+fn is_super_journal(name: &str) -> bool {
+    let Some((_, end)) = name.rsplit_once("-mj") else { return false };
+    end.len() == 9 && end.as_bytes()[6] == b'9' && end.bytes().all(|byte| byte.is_ascii_hexdigit())
 }

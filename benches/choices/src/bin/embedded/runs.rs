@@ -23,7 +23,7 @@ impl Runner {
         let built = Command::new("cc")
             .args(["-shared", "-fPIC", "-O2", "-o"])
             .arg(&shim)
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/slow_fsync.c"))
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../slow_fsync.c"))
             .args(["-ldl", "-lpthread"])
             .status()?;
         if !built.success() {

@@ -1,0 +1,132 @@
+//! Several connections of one process, and transactions that are large or fail.
+
+use super::bench::{Bench, EngineHarness, code, dump, fill, number, run};
+
+const BUSY: i32 = 5;
+const BUSY_SNAPSHOT: i32 = 517;
+
+/// A reader keeps its snapshot while the writer commits, and neither waits for the other.
+pub fn readers_and_the_writer_do_not_block_each_other(harness: &dyn EngineHarness) {
+    let bench = Bench::new(harness);
+    let writer = bench.open("a");
+    run(&writer, "PRAGMA busy_timeout=0");
+    fill(&writer, "t", 50, 1000);
+    let readers: Vec<_> = (0..6).map(|_| bench.open("a")).collect();
+    let mut seen = Vec::new();
+    for (index, reader) in readers.iter().enumerate() {
+        run(reader, "PRAGMA busy_timeout=0; PRAGMA cache_size=1; BEGIN");
+        seen.push((number(reader, "SELECT count(*) FROM t"), dump(reader)));
+        run(&writer, "BEGIN IMMEDIATE; INSERT INTO t(v) SELECT v FROM t LIMIT 5");
+        if index % 2 == 0 {
+            run(&writer, "UPDATE t SET v = zeroblob(5000) WHERE k % 5 = 1");
+        }
+        assert_eq!(number(reader, "SELECT count(*) FROM t"), seen[index].0, "while the writer writes");
+        run(&writer, "COMMIT");
+    }
+    run(&writer, "PRAGMA litefleet_checkpoint");
+    run(&writer, "DELETE FROM t; VACUUM");
+    for (reader, (_, expected)) in readers.iter().zip(&seen) {
+        assert!(dump(reader) == *expected, "each reader sees the state it began with");
+        run(reader, "COMMIT");
+        assert_eq!(number(reader, "SELECT count(*) FROM t"), 0);
+    }
+    bench.check("a");
+}
+
+/// Who read before another wrote cannot write on top of what it read.
+pub fn stale_snapshot_cannot_become_the_writer(harness: &dyn EngineHarness) {
+    let bench = Bench::new(harness);
+    let (one, two) = (bench.open("a"), bench.open("a"));
+    run(&one, "CREATE TABLE t(x); INSERT INTO t VALUES(1)");
+    run(&two, "BEGIN");
+    assert_eq!(number(&two, "SELECT sum(x) FROM t"), 1);
+    run(&one, "UPDATE t SET x = 2");
+    assert_eq!(code(&two, "UPDATE t SET x = x + 10"), BUSY_SNAPSHOT);
+    assert_eq!(number(&two, "SELECT sum(x) FROM t"), 1, "the snapshot is still there");
+    run(&two, "ROLLBACK; UPDATE t SET x = x + 10");
+    assert_eq!(number(&one, "SELECT sum(x) FROM t"), 12);
+}
+
+/// One writer at a time; the other waits by SQLite's own busy handler, or is told.
+pub fn second_writer_is_busy(harness: &dyn EngineHarness) {
+    let bench = Bench::new(harness);
+    let (one, two) = (bench.open("a"), bench.open("a"));
+    run(&one, "CREATE TABLE t(x)");
+    run(&two, "PRAGMA busy_timeout=0");
+    run(&one, "BEGIN IMMEDIATE");
+    assert_eq!(code(&two, "BEGIN IMMEDIATE"), BUSY);
+    assert_eq!(code(&two, "INSERT INTO t VALUES(1)"), BUSY);
+    run(&one, "INSERT INTO t VALUES(2); COMMIT");
+    run(&two, "BEGIN IMMEDIATE; INSERT INTO t VALUES(3); COMMIT");
+    assert_eq!(number(&one, "SELECT sum(x) FROM t"), 5);
+}
+
+/// A rollback after a spill plays the journal back into the buffer, and nothing reaches the store.
+pub fn spilled_transaction_rolls_back(harness: &dyn EngineHarness) {
+    let bench = Bench::new(harness);
+    let connection = bench.open("a");
+    fill(&connection, "t", 200, 2000);
+    let before = dump(&connection);
+    let reader = bench.open("a");
+    for (round, mode) in ["DELETE", "TRUNCATE", "PERSIST", "MEMORY"].into_iter().enumerate() {
+        run(&connection, &format!("PRAGMA journal_mode={mode}; PRAGMA cache_size=5"));
+        let txid = bench.fleet.info(&litefleet::DatabaseName::new("a").unwrap()).unwrap().head.txid;
+        run(&connection, "BEGIN; UPDATE t SET v = zeroblob(2500); CREATE TABLE u AS SELECT * FROM t");
+        fill(&connection, "w", 400, 1000);
+        assert!(dump(&reader) == before, "nobody else sees it, in journal mode {mode}");
+        run(&connection, "ROLLBACK");
+        let after = bench.fleet.info(&litefleet::DatabaseName::new("a").unwrap()).unwrap().head.txid;
+        assert_eq!(after, txid, "nothing was committed, in journal mode {mode}");
+        assert!(dump(&connection) == before, "round {round}");
+        bench.check("a");
+    }
+    run(&connection, "UPDATE t SET v = zeroblob(10) WHERE k = 1");
+    bench.check("a");
+}
+
+/// A transaction commits as one whatever its size: larger than the buffer, the cache, a record, and a call of the store.
+pub fn transaction_larger_than_every_bound_commits(harness: &dyn EngineHarness) {
+    let bench = Bench::with(harness, |settings| {
+        settings.cache_bytes = settings.cache_bytes.min(256 << 10);
+        settings.database.transaction_bytes = 64 << 10;
+        settings.database.checkpoint_pages = settings.database.checkpoint_pages.min(64);
+    });
+    let connection = bench.open("a");
+    let reader = bench.open("a");
+    run(&connection, "PRAGMA cache_size=10");
+    let mut expected = 0;
+    for round in 0_u32..4 {
+        run(&connection, "BEGIN");
+        fill(&connection, "t", 500, 3000);
+        expected += 500;
+        if round == 2 {
+            run(&connection, "UPDATE t SET v = zeroblob(4000) WHERE k % 2 = 0");
+        }
+        let txid = bench.fleet.info(&litefleet::DatabaseName::new("a").unwrap()).unwrap().head.txid;
+        run(&connection, "COMMIT");
+        let after = bench.fleet.info(&litefleet::DatabaseName::new("a").unwrap()).unwrap().head.txid;
+        assert_eq!(after, txid.next(), "one commit");
+        assert_eq!(number(&reader, "SELECT count(*) FROM t"), expected);
+        bench.check("a");
+    }
+    drop((connection, reader));
+    let other = bench.another();
+    let again = other.open("a");
+    assert_eq!(number(&again, "SELECT count(*) FROM t"), expected);
+}
+
+/// A savepoint's rollback after a spill restores what was before it, and the transaction goes on.
+pub fn savepoints_roll_back_to_themselves(harness: &dyn EngineHarness) {
+    let bench = Bench::new(harness);
+    let connection = bench.open("a");
+    run(&connection, "PRAGMA cache_size=5");
+    fill(&connection, "t", 100, 2000);
+    run(&connection, "BEGIN; UPDATE t SET v = zeroblob(2100) WHERE k < 20; SAVEPOINT s");
+    let at = dump(&connection);
+    run(&connection, "UPDATE t SET v = zeroblob(6000); CREATE INDEX i ON t(v); DELETE FROM t WHERE k % 3 = 0");
+    run(&connection, "SAVEPOINT s2; DROP TABLE t; ROLLBACK TO s2; RELEASE s2; ROLLBACK TO s");
+    assert!(dump(&connection) == at);
+    run(&connection, "INSERT INTO t(v) VALUES('more'); RELEASE s; COMMIT");
+    assert_eq!(number(&connection, "SELECT count(*) FROM t"), 101);
+    bench.check("a");
+}

@@ -1,0 +1,152 @@
+//! Locking modes, journal modes, `synchronous`.
+
+use super::bench::{Bench, EngineHarness, code, dump, fill, number, run, text, try_run};
+
+/// Every journal mode under every `synchronous` commits and rolls back, small and spilled.
+pub fn every_journal_mode_commits_and_rolls_back(harness: &dyn EngineHarness) {
+    let bench = Bench::new(harness);
+    let setup = bench.open("a");
+    fill(&setup, "t", 40, 1000);
+    let mut rows = 40;
+    for mode in ["delete", "truncate", "persist", "memory", "off"] {
+        for synchronous in ["OFF", "NORMAL", "FULL", "EXTRA"] {
+            let what = format!("{mode}, synchronous {synchronous}");
+            let connection = bench.open("a");
+            run(&connection, &format!("PRAGMA cache_size=3; PRAGMA synchronous={synchronous}"));
+            assert_eq!(text(&connection, &format!("PRAGMA journal_mode={mode}")), mode);
+            run(&connection, "INSERT INTO t(v) VALUES('small')");
+            run(&connection, "BEGIN; INSERT INTO t(v) SELECT zeroblob(3000) FROM t LIMIT 20; COMMIT");
+            rows += 21;
+            // With the journal off SQLite promises nothing about a rollback that it has to do itself.
+            if mode != "off" {
+                run(&connection, "BEGIN; UPDATE t SET v = zeroblob(1500); DELETE FROM t WHERE k % 2; ROLLBACK");
+                run(&connection, "BEGIN; INSERT INTO t(v) VALUES('not'); ROLLBACK");
+            }
+            assert_eq!(number(&connection, "SELECT count(*) FROM t"), rows, "{what}");
+            assert_eq!(number(&setup, "SELECT count(*) FROM t"), rows, "{what}, another connection");
+            drop(connection);
+        }
+        run(&setup, "DELETE FROM t WHERE k > 40");
+        rows = 40;
+        bench.check("a");
+    }
+}
+
+/// There is no WAL: the pragma says so, and nothing is changed.
+pub fn wal_is_answered_delete(harness: &dyn EngineHarness) {
+    let bench = Bench::new(harness);
+    let connection = bench.open("a");
+    assert_eq!(text(&connection, "PRAGMA journal_mode=WAL"), "delete", "of an empty database");
+    run(&connection, "CREATE TABLE t(x); INSERT INTO t VALUES(1)");
+    assert_eq!(text(&connection, "PRAGMA journal_mode=WAL"), "delete");
+    run(&connection, "INSERT INTO t VALUES(2)");
+    assert_eq!(number(&bench.open("a"), "SELECT count(*) FROM t"), 2);
+    bench.check("a");
+}
+
+/// Under `locking_mode=EXCLUSIVE` SQLite would go on with a WAL file, whose commits never reach the store: it is refused,
+/// and nothing is lost.
+pub fn wal_under_exclusive_locking_is_refused(harness: &dyn EngineHarness) {
+    let bench = Bench::new(harness);
+    let connection = bench.open("a");
+    run(&connection, "CREATE TABLE t(x); INSERT INTO t VALUES(1); PRAGMA locking_mode=EXCLUSIVE");
+    run(&connection, "INSERT INTO t VALUES(2)");
+    let outcome = try_run(&connection, "PRAGMA journal_mode=WAL; INSERT INTO t VALUES(3)");
+    assert!(outcome.is_err(), "a commit into a WAL file would be lost");
+    drop(connection);
+    let again = bench.open("a");
+    assert_eq!(number(&again, "SELECT count(*) FROM t"), 2);
+    run(&again, "INSERT INTO t VALUES(3)");
+    bench.check("a");
+}
+
+/// `locking_mode=EXCLUSIVE` keeps the write lock, and leaving it shows others all that was committed meanwhile. SQLite
+/// raises the change counter only once under it: a reader must not be deceived by that.
+pub fn exclusive_locking_keeps_others_caches_honest(harness: &dyn EngineHarness) {
+    let bench = Bench::new(harness);
+    let (one, two) = (bench.open("a"), bench.open("a"));
+    run(&one, "PRAGMA busy_timeout=0");
+    run(&two, "PRAGMA busy_timeout=0");
+    fill(&one, "t", 20, 500);
+    run(&one, "PRAGMA locking_mode=EXCLUSIVE");
+    for round in 0..6 {
+        run(&one, &format!("UPDATE t SET v = 'round {round}' WHERE k = 7"));
+        // It reads, and keeps the pages in its cache.
+        assert_eq!(text(&two, "SELECT v FROM t WHERE k = 7"), format!("round {round}"));
+        assert_eq!(code(&two, "DELETE FROM t"), 5, "the lock is kept");
+    }
+    run(&one, "PRAGMA locking_mode=NORMAL; SELECT count(*) FROM t");
+    run(&two, "UPDATE t SET v = 'two' WHERE k = 7");
+    assert_eq!(text(&one, "SELECT v FROM t WHERE k = 7"), "two");
+    run(&one, "UPDATE t SET v = 'one' WHERE k = 7");
+    assert_eq!(text(&two, "SELECT v FROM t WHERE k = 7"), "one");
+    bench.check("a");
+}
+
+/// The writer's own cache does not look stale to itself after a commit: it reads nothing again.
+pub fn own_commit_leaves_the_cache_warm(harness: &dyn EngineHarness) {
+    let bench = Bench::new(harness);
+    let connection = bench.open("a");
+    fill(&connection, "t", 30, 1000);
+    assert_eq!(number(&connection, "SELECT sum(length(v)) FROM t"), 30_000);
+    for _ in 0..5 {
+        run(&connection, "UPDATE t SET v = v || 'x' WHERE k = 3");
+        let before = bench.fleet.cache();
+        assert!(number(&connection, "SELECT sum(length(v)) FROM t") > 29_000);
+        let after = bench.fleet.cache();
+        let pages = after.hits + after.misses - before.hits - before.misses;
+        assert!(pages <= 1, "the change counter, and nothing else: {pages} pages");
+    }
+}
+
+/// A transaction that fails with the journal off under EXCLUSIVE is neither played back nor unlocked: its spilled pages
+/// must not join the next commit.
+pub fn failed_transaction_without_journal_leaves_nothing(harness: &dyn EngineHarness) {
+    let bench = Bench::new(harness);
+    let connection = bench.open("a");
+    fill(&connection, "t", 100, 2000);
+    run(&connection, "CREATE TABLE other(x)");
+    let before = {
+        let reader = bench.open("a");
+        dump(&reader)
+    };
+    run(&connection, "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=OFF; PRAGMA cache_size=3");
+    run(&connection, "BEGIN; UPDATE t SET v = zeroblob(2000); ROLLBACK");
+    run(&connection, "INSERT INTO other VALUES(1)");
+    drop(connection);
+    let again = bench.open("a");
+    assert_eq!(number(&again, "SELECT count(*) FROM other"), 1);
+    run(&again, "DELETE FROM other");
+    assert!(dump(&again) == before, "nothing of the failed transaction is there");
+    bench.check("a");
+}
+
+/// A commit under EXCLUSIVE that fails at its commit point is rolled back by SQLite itself, and what a shrinking file
+/// would have lost is still there.
+pub fn failed_shrinking_commit_under_exclusive_loses_nothing(harness: &dyn EngineHarness) {
+    use litefleet::store::{Effect, Operation};
+    let bench = Bench::new(harness);
+    for journal in ["DELETE", "MEMORY", "PERSIST"] {
+        let name = format!("a-{journal}");
+        let connection = bench.open(&name);
+        run(&connection, "PRAGMA auto_vacuum=INCREMENTAL");
+        fill(&connection, "t", 100, 3000);
+        run(&connection, "DELETE FROM t WHERE k % 2 = 0");
+        let before = dump(&connection);
+        run(&connection, &format!("PRAGMA journal_mode={journal}; PRAGMA locking_mode=EXCLUSIVE"));
+        run(&connection, "UPDATE t SET v = v WHERE k = 1");
+        for statement in ["PRAGMA incremental_vacuum", "VACUUM"] {
+            bench.arm(Operation::Commit, 0, 1, Effect::Full);
+            assert_eq!(code(&connection, statement), 13, "{statement} in journal mode {journal}: SQLITE_FULL");
+            bench.faults.disarm();
+            assert!(dump(&connection) == before, "{statement} in journal mode {journal}");
+            run(&connection, "UPDATE t SET v = v WHERE k = 1");
+            assert_eq!(text(&connection, "PRAGMA integrity_check"), "ok", "{statement} in journal mode {journal}");
+            bench.check(&name);
+        }
+        run(&connection, "PRAGMA incremental_vacuum");
+        assert!(dump(&connection) == before);
+        drop(connection);
+        bench.check(&name);
+    }
+}

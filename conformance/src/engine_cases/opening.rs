@@ -1,0 +1,142 @@
+//! Opening: names, URI parameters, followers, pragmas, and the threads that SQLite is called on.
+
+use litefleet::DatabaseName;
+use rusqlite::{Connection, OpenFlags};
+
+use super::bench::{Bench, EngineHarness, code, error_code, fill, number, run, text, try_run};
+
+const READONLY: i32 = 8;
+const CANTOPEN: i32 = 14;
+
+/// What a connection answers at its first use: the store is asked then.
+fn first_use(connection: rusqlite::Result<Connection>) -> i32 {
+    let used = connection.and_then(|connection| try_run(&connection, "SELECT count(*) FROM sqlite_schema"));
+    used.map_or_else(|error| error_code(&error), |()| 0)
+}
+
+/// A parameter with a value that it cannot have is refused, not passed over.
+pub fn bad_parameters_are_refused(harness: &dyn EngineHarness) {
+    let bench = Bench::new(harness);
+    for bad in [
+        "lease=sometimes",
+        "takeover=perhaps",
+        "busy=soon",
+        "staleness=-1",
+        "checkpoint_records=many",
+        "compression=zip",
+        "transaction_bytes=1e6",
+        "store_timeout=",
+    ] {
+        let code = first_use(bench.try_open("a", bad));
+        assert_eq!(code & 0xff, CANTOPEN, "{bad}");
+    }
+    assert!(!bench.fleet.exists(&DatabaseName::new("a").unwrap()).unwrap(), "nothing was created");
+    let good = "lease=exclusive&busy=10&staleness=0&checkpoint_records=100&compression=none&transaction_bytes=100000";
+    run(&bench.open_with("a", good), "CREATE TABLE t(x)");
+}
+
+/// Names are checked, and any other character may stand in them.
+pub fn names_are_checked(harness: &dyn EngineHarness) {
+    let bench = Bench::new(harness);
+    assert_eq!(first_use(bench.try_open(&"x".repeat(513), "")) & 0xff, CANTOPEN);
+    assert_eq!(first_use(bench.try_open("%FF%FE", "")) & 0xff, CANTOPEN, "not UTF-8");
+    let longest = "y".repeat(512);
+    for name in ["customers/acme/main", "a b", "\u{e9}\u{1F600}", "a%3Fb%23c", "dots..and", longest.as_str()] {
+        let connection = bench.open(name);
+        run(&connection, "CREATE TABLE t(x); INSERT INTO t VALUES(1)");
+        drop(connection);
+        assert_eq!(number(&bench.open(name), "SELECT count(*) FROM t"), 1, "{name}");
+    }
+    assert!(bench.fleet.exists(&DatabaseName::new("a?b#c").unwrap()).unwrap());
+    assert!(bench.fleet.exists(&DatabaseName::new("customers/acme/main").unwrap()).unwrap());
+}
+
+/// Without the wish to create, a database that does not exist cannot be opened, and is not created.
+pub fn missing_database_cannot_be_opened(harness: &dyn EngineHarness) {
+    let bench = Bench::new(harness);
+    for mode in ["mode=rw", "mode=ro"] {
+        assert_eq!(first_use(bench.try_open("a", mode)) & 0xff, CANTOPEN, "{mode}");
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_URI;
+    assert_eq!(first_use(Connection::open_with_flags(bench.uri("a", ""), flags)) & 0xff, CANTOPEN);
+    assert!(!bench.fleet.exists(&DatabaseName::new("a").unwrap()).unwrap());
+    run(&bench.open_with("a", "mode=rwc"), "CREATE TABLE t(x)");
+    assert_eq!(first_use(bench.try_open("a", "mode=rw")), 0);
+}
+
+/// A follower sees each commit of another process, and cannot write.
+pub fn follower_sees_commits_and_cannot_write(harness: &dyn EngineHarness) {
+    let bench = Bench::new(harness);
+    let writer = bench.open("a");
+    fill(&writer, "t", 20, 500);
+    let other = bench.another();
+    let follower = other.open_with("a", "mode=ro");
+    for round in 0..20 {
+        run(&writer, &format!("INSERT INTO t(v) VALUES(zeroblob({round} * 300)); DELETE FROM t WHERE k = {round}"));
+        assert_eq!(number(&follower, "SELECT count(*) FROM t"), number(&writer, "SELECT count(*) FROM t"));
+        assert_eq!(text(&follower, "PRAGMA integrity_check"), "ok");
+    }
+    assert_eq!(code(&follower, "INSERT INTO t(v) VALUES(1)") & 0xff, READONLY);
+    assert_eq!(code(&follower, "CREATE TABLE u(x)") & 0xff, READONLY);
+    // A read transaction stays at its snapshot, whatever is committed and checkpointed.
+    run(&follower, "BEGIN");
+    let count = number(&follower, "SELECT count(*) FROM t");
+    run(&writer, "DELETE FROM t WHERE k > 12");
+    assert_eq!(number(&follower, "SELECT count(*) FROM t"), count);
+    run(&follower, "COMMIT");
+    assert!(number(&follower, "SELECT count(*) FROM t") < count);
+}
+
+/// The pragmas for a person at a prompt.
+pub fn pragmas_answer(harness: &dyn EngineHarness) {
+    let bench = Bench::new(harness);
+    let connection = bench.open("a");
+    run(&connection, "CREATE TABLE t(x); INSERT INTO t VALUES(1)");
+    let status = text(&connection, "PRAGMA litefleet_status");
+    for line in ["database: a", "role: writer", "txid: 2", "epoch: ", "size_bytes: 8192"] {
+        assert!(status.lines().any(|found| found.starts_with(line)), "{line} in {status}");
+    }
+    assert_eq!(text(&connection, "PRAGMA litefleet_checkpoint"), "checkpoint at txid 2");
+    assert!(text(&connection, "PRAGMA litefleet_status").contains("checkpoint: 2"));
+    assert_eq!(text(&connection, "PRAGMA litefleet_release"), "released");
+    let other = bench.another();
+    run(&other.open("a"), "INSERT INTO t VALUES(2)");
+    assert_eq!(number(&connection, "SELECT count(*) FROM t"), 2, "what another process wrote meanwhile");
+    assert_eq!(text(&connection, "PRAGMA litefleet_error"), "");
+    assert_eq!(code(&connection, "PRAGMA litefleet_status=1"), 1);
+    run(&connection, "BEGIN IMMEDIATE");
+    assert_eq!(code(&connection, "PRAGMA litefleet_release"), 1, "not within a write transaction");
+    run(&connection, "COMMIT");
+}
+
+/// SQLite may be called on any thread, a worker of Tokio included.
+pub fn tokio_workers_may_call(harness: &dyn EngineHarness) {
+    let bench = Bench::new(harness);
+    let work = |name: &str| {
+        let connection = bench.open(name);
+        fill(&connection, "t", 100, 2000);
+        assert_eq!(number(&connection, "SELECT count(*) FROM t"), 100);
+    };
+    let current = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    current.block_on(async { work("current") });
+    let multi = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let connection = bench.open("multi");
+    let task = multi.spawn(async move {
+        fill(&connection, "t", 100, 2000);
+        number(&connection, "SELECT count(*) FROM t")
+    });
+    assert_eq!(multi.block_on(task).unwrap(), 100);
+    multi.block_on(async { work("outside") });
+    multi.shutdown_background();
+}
+
+/// Taking the VFS back leaves open connections as they are.
+pub fn unregistering_leaves_open_connections(harness: &dyn EngineHarness) {
+    let bench = Bench::new(harness);
+    let connection = bench.open("a");
+    run(&connection, "CREATE TABLE t(x); INSERT INTO t VALUES(1)");
+    bench.fleet.unregister(&bench.vfs).unwrap();
+    assert!(bench.try_open("a", "").is_err(), "no new connection finds it");
+    run(&connection, "INSERT INTO t VALUES(2); BEGIN; INSERT INTO t VALUES(3); ROLLBACK");
+    assert_eq!(number(&connection, "SELECT count(*) FROM t"), 2);
+}

@@ -1,0 +1,191 @@
+//! Transactions over several databases.
+
+use litefleet::DatabaseName;
+use litefleet::store::{Effect, Operation};
+use rusqlite::Connection;
+
+use super::bench::{Bench, EngineHarness, code, number, run, text};
+
+/// A connection with three databases, each with a table of one row.
+fn three(bench: &Bench) -> Connection {
+    let connection = bench.open("a");
+    run(&connection, "ATTACH 'b' AS b; ATTACH 'c' AS c");
+    for schema in ["main", "b", "c"] {
+        run(&connection, &format!("CREATE TABLE {schema}.t(x); INSERT INTO {schema}.t VALUES(0)"));
+    }
+    connection
+}
+
+const ALL: &str = "UPDATE main.t SET x = x + 1; UPDATE b.t SET x = x + 1; UPDATE c.t SET x = x + 1";
+
+fn values(connection: &Connection) -> [i64; 3] {
+    ["main", "b", "c"].map(|schema| number(connection, &format!("SELECT x FROM {schema}.t")))
+}
+
+/// The values as another process sees them.
+fn seen(bench: &Bench) -> [i64; 3] {
+    let other = bench.another();
+    ["a", "b", "c"].map(|name| number(&other.open_with(name, "mode=ro"), "SELECT x FROM t"))
+}
+
+fn commits(bench: &Bench) -> u64 {
+    bench.fleet.counters().get(Operation::Commit).calls
+}
+
+/// One call to the store commits all of them.
+pub fn several_databases_commit_in_one_call(harness: &dyn EngineHarness) {
+    let bench = Bench::new(harness);
+    let connection = three(&bench);
+    for round in 1..=5 {
+        let before = commits(&bench);
+        run(&connection, &format!("BEGIN; {ALL}; COMMIT"));
+        assert_eq!(commits(&bench) - before, 1, "commit calls");
+        assert_eq!(values(&connection), [round; 3]);
+        assert_eq!(seen(&bench), [round; 3]);
+    }
+    run(&connection, "BEGIN; UPDATE b.t SET x = 100; COMMIT");
+    assert_eq!(seen(&bench), [5, 100, 5], "one of them alone");
+    for name in ["a", "b", "c"] {
+        bench.check(name);
+    }
+}
+
+/// `BEGIN IMMEDIATE` locks all of them; one in which nothing is written is no obstacle.
+pub fn databases_that_were_only_locked_do_not_matter(harness: &dyn EngineHarness) {
+    let bench = Bench::new(harness);
+    let connection = three(&bench);
+    run(&connection, "BEGIN IMMEDIATE; UPDATE main.t SET x = 7; COMMIT");
+    assert_eq!(seen(&bench), [7, 0, 0]);
+    run(&connection, "BEGIN IMMEDIATE; UPDATE main.t SET x = 8; UPDATE c.t SET x = 9; COMMIT");
+    assert_eq!(seen(&bench), [8, 0, 9]);
+    run(&connection, "BEGIN IMMEDIATE; COMMIT");
+    assert_eq!(seen(&bench), [8, 0, 9]);
+}
+
+/// Whatever fails on the way, none of them is committed, and the next transaction works.
+pub fn failed_transaction_over_several_leaves_none(harness: &dyn EngineHarness) {
+    for (locking, journal) in [("NORMAL", "DELETE"), ("EXCLUSIVE", "DELETE"), ("NORMAL", "PERSIST")] {
+        let bench = Bench::new(harness);
+        let connection = three(&bench);
+        run(&connection, &format!("PRAGMA locking_mode={locking}; PRAGMA journal_mode={journal}; PRAGMA cache_size=2"));
+        let mut expected = 0;
+        for spilled in [false, true] {
+            let more = if spilled {
+                "CREATE TABLE main.big AS SELECT zeroblob(3000) FROM json_each('[1,2,3,4,5,6,7,8,9,10,11,12]'); \
+                 CREATE TABLE b.big AS SELECT * FROM main.big; DROP TABLE main.big; DROP TABLE b.big;"
+            } else {
+                ""
+            };
+            let what = format!("locking {locking}, journal {journal}, spilled {spilled}");
+            run(&connection, &format!("BEGIN; {more} {ALL}; ROLLBACK"));
+            assert_eq!(values(&connection), [expected; 3], "rolled back by hand: {what}");
+            bench.arm(Operation::Commit, 0, 1, Effect::Full);
+            run(&connection, &format!("BEGIN; {more} {ALL}"));
+            assert_ne!(code(&connection, "COMMIT"), 0, "{what}");
+            if !connection.is_autocommit() {
+                run(&connection, "ROLLBACK");
+            }
+            bench.faults.disarm();
+            assert_eq!(values(&connection), [expected; 3], "{what}");
+            assert_eq!(seen(&bench), [expected; 3], "{what}");
+            run(&connection, &format!("BEGIN; {more} {ALL}; COMMIT"));
+            expected += 1;
+            assert_eq!(seen(&bench), [expected; 3], "{what}");
+        }
+        for name in ["a", "b", "c"] {
+            bench.check(name);
+        }
+    }
+}
+
+/// A participant that cannot reach its commit point takes the others with it: those before and those after.
+pub fn participant_that_cannot_prepare_aborts_all(harness: &dyn EngineHarness) {
+    let bench = Bench::with(harness, |settings| settings.database.transaction_bytes = 64 << 10);
+    let connection = three(&bench);
+    for schema in ["main", "b", "c"] {
+        run(&connection, &format!("CREATE TABLE {schema}.big(v)"));
+    }
+    for schema in ["main", "b", "c"] {
+        // It is large, so that its pages are staged at its commit point: and there the store has no room.
+        let rows = "SELECT randomblob(3000) FROM json_each('[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20]')";
+        run(&connection, &format!("BEGIN; {ALL}; INSERT INTO {schema}.big {rows}; INSERT INTO {schema}.big {rows}"));
+        bench.arm(Operation::Stage, 0, 1000, Effect::Full);
+        assert_eq!(code(&connection, "COMMIT"), 13, "SQLITE_FULL of {schema}");
+        bench.faults.disarm();
+        if !connection.is_autocommit() {
+            run(&connection, "ROLLBACK");
+        }
+        assert_eq!(values(&connection), [0; 3], "{schema}");
+        assert_eq!(seen(&bench), [0; 3], "{schema}");
+    }
+    run(&connection, &format!("BEGIN; {ALL}; COMMIT"));
+    assert_eq!(seen(&bench), [1; 3]);
+    for name in ["a", "b", "c"] {
+        bench.check(name);
+    }
+}
+
+/// A lost reply is resolved: done is done for all.
+pub fn lost_reply_of_several_is_resolved(harness: &dyn EngineHarness) {
+    for effect in [Effect::LoseReply, Effect::LoseRequest] {
+        let bench = Bench::new(harness);
+        let connection = three(&bench);
+        bench.arm(Operation::Commit, 0, 1, effect);
+        let committed = code(&connection, &format!("BEGIN; {ALL}; COMMIT")) == 0;
+        bench.faults.disarm();
+        if !connection.is_autocommit() {
+            run(&connection, "ROLLBACK");
+        }
+        let expected = i64::from(committed);
+        assert_eq!(seen(&bench), [expected; 3], "{effect:?}: what is reported is what is there");
+        assert!(committed || effect == Effect::LoseRequest, "{effect:?}");
+        run(&connection, &format!("BEGIN; {ALL}; COMMIT"));
+        assert_eq!(seen(&bench), [expected + 1; 3], "{effect:?}");
+    }
+}
+
+/// A transaction over a database of ours and a foreign file cannot be atomic: it is refused, and neither is changed.
+pub fn foreign_participant_is_refused(harness: &dyn EngineHarness) {
+    let bench = Bench::new(harness);
+    let path = bench.path("foreign.db");
+    run(&Connection::open(&path).unwrap(), "CREATE TABLE f(x)");
+    let connection = bench.open("a");
+    run(&connection, "CREATE TABLE t(x)");
+    run(&connection, &format!("ATTACH 'file:{}?vfs=unix' AS f", path.display()));
+    run(&connection, "INSERT INTO t VALUES(1); INSERT INTO f.f VALUES(1)");
+    run(&connection, "BEGIN; INSERT INTO t VALUES(2); INSERT INTO f.f VALUES(2)");
+    assert_ne!(code(&connection, "COMMIT"), 0);
+    assert!(text(&connection, "PRAGMA litefleet_error").contains("cannot be atomic"));
+    if !connection.is_autocommit() {
+        run(&connection, "ROLLBACK");
+    }
+    assert_eq!(number(&connection, "SELECT count(*) FROM t"), 1);
+    assert_eq!(number(&connection, "SELECT count(*) FROM f.f"), 1);
+    // So it is where the super-journal is opened through another VFS.
+    let plain = Connection::open(&path).unwrap();
+    run(&plain, &format!("ATTACH '{}' AS one; ATTACH '{}' AS two", bench.uri("a", ""), bench.uri("b", "")));
+    run(&plain, "CREATE TABLE two.t(x)");
+    run(&plain, "BEGIN; INSERT INTO one.t VALUES(2); INSERT INTO two.t VALUES(2)");
+    assert_ne!(code(&plain, "COMMIT"), 0);
+    if !plain.is_autocommit() {
+        run(&plain, "ROLLBACK");
+    }
+    assert_eq!(number(&plain, "SELECT count(*) FROM one.t"), 1);
+    assert_eq!(number(&plain, "SELECT count(*) FROM two.t"), 0);
+}
+
+/// Another connection of the process sees all of the transaction or nothing of it, and its caches are not deceived.
+pub fn readers_see_all_of_several_or_nothing(harness: &dyn EngineHarness) {
+    let bench = Bench::new(harness);
+    let connection = three(&bench);
+    let reader = bench.open("a");
+    run(&reader, "ATTACH 'b' AS b; ATTACH 'c' AS c");
+    for round in 1..=4 {
+        run(&connection, &format!("BEGIN; {ALL}"));
+        assert_eq!(values(&reader), [round - 1; 3]);
+        run(&connection, "COMMIT");
+        assert_eq!(values(&reader), [round; 3]);
+    }
+    let heads = ["a", "b", "c"].map(|name| bench.fleet.info(&DatabaseName::new(name).unwrap()).unwrap().head.txid);
+    assert!(heads.iter().all(|txid| *txid == heads[0]), "{heads:?}");
+}

@@ -1,0 +1,233 @@
+#!/usr/bin/env bash
+# Runs all tests, and says what it left out.
+#
+#   ./test.sh                 everything
+#   ./test.sh format tests    only these steps
+#
+# Steps: format lints tests kills sanitizers miri docs licences.
+# Works on a fresh Debian with Rust: installs what is missing with apt-get. Whole output of each step: target/test-logs.
+# LITEFLEET_TEST_SECONDS bounds the whole run; LITEFLEET_KILL_ROUNDS sets the rounds of the kill test.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+export CARGO_TERM_COLOR=never
+# Toolchains that are not there are left out, not fetched.
+export RUSTUP_AUTO_INSTALL=0
+readonly ROOM=${LITEFLEET_TEST_SECONDS:-2340}
+readonly ROUNDS=${LITEFLEET_KILL_ROUNDS:-300}
+readonly TARGET=${CARGO_TARGET_DIR:-target}
+readonly LOGS=$TARGET/test-logs
+WANTED=("$@")
+LEFT_OUT=()
+BROKEN=()
+PASSED=0
+FAILED=0
+IGNORED=0
+
+left_out() { # what, why
+    LEFT_OUT+=("$1: $2")
+}
+
+wanted() { # step
+    [ ${#WANTED[@]} -eq 0 ] && return 0
+    local name
+    for name in "${WANTED[@]}"; do [ "$name" = "$1" ] && return 0; done
+    left_out "$1" "not asked for"
+    return 1
+}
+
+# Adds up the "test result:" lines of a log; prints what they say together.
+count() { # log
+    local passed failed ignored
+    read -r passed failed ignored < <(awk '
+        /^test result:/ {
+            for (i = 2; i <= NF; i++) {
+                if ($i ~ /^passed/) p += $(i - 1)
+                if ($i ~ /^failed/) f += $(i - 1)
+                if ($i ~ /^ignored/) g += $(i - 1)
+            }
+        }
+        END { print p + 0, f + 0, g + 0 }' "$1")
+    PASSED=$((PASSED + passed))
+    FAILED=$((FAILED + failed))
+    IGNORED=$((IGNORED + ignored))
+    LAST_FAILED=$failed
+    [ $((passed + failed + ignored)) -eq 0 ] || echo "   $passed passed, $failed failed, $ignored ignored"
+}
+
+# Runs one step: its output goes to a log, of which a failure shows the end.
+step() { # name, most seconds, headline, command...
+    local name=$1 most=$2 headline=$3 start=$SECONDS code=0 left
+    shift 3
+    left=$((ROOM - SECONDS))
+    if [ "$left" -lt 30 ]; then
+        left_out "$headline" "the ${ROOM} s for the whole run are over (LITEFLEET_TEST_SECONDS)"
+        BROKEN+=("$name: no time left")
+        FAILED=$((FAILED + 1))
+        return 0
+    fi
+    [ "$most" -le "$left" ] || most=$left
+    printf '== %s\n' "$headline"
+    timeout --kill-after=20 "$most" "$@" >"$LOGS/$name.log" 2>&1 </dev/null || code=$?
+    count "$LOGS/$name.log"
+    if [ "$code" -ne 0 ]; then
+        BROKEN+=("$name: $([ "$code" -eq 124 ] && echo "not done after $most s" || echo "exit code $code"), see $LOGS/$name.log")
+        # A step that fails without a failed test counts as one.
+        [ "$LAST_FAILED" -gt 0 ] || FAILED=$((FAILED + 1))
+        grep -E '^(test .* \.\.\. FAILED|error(\[|:)|warning: unused)' "$LOGS/$name.log" | sort -u | head -40 | sed 's/^/   /' || true
+        tail -n 40 "$LOGS/$name.log" | sed 's/^/   | /'
+        printf '   FAILED after %d s\n' $((SECONDS - start))
+    else
+        printf '   done in %d s\n' $((SECONDS - start))
+    fi
+}
+
+# --- what is needed ---
+
+if ! command -v cargo >/dev/null && [ -r "$HOME/.cargo/env" ]; then
+    # shellcheck disable=SC1091
+    . "$HOME/.cargo/env"
+fi
+if ! command -v cargo >/dev/null; then
+    echo "test.sh: there is no cargo: install Rust 1.90 or newer, for instance with rustup" >&2
+    exit 1
+fi
+
+packages=()
+command -v cc >/dev/null || packages+=(gcc libc6-dev)
+command -v unshare >/dev/null || packages+=(util-linux)
+command -v mount >/dev/null || packages+=(mount)
+if [ ${#packages[@]} -gt 0 ]; then
+    echo "== install ${packages[*]}"
+    if ! command -v apt-get >/dev/null; then
+        echo "test.sh: there is no apt-get here: install the equivalent of ${packages[*]}, and start again" >&2
+        exit 1
+    fi
+    as_root=()
+    [ "$(id -u)" -eq 0 ] || as_root=(sudo -n)
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq update
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${packages[@]}" >/dev/null
+fi
+
+for component in rustfmt clippy; do
+    tool=cargo-fmt
+    [ "$component" = clippy ] && tool=cargo-clippy
+    if ! "$tool" --version >/dev/null 2>&1 && command -v rustup >/dev/null; then
+        rustup -q component add "$component" || true
+    fi
+done
+
+mkdir -p "$LOGS"
+rm -f "$LOGS"/*.log
+
+# --- the steps ---
+
+if wanted format; then
+    if cargo fmt --version >/dev/null 2>&1; then
+        step format 120 "format: cargo fmt --check" cargo fmt --all --check
+    else
+        left_out "format" "cargo fmt is not installed (rustup component add rustfmt)"
+    fi
+fi
+
+if wanted lints; then
+    if cargo clippy --version >/dev/null 2>&1; then
+        step lints 900 "lints: cargo clippy, warnings are errors" \
+            cargo clippy --locked --workspace --all-targets -- -D warnings
+    else
+        left_out "lints" "cargo clippy is not installed (rustup component add clippy)"
+    fi
+fi
+
+# Tests that a machine may be unable to run are left out by name, and said so.
+skip=()
+if wanted tests; then
+    place=$(mktemp -d)
+    # shellcheck disable=SC2016
+    if ! unshare --map-root-user --mount sh -c 'mount -t tmpfs -o size=1m tmpfs "$0"' "$place" 2>/dev/null; then
+        for name in a_full_disk_refuses_commits_until_there_is_room an_engine_that_fails_on_a_full_disk_is_opened_again; do
+            skip+=(--skip "$name")
+            left_out "test $name" "no mount namespaces here (unshare --map-root-user --mount fails)"
+        done
+    fi
+    rmdir "$place"
+    # Not compiling: only what runs is bounded in its address space, so that a test that eats memory fails alone.
+    step build 1200 "tests: build" cargo test --locked --workspace --no-run
+    # shellcheck disable=SC2016
+    step tests 1500 "tests: cargo test --workspace" \
+        bash -c 'ulimit -v 16777216 2>/dev/null || true; exec cargo test --locked --workspace --no-fail-fast -- "$@"' tests "${skip[@]}"
+fi
+
+if wanted kills; then
+    kill_test=$(find conformance/tests -maxdepth 1 -name '*kill*.rs' | sort | head -n 1)
+    if [ -n "$kill_test" ]; then
+        step kills 600 "kills: $ROUNDS processes killed in the middle of their work, in release" \
+            env LITEFLEET_KILL_ROUNDS="$ROUNDS" \
+            cargo test --locked --release -p litefleet-conformance --test "$(basename "$kill_test" .rs)"
+    else
+        left_out "kills: $ROUNDS rounds of killed processes" "conformance/tests has no kill test"
+    fi
+fi
+
+if wanted sanitizers; then
+    what="sanitizers: SQLite over the VFS with address and leak checks"
+    host=$(rustc -vV | sed -n 's/^host: //p')
+    engine_test=conformance/tests/engine_memory.rs
+    [ -e "$engine_test" ] || engine_test=$(find conformance/tests -maxdepth 1 -name 'engine_*.rs' | sort | head -n 1)
+    if [ "$host" != x86_64-unknown-linux-gnu ]; then
+        left_out "$what" "only on x86_64-unknown-linux-gnu, this is $host"
+    elif ! compgen -G "$(rustc --print sysroot)/lib/rustlib/$host/lib/*rt.asan.a" >/dev/null; then
+        left_out "$what" "this Rust has no address sanitizer runtime (those of rustup have)"
+    elif [ -z "$engine_test" ]; then
+        left_out "$what" "conformance/tests has no engine test"
+    else
+        step sanitizers 1200 "$what" \
+            env RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address ASAN_OPTIONS=detect_leaks=1:detect_odr_violation=0 \
+            cargo test --locked --target "$host" --target-dir "$TARGET/asan" \
+            -p litefleet-conformance --test "$(basename "$engine_test" .rs)"
+    fi
+fi
+
+if wanted miri; then
+    what="miri: the codecs, which read bytes that nobody can trust"
+    if cargo +nightly miri --version >/dev/null 2>&1; then
+        step miri 600 "$what" \
+            env MIRIFLAGS=-Zmiri-disable-isolation PROPTEST_CASES=4 \
+            cargo +nightly miri test --locked --target-dir "$TARGET/miri" -p litefleet --lib -- codec::
+    else
+        left_out "$what" "Miri is not installed (rustup +nightly component add miri)"
+    fi
+fi
+
+if wanted docs; then
+    step docs 600 "docs: cargo doc, warnings are errors" \
+        env RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps --workspace
+fi
+
+if wanted licences; then
+    if cargo deny --version >/dev/null 2>&1; then
+        step licences 300 "licences and advisories: cargo deny" cargo deny --locked check
+    else
+        left_out "licences and advisories" "cargo-deny is not installed (cargo install cargo-deny)"
+    fi
+fi
+
+# --- what came of it ---
+
+printf '\n'
+if [ "$IGNORED" -gt 0 ]; then
+    left_out "$IGNORED ignored tests" "each says why in its log in $LOGS"
+fi
+if [ ${#LEFT_OUT[@]} -eq 0 ]; then
+    echo "Left out: nothing"
+else
+    echo "Left out:"
+    printf '  %s\n' "${LEFT_OUT[@]}"
+fi
+if [ ${#BROKEN[@]} -gt 0 ]; then
+    echo "Failed:"
+    printf '  %s\n' "${BROKEN[@]}"
+fi
+printf 'Time: %d min %d s\n' $((SECONDS / 60)) $((SECONDS % 60))
+printf '%d passed, %d failed\n' "$PASSED" "$FAILED"
+[ ${#BROKEN[@]} -eq 0 ]
