@@ -89,7 +89,12 @@ fn write(process: &Process, names: [&str; 2], pair: usize, first: u64) {
             };
             let own = process.open(names[0], "").query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0));
             let fresh = Process::light(Arc::clone(process.fleet().store()), Process::small());
-            panic!("{kind}: {:?}; own {own:?}, as a follower {:?}, stored {:?}", workload.errors, seen(process), seen(&fresh));
+            panic!(
+                "{kind}: {:?}; own {own:?}, as a follower {:?}, stored {:?}",
+                workload.errors,
+                seen(process),
+                seen(&fresh)
+            );
         }
         if workload.ledger.has(n) {
             report("done", n, pair, both);

