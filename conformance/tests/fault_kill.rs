@@ -80,7 +80,22 @@ fn write(process: &Process, names: [&str; 2], pair: usize, first: u64) {
             8 => workload.close(),
             _ => workload.small(),
         }
-        assert!(workload.errors.is_empty(), "{:?}", workload.errors);
+        if !workload.errors.is_empty() {
+            // What this process sees, and what is stored.
+            let seen = |process: &Process| {
+                let connection = process.follow(names[0]);
+                let check = connection.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0));
+                (check, process.problems(names[0]))
+            };
+            let own = process.open(names[0], "").query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0));
+            let fresh = Process::light(Arc::clone(process.fleet().store()), Process::small());
+            panic!(
+                "{kind}: {:?}; own {own:?}, as a follower {:?}, stored {:?}",
+                workload.errors,
+                seen(process),
+                seen(&fresh)
+            );
+        }
         if workload.ledger.has(n) {
             report("done", n, pair, both);
         }

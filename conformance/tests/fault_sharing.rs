@@ -8,7 +8,7 @@ use litefleet::clock::ManualClock;
 use litefleet::store::{
     Effect, Fault, FaultLayer, FaultPlan, Latency, LatencyLayer, Layer, MemoryStore, Operation, PageStore,
 };
-use litefleet_conformance::faults::{Process, Watch, code};
+use litefleet_conformance::faults::{Process, Watch, code, pause};
 use rusqlite::{Connection, ErrorCode};
 
 fn memory() -> Arc<dyn PageStore> {
@@ -85,15 +85,17 @@ fn a_commit_that_another_connection_sees_first_is_no_error() {
     let writer = process.open("a", "");
     writer.execute_batch("CREATE TABLE t (v)").unwrap();
     let reader = process.open("a", "");
-    // The reply is lost, and before the writer asks what became of its commit a reader looks.
+    // The reply is lost, and before the writer asks what became of its commit a reader looks: it may have to wait.
     plan.arm(Fault { operation: Some(Operation::Commit), after: 0, times: 1, effect: Effect::LoseReply });
+    let (sender, looking) = std::sync::mpsc::channel();
     watch.trigger(Operation::Head, 0, move || {
         clock.advance(Duration::from_secs(60));
-        let look = move || assert_eq!(value(&reader, "SELECT count(*) FROM t"), 1);
-        std::thread::spawn(look).join().expect("it is there");
+        let look = std::thread::spawn(move || value(&reader, "SELECT count(*) FROM t"));
+        pause(Duration::from_millis(20));
+        sender.send(look).expect("the test waits");
     });
     insert(&writer, 1).unwrap();
-    assert!(!watch.is_waiting());
+    assert_eq!(looking.recv().unwrap().join().unwrap(), 1);
     insert(&writer, 3).unwrap();
     assert_eq!(value(&writer, "SELECT sum(v) FROM t"), 4);
 }
@@ -214,7 +216,7 @@ fn a_checkpoint_that_panics_is_made_again() {
         if calls >= 3 {
             return;
         }
-        litefleet_conformance::faults::pause(Duration::from_millis(2));
+        pause(Duration::from_millis(2));
     }
     panic!("no checkpoint after the one that panicked: {:?}", watch.counts());
 }
@@ -227,7 +229,7 @@ fn work_in_the_background_of_a_closed_database_takes_no_lease() {
     process.open("a", "").execute_batch("CREATE TABLE t (v)").unwrap();
     for _ in 0..30 {
         let connection = process.open("a", "");
-        watch.trigger(Operation::Checkpoint, 0, || litefleet_conformance::faults::pause(Duration::from_millis(5)));
+        watch.trigger(Operation::Checkpoint, 0, || pause(Duration::from_millis(5)));
         while watch.is_waiting() {
             insert(&connection, 1).unwrap();
         }

@@ -1,10 +1,11 @@
 //! What is in a database, and whether it can be.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode};
 
-use super::process::{Process, code};
+use super::process::{Process, code, pause};
 use super::workload::{ACCOUNTS, BALANCE, Ledger};
 
 /// A database as one read transaction saw it.
@@ -59,8 +60,21 @@ pub(crate) fn glance(connection: &Connection) -> Result<(), String> {
     }
 }
 
-/// Reads a database whole, and checks it in every way there is.
+/// As [`read_once`], again where a writer's collection took away what was being read: there is no retention.
 fn read(process: &Process, name: &str) -> Result<Seen, String> {
+    for _ in 0..50 {
+        match read_once(process, name) {
+            Err(wrong) if wrong.contains("snapshot too old") || wrong.contains("error code=517") => {
+                pause(Duration::from_millis(1));
+            }
+            read => return read,
+        }
+    }
+    read_once(process, name)
+}
+
+/// Reads a database whole, and checks it in every way there is.
+fn read_once(process: &Process, name: &str) -> Result<Seen, String> {
     let connection = process.follow(name);
     let words = |error: rusqlite::Error| {
         let own = connection.query_row("PRAGMA litefleet_error", [], |row| row.get::<_, String>(0));
