@@ -154,14 +154,14 @@ if wanted tests; then
     # Not compiling: only what runs is bounded in its address space, so that a test that eats memory fails alone.
     step build 1200 "tests: build" cargo test --locked --workspace --no-run
     # shellcheck disable=SC2016
-    step tests 1500 "tests: cargo test --workspace" \
+    step tests 2400 "tests: cargo test --workspace" \
         bash -c 'ulimit -v 16777216 2>/dev/null || true; exec cargo test --locked --workspace --no-fail-fast -- "$@"' tests "${skip[@]}"
 fi
 
 if wanted kills; then
     kill_test=$(find conformance/tests -maxdepth 1 -name '*kill*.rs' | sort | head -n 1)
     if [ -n "$kill_test" ]; then
-        step kills 600 "kills: $ROUNDS processes killed in the middle of their work, in release" \
+        step kills 1200 "kills: $ROUNDS processes killed in the middle of their work, in release" \
             env LITEFLEET_KILL_ROUNDS="$ROUNDS" \
             cargo test --locked --release -p litefleet-conformance --test "$(basename "$kill_test" .rs)"
     else
@@ -181,7 +181,7 @@ if wanted sanitizers; then
     elif [ -z "$engine_test" ]; then
         left_out "$what" "conformance/tests has no engine test"
     else
-        step sanitizers 1200 "$what" \
+        step sanitizers 1800 "$what" \
             env RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address ASAN_OPTIONS=detect_leaks=1:detect_odr_violation=0 \
             cargo test --locked --target "$host" --target-dir "$TARGET/asan" \
             -p litefleet-conformance --test "$(basename "$engine_test" .rs)"
