@@ -6,11 +6,13 @@
 #
 # Steps: format lints tests kills sanitizers miri docs licences.
 # Works on a fresh Debian with Rust: installs what is missing with apt-get. Whole output of each step: target/test-logs.
-# LITEFLEET_TEST_SECONDS bounds the whole run; LITEFLEET_KILL_ROUNDS sets the rounds of the kill test.
+# LITEFLEET_TEST_SECONDS bounds the whole run; LITEFLEET_KILL_ROUNDS sets the rounds of the kill test. LITEFLEET_SEED seeds
+# the fault tests: the same each time unless it says otherwise, so that a run can be repeated; 'random' tries others.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 export CARGO_TERM_COLOR=never
+export LITEFLEET_SEED=${LITEFLEET_SEED:-1}
 # Toolchains that are not there are left out, not fetched.
 export RUSTUP_AUTO_INSTALL=0
 readonly ROOM=${LITEFLEET_TEST_SECONDS:-2340}
