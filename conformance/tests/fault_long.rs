@@ -1,8 +1,6 @@
 //! A long run of random steps without any fault, against checkpoints and collections in the background.
 //! `LITEFLEET_LONG_RUNS` says how many.
 
-#![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
-
 use std::sync::Arc;
 
 use litefleet::store::{MemoryStore, PageStore};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use litefleet::store::{Effect, Operation};
-use litefleet_conformance::faults::{Spoil, cases, measure, run_case};
+use litefleet_conformance::faults::{Case, Spoil, cases, measure, run_case};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
@@ -81,4 +81,14 @@ fn full() {
 #[test]
 fn lease_taken_away() {
     sweep(&[Spoil::Steal, Spoil::StealAndWrite], &[1], 80);
+}
+
+/// A spilled page met "busy", after which SQLite goes on with what it has cached: the rollback was interrupted by the same,
+/// and the next commit stored half of the transaction that had been rolled back.
+#[test]
+fn a_late_discard_in_the_middle_of_a_large_transaction() {
+    let case = Case { operation: Operation::DiscardStaged, after: 0, spoil: Spoil::LateSoon, times: 3 };
+    for _ in 0..5 {
+        run_case(case).unwrap();
+    }
 }

@@ -95,7 +95,7 @@ impl Process {
                 Ok(report) => return report.problems,
                 // Without retention a writer's collection takes away what is being verified.
                 Err(error) if error.kind() == ErrorKind::SnapshotTooOld && tries < 50 => {
-                    pause(Duration::from_millis(1))
+                    pause(Duration::from_millis(1));
                 }
                 Err(error) => return vec![error.to_string()],
             }

@@ -44,15 +44,15 @@ impl Step {
 /// The result code of an error.
 pub(super) fn code(error: &Error, step: Step) -> c_int {
     match error.kind() {
-        // A write that fails as busy leaves SQLite's cache with pages of a transaction that can never be committed, and its
-        // rollback half done. After an I/O error it forgets both.
-        ErrorKind::LeaseHeld | ErrorKind::Conflict if matches!(step, Step::Write | Step::Truncate) => step.io_error(),
+        ErrorKind::Full => sqlite::SQLITE_FULL,
+        // Only after these two does SQLite's pager forget what it has cached. A rollback that any other error of a write
+        // interrupts would leave half of the transaction in the cache, and the next commit would store it.
+        _ if matches!(step, Step::Write | Step::Truncate) => step.io_error(),
         ErrorKind::LeaseHeld if matches!(step, Step::Lock | Step::Open) => sqlite::SQLITE_BUSY,
         // SQLITE_BUSY_SNAPSHOT: the transaction must begin again. At the commit point plain SQLITE_BUSY would let it go on.
         ErrorKind::LeaseHeld | ErrorKind::Conflict | ErrorKind::SnapshotTooOld => sqlite::SQLITE_BUSY | (2 << 8),
         ErrorKind::NotFound => sqlite::SQLITE_CANTOPEN,
         ErrorKind::Corrupt => sqlite::SQLITE_CORRUPT,
-        ErrorKind::Full => sqlite::SQLITE_FULL,
         ErrorKind::Invalid => match step {
             Step::Open | Step::Access => sqlite::SQLITE_CANTOPEN,
             Step::Lock => sqlite::SQLITE_READONLY,
