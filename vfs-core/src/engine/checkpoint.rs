@@ -85,7 +85,6 @@ impl Database {
 
     async fn checkpoint_alone(&self) -> Result<Txid> {
         self.ensure_lease().await?;
-        let (_, epoch) = self.held()?;
         let Some(plan) = self.core().plan() else { return Ok(self.core().checkpoint) };
         let start = self.fleet.clock.monotonic();
         let limits = self.fleet.store.limits();
@@ -99,9 +98,9 @@ impl Database {
             written += rows.len();
             if last || !rows.is_empty() {
                 let time = self.fleet.clock.unix();
-                let request = CheckpointRequest { database: plan.database, epoch, txid: plan.to, rows, last, time };
-                let sent = self.retry(|| self.fleet.store.checkpoint(request.clone())).await;
-                sent.map_err(|error| self.refused(error, epoch))?;
+                let (database, txid) = (plan.database, plan.to);
+                let request = |epoch| CheckpointRequest { database, epoch, txid, rows: rows.clone(), last, time };
+                self.under_lease(|epoch| self.fleet.store.checkpoint(request(epoch))).await?;
             }
             if last {
                 break;

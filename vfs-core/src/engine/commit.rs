@@ -14,7 +14,7 @@ use crate::codec::{Patch, PatchBase, Record, RecordBody, StagedPages, diff, imag
 use crate::config::LeaseMode;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::store::{CommitMode, CommitRequest, HeadRequest, LeaseRequest, OpenRequest, Tail};
-use crate::types::{CommitId, Epoch, PageNo, PageSet, pages_for_size};
+use crate::types::{CommitId, PageNo, PageSet, pages_for_size};
 
 /// Runs of staged pages that a record names before it says "any page".
 const STAGED_RUNS: usize = 4096;
@@ -312,36 +312,21 @@ impl Database {
                     }
                     Fate::Undone => self.renew_attempt(&mut prepared)?,
                 },
-                ErrorKind::Conflict if prepared.request.staged.is_none() => self.discard_staged().await?,
-                ErrorKind::Fenced if !self.is_current(prepared.request.epoch) => {
-                    // The lease was given back or taken anew within this process: nobody else need have had it.
+                ErrorKind::Conflict if prepared.request.staged.is_none() => self.discard_staged_alone().await?,
+                ErrorKind::Fenced => {
+                    // The lease was given back or taken anew within this process, or lost to one that has committed
+                    // nothing. If it has, that is found out here.
                     self.acquire_lease().await?;
                     if self.core().head != prepared.request.expected {
                         return Err(error);
                     }
                     self.renew_attempt(&mut prepared)?;
                 }
-                ErrorKind::Fenced | ErrorKind::NotFound => return Err(self.stop(error)),
+                ErrorKind::NotFound => return Err(self.stop(error)),
                 _ => return Err(error),
             }
         }
         Err(Error::unavailable("the commit did not reach the store, several times over; nothing was committed"))
-    }
-
-    /// Whether an epoch is that of the lease held here.
-    pub(super) fn is_current(&self, epoch: Epoch) -> bool {
-        self.core().lease.is_some_and(|lease| lease.epoch == epoch)
-    }
-
-    /// A write was refused as fenced. Only when the lease is still thought to be held under that epoch has somebody
-    /// else taken it.
-    pub(super) fn refused(&self, error: Error, epoch: Epoch) -> Error {
-        match error.kind() {
-            ErrorKind::Fenced if self.is_current(epoch) => self.stop(error),
-            ErrorKind::NotFound => self.stop(error),
-            ErrorKind::Fenced => Error::unavailable("the lease was given back meanwhile").with_source(error),
-            _ => error,
-        }
     }
 
     /// The same commit under the present epoch and a new id. The one before can never take effect any more.
@@ -417,7 +402,16 @@ impl Database {
         let (known, epoch) = (request.expected, request.epoch);
         let ask = HeadRequest { database: request.database, known, epoch: Some(epoch), tail_bytes: OUTCOME_TAIL };
         let reply = self.retry(|| self.fleet.store.head(ask)).await?;
-        if reply.head.epoch > epoch {
+        let head = &reply.head;
+        if head.epoch > epoch {
+            // A late open of our own may have raised the epoch: the lease is still ours, and was all the time.
+            let done = head.txid == known.next() && head.commit_id == request.commit_id;
+            if (done || head.txid == known) && self.adopt(head) {
+                if done && request.release {
+                    self.retry(|| self.fleet.store.release(request.database, head.epoch, Vec::new())).await?;
+                }
+                return Ok(Some(if done { Fate::Done } else { Fate::Undone }));
+            }
             // The epoch is over: what it was is what it will be.
             let done = match (reply.ended, reply.tail) {
                 (Some(end), _) => end.txid == known.next() && end.commit_id == request.commit_id,

@@ -11,7 +11,7 @@ use crate::codec::Record;
 use crate::config::LeaseMode;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::store::{DiscardRequest, Head, HeadRequest, LeaseRequest, LogRow, OpenRequest, Opened, ReadRow, Tail};
-use crate::types::{DatabaseId, Txid};
+use crate::types::{DatabaseId, Epoch, Txid};
 
 /// The most bytes of log that an open brings along; a longer tail is read in pieces.
 const INLINE_TAIL: usize = 4 << 20;
@@ -225,8 +225,10 @@ impl Database {
         };
         metrics::counter!("litefleet_leases_released_total").increment(1);
         match self.fleet.store.release(database, lease.epoch, warm).await {
-            // Somebody else has it already, or the database is gone: it is not ours in either case.
-            Err(error) if matches!(error.kind(), ErrorKind::Fenced | ErrorKind::NotFound) => Ok(()),
+            // Somebody else has it already, or a late request of our own.
+            Err(error) if error.kind() == ErrorKind::Fenced => self.release_again(database, lease).await,
+            // The database is gone.
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             reply => reply,
         }
     }
@@ -247,6 +249,7 @@ impl Database {
                     Ok(opened) => break (opened, live.session),
                     Err(error) if error.kind() == ErrorKind::LeaseHeld => {
                         metrics::counter!("litefleet_leases_refused_total").increment(1);
+                        self.check_deposed().await?;
                         if self.fleet.clock.monotonic().saturating_sub(start) + pause > settings.busy {
                             return Err(error);
                         }
@@ -273,7 +276,7 @@ impl Database {
             }
             if taken? {
                 if staged && !self.core().writer {
-                    self.discard_staged().await?;
+                    self.discard_staged_alone().await?;
                 }
                 return Ok(());
             }
@@ -470,7 +473,17 @@ impl Database {
 
     /// Deletes what a transaction has staged and not committed.
     pub(super) async fn discard_staged(&self) -> Result<()> {
-        let (database, epoch) = self.held()?;
+        self.under_lease(|epoch| self.discard_under(epoch)).await
+    }
+
+    /// The same for a caller that holds `acquiring`.
+    pub(super) async fn discard_staged_alone(&self) -> Result<()> {
+        let (_, epoch) = self.held()?;
+        self.discard_under(epoch).await.map_err(|error| self.refused(error, epoch))
+    }
+
+    async fn discard_under(&self, epoch: Epoch) -> Result<()> {
+        let database = self.id()?;
         let (expected, generation) = {
             let core = self.core();
             (core.head, core.generation)
@@ -478,8 +491,7 @@ impl Database {
         let limit = self.fleet.store.limits().write_rows;
         loop {
             let request = DiscardRequest { database, epoch, expected, generation, limit };
-            let discarded = self.retry(|| self.fleet.store.discard_staged(request)).await;
-            let discarded = discarded.map_err(|error| self.refused(error, epoch))?;
+            let discarded = self.retry(|| self.fleet.store.discard_staged(request)).await?;
             let mut core = self.core();
             core.generation = discarded.generation;
             if discarded.done {
