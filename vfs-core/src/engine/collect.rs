@@ -8,7 +8,7 @@ use super::database::Database;
 use crate::codec::{Record, StagedPages};
 use crate::error::{Context, Result};
 use crate::store::{CollectRequest, Collected};
-use crate::types::{DatabaseId, PageNo, PageRange, PageSet, Txid, UnixMillis, pages_for_size};
+use crate::types::{PageNo, PageRange, PageSet, Txid, UnixMillis, pages_for_size};
 
 /// What a collection did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,11 +57,6 @@ impl Database {
         metrics::counter!("litefleet_collected_rows_total").increment(report.rows);
         metrics::counter!("litefleet_collected_records_total").increment(report.records);
         Ok(report)
-    }
-
-    async fn read_log_piece(&self, database: DatabaseId, after: Txid, to: Txid) -> Result<Vec<crate::store::LogRow>> {
-        let lineage = [crate::store::Lineage { database, max_txid: Txid::MAX }];
-        self.retry(|| self.fleet.store.read_log(&lineage, after, to)).await
     }
 
     async fn collect_pages(&self, pages: Vec<PageRange>, log_through: Txid) -> Result<Collected> {

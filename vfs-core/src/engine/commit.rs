@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -24,8 +23,6 @@ const RECORD_OVERHEAD: usize = 64 << 10;
 const COMMIT_TRIES: usize = 3;
 /// The most bytes of log that come along when an outcome is looked for.
 const OUTCOME_TAIL: usize = 64 << 20;
-/// The tail that snapshots in use hold back may be this many times the bound of a checkpoint; then they are given up.
-const PINNED_TAIL: usize = 16;
 
 /// A commit that is ready to be sent.
 #[derive(Debug)]
@@ -44,6 +41,13 @@ enum Fate {
     Undone,
     /// It is done, and then another process took the lease over, for this reason the database stops.
     DoneThenFenced(Error),
+}
+
+/// Whether the log tail must have room for a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Room {
+    Needed,
+    Given,
 }
 
 /// The pages that a transaction really changed.
@@ -81,9 +85,21 @@ impl Database {
     /// nothing. After an error nothing was committed, unless the database has stopped, and the buffer is empty: SQLite
     /// rolls back, and what it plays back equals what is stored.
     pub fn commit(&self, buffer: &mut TransactionBuffer, pinned: Snapshot) -> Result<Snapshot> {
+        self.commit_in(buffer, pinned, Room::Needed)
+    }
+
+    /// As [`commit`](Self::commit), for what SQLite writes back to undo a commit: it must not fail for want of room.
+    pub fn commit_back(&self, buffer: &mut TransactionBuffer, pinned: Snapshot) -> Result<Snapshot> {
+        self.commit_in(buffer, pinned, Room::Given)
+    }
+
+    fn commit_in(&self, buffer: &mut TransactionBuffer, pinned: Snapshot, room: Room) -> Result<Snapshot> {
         let start = self.fleet.clock.monotonic();
         let committed = self.fleet.bridge.wait(async {
             let Some(prepared) = self.prepare(buffer).await? else { return Ok(None) };
+            if room == Room::Needed {
+                self.make_room().await?;
+            }
             self.send(prepared).await.map(Some)
         });
         let taken = self.fleet.clock.monotonic().saturating_sub(start);
@@ -119,8 +135,17 @@ impl Database {
         self.unpin(pinned);
     }
 
+    /// Prepares a commit that is made together with those of other databases.
+    pub async fn prepare_with_others(&self, buffer: &mut TransactionBuffer) -> Result<Option<Prepared>> {
+        let prepared = self.prepare(buffer).await?;
+        if prepared.is_some() {
+            self.make_room().await.context(self.words("commit"))?;
+        }
+        Ok(prepared)
+    }
+
     /// Turns the buffer into a commit, staging what must be staged. `None` when nothing was changed.
-    pub async fn prepare(&self, buffer: &mut TransactionBuffer) -> Result<Option<Prepared>> {
+    async fn prepare(&self, buffer: &mut TransactionBuffer) -> Result<Option<Prepared>> {
         if let Some(broken) = &buffer.broken {
             return Err(broken.clone());
         }
@@ -200,7 +225,8 @@ impl Database {
                 Some(old) => (PatchBase::Previous, diff(old, image)),
                 None => (PatchBase::Zeros, diff(&zeros, image)),
             };
-            if previous.is_some() && runs.is_empty() {
+            let written_back = |old: &Bytes| page == PageNo::FIRST && header::is_counter_written_back(image, old);
+            if previous.as_ref().is_some_and(|old| runs.is_empty() || written_back(old)) {
                 continue;
             }
             let mut runs = runs;
@@ -232,9 +258,7 @@ impl Database {
             return Ok(false);
         }
         let (used, next) = (header::change_counter(before), header::change_counter(now));
-        // Counters wrap around: "before" is the half of the circle behind.
-        let was_used = header::is_sqlite(before) && used.wrapping_sub(next) < u32::MAX / 2;
-        let fresh = match (was_used, buffer.header_altered) {
+        let fresh = match (header::counter_was_used(now, before), buffer.header_altered) {
             (true, _) => used.wrapping_add(1),
             (false, true) => next.wrapping_add(1),
             (false, false) => return Ok(false),
@@ -346,7 +370,7 @@ impl Database {
         let bytes = request.record.len() as u64;
         metrics::counter!("litefleet_commits_total").increment(1);
         metrics::counter!("litefleet_commit_record_bytes_total").increment(bytes);
-        let (now, settings) = (self.fleet.clock.monotonic(), self.settings());
+        let now = self.fleet.clock.monotonic();
         let mut core = self.core();
         if let Err(error) = self.publish(&mut core, Record::new(request.expected.next(), body), Some(images)) {
             drop(core);
@@ -361,9 +385,7 @@ impl Database {
             core.lease = None;
             core.shared = true;
         }
-        if core.tail.weight() > settings.checkpoint_bytes.saturating_mul(PINNED_TAIL) {
-            core.expire_pins(now, Duration::ZERO);
-        }
+        self.bound_tail(&mut core, now);
         Ok(core.pin(now))
     }
 

@@ -368,16 +368,41 @@ impl Database {
         tail: Tail,
         lease: Option<Lease>,
     ) -> Result<bool> {
-        let rows = match tail {
-            Tail::Complete(rows) => rows,
+        match tail {
+            Tail::Complete(rows) => self.append(database, known, &rows)?,
             Tail::Reload => return Ok(false),
-            Tail::Truncated => match self.read_log(database, known, head.txid).await {
-                Err(error) if error.kind() == ErrorKind::SnapshotTooOld => return Ok(false),
-                rows => rows?,
-            },
-        };
-        let records = decode(database, &rows)?;
+            // So many, and nobody here reads what was before the checkpoint.
+            Tail::Truncated if head.checkpoint > known && self.core().oldest_pin().is_none() => return Ok(false),
+            Tail::Truncated => {
+                let mut at = known;
+                while at < head.txid {
+                    if head.checkpoint > known && self.core().tail.weight() > self.largest_tail() {
+                        return Ok(false);
+                    }
+                    let piece = match self.read_log_piece(database, at, head.txid).await {
+                        Err(error) if error.kind() == ErrorKind::SnapshotTooOld => return Ok(false),
+                        piece => piece?,
+                    };
+                    self.append(database, at, &piece)?;
+                    at = self.core().head;
+                }
+            }
+        }
         let now = self.fleet.clock.monotonic();
+        let mut core = self.core();
+        if core.head != head.txid {
+            drop(core);
+            return Ok(false);
+        }
+        core.note_head(head, now);
+        self.bound_tail(&mut core, now);
+        grant(&mut core, lease);
+        Ok(true)
+    }
+
+    /// Makes records that follow what is known a part of it.
+    fn append(&self, database: DatabaseId, known: Txid, rows: &[LogRow]) -> Result<()> {
+        let records = decode(database, rows)?;
         let mut core = self.core();
         if core.head != known {
             return Err(Error::internal("the head moved while nobody could write"));
@@ -388,13 +413,7 @@ impl Database {
                 return Err(self.stop(error));
             }
         }
-        if core.head != head.txid {
-            drop(core);
-            return Ok(false);
-        }
-        core.note_head(head, now);
-        grant(&mut core, lease);
-        Ok(true)
+        Ok(())
     }
 
     /// Makes what an open returned the whole state. False when the log moved on meanwhile.
@@ -456,19 +475,24 @@ impl Database {
 
     /// The records after `after` up to `to`, in as many calls as it takes.
     pub(super) async fn read_log(&self, database: DatabaseId, after: Txid, to: Txid) -> Result<Vec<LogRow>> {
-        let lineage = [crate::store::Lineage { database, max_txid: Txid::MAX }];
         let mut rows: Vec<LogRow> = Vec::new();
         loop {
             let from = rows.last().map_or(after, |row| row.txid);
             if from >= to {
                 return Ok(rows);
             }
-            let more = self.retry(|| self.fleet.store.read_log(&lineage, from, to)).await?;
-            if more.first().map(|row| row.txid) != Some(from.next()) {
-                return Err(Error::corrupt(format!("the log has no record after txid {from}")));
-            }
-            rows.extend(more);
+            rows.extend(self.read_log_piece(database, from, to).await?);
         }
+    }
+
+    /// The first records after `after`, as many as come in one call.
+    pub(super) async fn read_log_piece(&self, database: DatabaseId, after: Txid, to: Txid) -> Result<Vec<LogRow>> {
+        let lineage = [crate::store::Lineage { database, max_txid: Txid::MAX }];
+        let piece = self.retry(|| self.fleet.store.read_log(&lineage, after, to)).await?;
+        if piece.first().map(|row| row.txid) != Some(after.next()) {
+            return Err(Error::corrupt(format!("the log has no record after txid {after}")));
+        }
+        Ok(piece)
     }
 
     /// Deletes what a transaction has staged and not committed.

@@ -187,7 +187,7 @@ impl MainFile {
             )));
         }
         let Some(buffer) = &mut self.buffer else { return Ok(()) };
-        let prepared = self.vfs.fleet().wait(self.database.prepare(buffer));
+        let prepared = self.vfs.fleet().wait(self.database.prepare_with_others(buffer));
         match prepared {
             Ok(Some(prepared)) => group.join(Arc::clone(&self.database), prepared),
             Ok(None) => Ok(()),
@@ -204,7 +204,11 @@ impl MainFile {
             return Ok(());
         }
         let (Some(buffer), Some(snapshot)) = (&mut self.buffer, self.snapshot) else { return Ok(()) };
-        let committed = self.database.commit(buffer, snapshot);
+        let committed = if self.unconfirmed {
+            self.database.commit_back(buffer, snapshot)
+        } else {
+            self.database.commit(buffer, snapshot)
+        };
         let committed = self.undoing(committed)?;
         if committed != snapshot {
             // The second of two commits undoes the first.
