@@ -130,11 +130,13 @@ impl Database {
         if self.role == Role::Follower {
             return Err(Error::invalid("opened read-only"));
         }
-        if core.writer {
-            return Err(Error::lease_held("another connection of this process is writing"));
-        }
+        // SQLite has read page 1 by now, and checked its cache against it: no other snapshot can take the place of this
+        // one, so there is nothing to wait for.
         if snapshot.txid != core.head {
             return Err(stale(snapshot, core.head));
+        }
+        if core.writer {
+            return Err(Error::lease_held("another connection of this process is writing"));
         }
         core.writer = true;
         Ok(())
