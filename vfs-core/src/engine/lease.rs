@@ -471,10 +471,13 @@ impl Database {
     /// Deletes what a transaction has staged and not committed.
     pub(super) async fn discard_staged(&self) -> Result<()> {
         let (database, epoch) = self.held()?;
-        let expected = self.core().head;
+        let (expected, generation) = {
+            let core = self.core();
+            (core.head, core.generation)
+        };
         let limit = self.fleet.store.limits().write_rows;
         loop {
-            let request = DiscardRequest { database, epoch, expected, limit };
+            let request = DiscardRequest { database, epoch, expected, generation, limit };
             let discarded = self.retry(|| self.fleet.store.discard_staged(request)).await;
             let discarded = discarded.map_err(|error| self.refused(error, epoch))?;
             let mut core = self.core();
