@@ -43,13 +43,18 @@ fn open() -> Result<Fleet> {
     Fleet::builder(open_store(&variable(STORE))?).settings(settings).build()
 }
 
-/// Opens the store where it is not open, and registers the VFS, anew after `sqlite3_shutdown`.
-pub(crate) fn start() -> Result<()> {
+/// Opens the store where it is not open, and registers the VFS where it is new, or `again`: after `sqlite3_shutdown`.
+/// Whether it was registered.
+pub(crate) fn start(again: bool) -> Result<bool> {
     let mut slot = slot();
-    if slot.is_none() {
+    let new = slot.is_none();
+    if new {
         *slot = Some(open()?);
     }
-    slot.as_ref().map_or(Ok(()), |fleet| fleet.register(VFS, false))
+    if let Some(fleet) = slot.as_ref().filter(|_| new || again) {
+        fleet.register(VFS, false)?;
+    }
+    Ok(new || again)
 }
 
 /// Closes the store.
@@ -59,10 +64,7 @@ pub(crate) fn stop() -> Result<()> {
     fleet.shutdown()
 }
 
-/// The fleet, opened when it was not.
+/// The fleet. `Unavailable` where its store is not open.
 pub(crate) fn fleet() -> Result<Fleet> {
-    if slot().is_none() {
-        start()?;
-    }
-    slot().clone().ok_or_else(|| Error::internal("there is no fleet after the start"))
+    slot().clone().ok_or_else(|| Error::unavailable("the store is not open"))
 }

@@ -12,7 +12,7 @@
 #define PATH_ROOM 1100
 
 /* The static library. */
-int litefleet_suite_start(void);
+int litefleet_suite_start(int again);
 int litefleet_suite_stop(void);
 int64_t litefleet_suite_size(const char *path);
 int64_t litefleet_suite_read(const char *path, uint64_t at, void *out, size_t count);

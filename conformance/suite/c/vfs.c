@@ -1,6 +1,6 @@
 /* The VFS under test as the default of a test program.
 **
-** It is Litefleet's own `sqlite3_vfs`, copied, with other entry points in front of some methods. They do what a file system
+** A `sqlite3_vfs` in front of Litefleet's, whose files are Litefleet's own. It does what a file system
 ** does and a store of databases need not: a database's name is its absolute path, a file that a script made with the
 ** operating system's means moves into the store when SQLite opens it, and SQLite's simulation of faults and its counters
 ** (`os_common.h` in its tree) work as in its own VFS. No call of SQLite's is answered here that Litefleet could answer.
@@ -19,6 +19,8 @@
 #include "sqlite3.h"
 
 #define OURS (SQLITE_OPEN_MAIN_DB | SQLITE_OPEN_MAIN_JOURNAL | SQLITE_OPEN_SUPER_JOURNAL | SQLITE_OPEN_WAL)
+/* Room for a file of Litefleet's where it cannot be asked yet how much it needs. */
+#define SPARE 256
 #define JOURNALS (SQLITE_OPEN_MAIN_JOURNAL | SQLITE_OPEN_SUPER_JOURNAL)
 
 /* A file that SQLite has open through us. */
@@ -80,7 +82,7 @@ const char *bridge_root(void) {
 static int in_root(const char *path) {
   const char *root = bridge_root();
   size_t length = strlen(root);
-  return strncmp(path, root, length) == 0 && (path[length] == '/' || length == 1);
+  return strncmp(path, root, length) == 0 && (path[length] == '/' || path[length] == 0 || length == 1);
 }
 
 int bridge_full_path(const char *path, char *out) {
@@ -109,6 +111,20 @@ int bridge_full_path(const char *path, char *out) {
   return 0;
 }
 
+/* Opens the store where it is not open. Registering Litefleet's VFS puts it behind the default one, where it would become
+** the default when a test removes that: the bridge goes in between. */
+static int start(int again) {
+  int registered = litefleet_suite_start(again);
+  if (registered < 0) return 1;
+  if (!litefleet) litefleet = sqlite3_vfs_find("litefleet");
+  if (registered && !again) sqlite3_vfs_register(&bridge, sqlite3_vfs_find(NULL) == &bridge);
+  return 0;
+}
+
+/* The VFS under test, with its store open; NULL where another process has the store. Then nothing of ours can be opened:
+** never a file of the host's instead. */
+static sqlite3_vfs *under_test(void) { return start(0) ? NULL : litefleet; }
+
 /* --- ours as files, for scripts --- */
 
 int bridge_is_ours(const char *path) { return in_root(path) && !on_host(path) && bridge_size(path) >= 0; }
@@ -116,7 +132,7 @@ int bridge_is_ours(const char *path) { return in_root(path) && !on_host(path) &&
 int64_t bridge_size(const char *path) {
   Open *journal = find_journal(path);
   sqlite3_int64 size = 0;
-  if (!journal) return litefleet_suite_size(path);
+  if (!journal) return under_test() ? litefleet_suite_size(path) : -1;
   return journal->methods->xFileSize(journal->file, &size) == SQLITE_OK ? size : -1;
 }
 
@@ -140,6 +156,7 @@ int bridge_truncate(const char *path, uint64_t size) {
   Open *journal = find_journal(path);
   int failed;
   if (journal) return journal->methods->xTruncate(journal->file, (sqlite3_int64)size) != SQLITE_OK;
+  if (!under_test()) return 1;
   failed = litefleet_suite_truncate(path, size);
   changed();
   return failed;
@@ -147,7 +164,7 @@ int bridge_truncate(const char *path, uint64_t size) {
 
 int bridge_delete(const char *path) {
   int failed = 0;
-  if (!find_journal(path)) failed = litefleet_suite_delete(path);
+  if (!find_journal(path)) failed = !under_test() || litefleet_suite_delete(path);
   changed();
   return failed;
 }
@@ -167,7 +184,7 @@ void bridge_list(const char *folder, void (*each)(void *, const char *), void *c
   struct Listing listing = {strlen(folder) + 1, each, context};
   char prefix[PATH_ROOM + 1];
   Open *open;
-  if (!in_root(folder)) return;
+  if (!in_root(folder) || !under_test()) return;
   snprintf(prefix, sizeof(prefix), "%s/", folder);
   litefleet_suite_list(prefix, list_one, &listing);
   pthread_mutex_lock(&mutex);
@@ -311,7 +328,7 @@ static int vfs_open(sqlite3_vfs *self, const char *path, sqlite3_file *file, int
   file->pMethods = NULL;
   if (!path || !(flags & OURS) || !in_root(path)) return host->xOpen(host, path, file, flags, out_flags);
   if (is_folder(path) || !in_folder(path)) return SQLITE_CANTOPEN;
-  if (litefleet_suite_start()) return SQLITE_CANTOPEN;
+  if (!under_test()) return SQLITE_CANTOPEN;
   if (main_db && on_host(path) && import(path)) return SQLITE_CANTOPEN;
   if (main_db && litefleet_suite_size(path) < 0) {
     /* A file system shows a file from the moment that it is opened, and says at once that there is none. */
@@ -344,7 +361,7 @@ static int vfs_delete(sqlite3_vfs *self, const char *path, int sync) {
   if (!in_root(path)) return host->xDelete(host, path, sync);
   if (sync & 1) count_sync(0);
   if (on_host(path)) return unlink(path) == 0 ? SQLITE_OK : SQLITE_IOERR_DELETE;
-  if (litefleet_suite_start()) return SQLITE_IOERR_DELETE;
+  if (!under_test()) return SQLITE_IOERR_DELETE;
   code = litefleet->xDelete(litefleet, path, sync);
   changed();
   return code;
@@ -353,7 +370,7 @@ static int vfs_delete(sqlite3_vfs *self, const char *path, int sync) {
 static int vfs_access(sqlite3_vfs *self, const char *path, int flags, int *out) {
   (void)self;
   if (fault()) return SQLITE_IOERR_ACCESS;
-  if (litefleet_suite_start()) return SQLITE_IOERR_ACCESS;
+  if (!under_test()) return SQLITE_IOERR_ACCESS;
   if (in_root(path) && !on_host(path)) return litefleet->xAccess(litefleet, path, flags, out);
   {
     struct stat facts;
@@ -383,12 +400,15 @@ int litefleet_suite_init(const char *unused) {
   static int first = 1;
   (void)unused;
   if (!host) host = sqlite3_vfs_find(NULL);
-  if (litefleet_suite_start()) return SQLITE_ERROR;
-  litefleet = sqlite3_vfs_find("litefleet");
-  if (!litefleet) return SQLITE_ERROR;
-  bridge = *litefleet;
+  bridge = *host;
   bridge.zName = "litefleet-suite";
   bridge.pNext = NULL;
+  if (!start(1)) {
+    bridge.szOsFile = litefleet->szOsFile;
+    bridge.mxPathname = litefleet->mxPathname;
+  } else {
+    bridge.szOsFile += SPARE;
+  }
   bridge.xOpen = vfs_open;
   bridge.xDelete = vfs_delete;
   bridge.xAccess = vfs_access;

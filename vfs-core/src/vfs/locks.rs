@@ -81,7 +81,13 @@ impl LockTable {
     /// Raises a connection's lock, and returns what it has then: with `strict` by SQLite's rules for a rollback journal,
     /// `LeaseHeld` where another connection is in the way. One that waits for readers to end has PENDING, which keeps new
     /// ones out.
-    pub(super) fn raise(&self, connection: u64, from: LockLevel, to: LockLevel, strict: bool) -> (LockLevel, Result<()>) {
+    pub(super) fn raise(
+        &self,
+        connection: u64,
+        from: LockLevel,
+        to: LockLevel,
+        strict: bool,
+    ) -> (LockLevel, Result<()>) {
         let mut holders = self.holders();
         let other = holders.writer.filter(|(writer, _)| *writer != connection).map(|(_, level)| level);
         let busy = |words: &str| Err(Error::lease_held(format!("another connection {words} (locking=sqlite)")));
