@@ -30,6 +30,8 @@ int bridge_write(const char *path, uint64_t at, const void *bytes, size_t count)
 int bridge_truncate(const char *path, uint64_t size);       /* makes a database that does not exist */
 int bridge_delete(const char *path);
 void bridge_list(const char *folder, void (*each)(void *, const char *), void *context);
+int bridge_mode(const char *path);                          /* permissions, 0644 unless a script has set them */
+void bridge_set_mode(const char *path, int mode);
 const char *bridge_root(void);                              /* the folder that the test runs in */
 
 /* tclfs.c, where the program has Tcl: names have appeared or vanished, and Tcl may remember whose they were. */

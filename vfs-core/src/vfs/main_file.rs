@@ -147,6 +147,13 @@ impl MainFile {
         self.undoing(written)
     }
 
+    /// Says that it is not SQLite who writes in this transaction, but somebody who handles the database as a file: nothing
+    /// is concluded from the header of page 1, and nothing in it replaced.
+    pub fn write_as_foreigner(&mut self) -> Result<()> {
+        self.buffer()?.set_foreign();
+        Ok(())
+    }
+
     /// Sets the size of the file.
     pub fn truncate(&mut self, size: u64) -> Result<()> {
         self.settle();
