@@ -1,6 +1,6 @@
 /* The VFS under test as the default of a test program.
 **
-** It is Litefleet's own `sqlite3_vfs`, copied, with other entry points in front of some methods. They do what a file system
+** A `sqlite3_vfs` in front of Litefleet's, whose files are Litefleet's own. It does what a file system
 ** does and a store of databases need not: a database's name is its absolute path, a file that a script made with the
 ** operating system's means moves into the store when SQLite opens it, and SQLite's simulation of faults and its counters
 ** (`os_common.h` in its tree) work as in its own VFS. No call of SQLite's is answered here that Litefleet could answer.
@@ -19,6 +19,9 @@
 #include "sqlite3.h"
 
 #define OURS (SQLITE_OPEN_MAIN_DB | SQLITE_OPEN_MAIN_JOURNAL | SQLITE_OPEN_SUPER_JOURNAL | SQLITE_OPEN_WAL)
+/* Room for a file of Litefleet's, which cannot be asked yet how much it needs: the store is opened when something is asked
+** of it, so that of several processes the one has it that was there first. */
+#define SPARE 256
 #define JOURNALS (SQLITE_OPEN_MAIN_JOURNAL | SQLITE_OPEN_SUPER_JOURNAL)
 
 /* A file that SQLite has open through us. */
@@ -37,6 +40,7 @@ static sqlite3_vfs *litefleet;  /* what is under test */
 static sqlite3_vfs *host;       /* the operating system's */
 static sqlite3_io_methods methods;
 static Open *all;
+static int after_shutdown;      /* SQLite has forgotten Litefleet's VFS */
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 
 /* Never through SQLite's allocator: its tests count what it hands out. */
@@ -80,7 +84,7 @@ const char *bridge_root(void) {
 static int in_root(const char *path) {
   const char *root = bridge_root();
   size_t length = strlen(root);
-  return strncmp(path, root, length) == 0 && (path[length] == '/' || length == 1);
+  return strncmp(path, root, length) == 0 && (path[length] == '/' || path[length] == 0 || length == 1);
 }
 
 int bridge_full_path(const char *path, char *out) {
@@ -109,14 +113,58 @@ int bridge_full_path(const char *path, char *out) {
   return 0;
 }
 
+/* The VFS under test, with its store open; NULL where that failed. Then nothing of ours can be opened: never a file of the
+** host's instead. Registering Litefleet's VFS puts it behind the default one, where it would become the default when a test
+** removes that: the bridge goes in between. */
+static sqlite3_vfs *under_test(void) {
+  int registered = litefleet_suite_start(after_shutdown);
+  if (registered < 0) return NULL;
+  after_shutdown = 0;
+  if (!litefleet) litefleet = sqlite3_vfs_find("litefleet");
+  if (registered) sqlite3_vfs_register(&bridge, sqlite3_vfs_find(NULL) == &bridge);
+  return litefleet;
+}
+
 /* --- ours as files, for scripts --- */
+
+/* A script can take the right to write from a file: like SQLite's own VFS we then open it for reading only. */
+typedef struct Permission Permission;
+struct Permission {
+  int mode;
+  Permission *next;
+  char path[PATH_ROOM];
+};
+static Permission *permissions;
+
+static Permission *find_permission(const char *path) {
+  Permission *found;
+  for (found = permissions; found && strcmp(found->path, path) != 0; found = found->next) {}
+  return found;
+}
+
+int bridge_mode(const char *path) {
+  Permission *found = find_permission(path);
+  return found ? found->mode : 0644;
+}
+
+void bridge_set_mode(const char *path, int mode) {
+  Permission *found = find_permission(path);
+  if (!found) {
+    found = calloc(1, sizeof(*found));
+    if (!found) abort();
+    strcpy(found->path, path);
+    found->next = permissions;
+    permissions = found;
+  }
+  found->mode = mode;
+}
 
 int bridge_is_ours(const char *path) { return in_root(path) && !on_host(path) && bridge_size(path) >= 0; }
 
 int64_t bridge_size(const char *path) {
   Open *journal = find_journal(path);
   sqlite3_int64 size = 0;
-  if (!journal) return litefleet_suite_size(path);
+  if (!journal) return under_test() ? litefleet_suite_size(path) : -1;
   return journal->methods->xFileSize(journal->file, &size) == SQLITE_OK ? size : -1;
 }
 
@@ -140,6 +188,7 @@ int bridge_truncate(const char *path, uint64_t size) {
   Open *journal = find_journal(path);
   int failed;
   if (journal) return journal->methods->xTruncate(journal->file, (sqlite3_int64)size) != SQLITE_OK;
+  if (!under_test()) return 1;
   failed = litefleet_suite_truncate(path, size);
   changed();
   return failed;
@@ -147,7 +196,7 @@ int bridge_truncate(const char *path, uint64_t size) {
 
 int bridge_delete(const char *path) {
   int failed = 0;
-  if (!find_journal(path)) failed = litefleet_suite_delete(path);
+  if (!find_journal(path)) failed = !under_test() || litefleet_suite_delete(path);
   changed();
   return failed;
 }
@@ -166,15 +215,25 @@ static void list_one(void *context, const char *path) {
 void bridge_list(const char *folder, void (*each)(void *, const char *), void *context) {
   struct Listing listing = {strlen(folder) + 1, each, context};
   char prefix[PATH_ROOM + 1];
+  size_t skip = 0;
   Open *open;
-  if (!in_root(folder)) return;
+  if (!in_root(folder) || !under_test()) return;
   snprintf(prefix, sizeof(prefix), "%s/", folder);
   litefleet_suite_list(prefix, list_one, &listing);
-  pthread_mutex_lock(&mutex);
-  for (open = all; open; open = open->next) {
-    if ((open->flags & JOURNALS) && strncmp(open->path, prefix, strlen(prefix)) == 0) list_one(&listing, open->path);
-  }
-  pthread_mutex_unlock(&mutex);
+  /* What is called for each name may look at the list itself. */
+  do {
+    char path[PATH_ROOM] = "";
+    size_t index = 0;
+    pthread_mutex_lock(&mutex);
+    for (open = all; open && index < skip; open = open->next) index++;
+    for (; open && !((open->flags & JOURNALS) && strncmp(open->path, prefix, strlen(prefix)) == 0); open = open->next) {
+      skip++;
+    }
+    if (open) strcpy(path, open->path);
+    pthread_mutex_unlock(&mutex);
+    if (path[0]) list_one(&listing, path);
+    skip++;
+  } while (open);
 }
 
 /* Moves a file that a script made with the operating system's means into the store. */
@@ -191,6 +250,7 @@ static int import(const char *path) {
   if (litefleet_suite_truncate(path, 0)) goto done;
   if (facts.st_size > 0 && litefleet_suite_write(path, 0, bytes, (size_t)facts.st_size)) goto done;
   failed = unlink(path) != 0;
+  bridge_set_mode(path, facts.st_mode & 0777);
   changed();
 done:
   if (file >= 0) close(file);
@@ -311,12 +371,18 @@ static int vfs_open(sqlite3_vfs *self, const char *path, sqlite3_file *file, int
   file->pMethods = NULL;
   if (!path || !(flags & OURS) || !in_root(path)) return host->xOpen(host, path, file, flags, out_flags);
   if (is_folder(path) || !in_folder(path)) return SQLITE_CANTOPEN;
-  if (litefleet_suite_start()) return SQLITE_CANTOPEN;
+  if (!under_test()) return SQLITE_CANTOPEN;
   if (main_db && on_host(path) && import(path)) return SQLITE_CANTOPEN;
   if (main_db && litefleet_suite_size(path) < 0) {
     /* A file system shows a file from the moment that it is opened, and says at once that there is none. */
     if (!(flags & SQLITE_OPEN_CREATE) || litefleet_suite_truncate(path, 0)) return SQLITE_CANTOPEN;
+    bridge_set_mode(path, 0644);
     changed();
+  }
+  if (main_db) {
+    int mode = bridge_mode(path);
+    if (!(mode & 0444)) return SQLITE_CANTOPEN;
+    if (!(mode & 0222)) flags = (flags & ~(SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE)) | SQLITE_OPEN_READONLY;
   }
   code = litefleet->xOpen(litefleet, path, file, flags, out_flags);
   if (code != SQLITE_OK) return code;
@@ -344,7 +410,7 @@ static int vfs_delete(sqlite3_vfs *self, const char *path, int sync) {
   if (!in_root(path)) return host->xDelete(host, path, sync);
   if (sync & 1) count_sync(0);
   if (on_host(path)) return unlink(path) == 0 ? SQLITE_OK : SQLITE_IOERR_DELETE;
-  if (litefleet_suite_start()) return SQLITE_IOERR_DELETE;
+  if (!under_test()) return SQLITE_IOERR_DELETE;
   code = litefleet->xDelete(litefleet, path, sync);
   changed();
   return code;
@@ -353,7 +419,7 @@ static int vfs_delete(sqlite3_vfs *self, const char *path, int sync) {
 static int vfs_access(sqlite3_vfs *self, const char *path, int flags, int *out) {
   (void)self;
   if (fault()) return SQLITE_IOERR_ACCESS;
-  if (litefleet_suite_start()) return SQLITE_IOERR_ACCESS;
+  if (!under_test()) return SQLITE_IOERR_ACCESS;
   if (in_root(path) && !on_host(path)) return litefleet->xAccess(litefleet, path, flags, out);
   {
     struct stat facts;
@@ -383,17 +449,16 @@ int litefleet_suite_init(const char *unused) {
   static int first = 1;
   (void)unused;
   if (!host) host = sqlite3_vfs_find(NULL);
-  if (litefleet_suite_start()) return SQLITE_ERROR;
-  litefleet = sqlite3_vfs_find("litefleet");
-  if (!litefleet) return SQLITE_ERROR;
-  bridge = *litefleet;
+  bridge = *host;
   bridge.zName = "litefleet-suite";
   bridge.pNext = NULL;
+  bridge.szOsFile += SPARE;
   bridge.xOpen = vfs_open;
   bridge.xDelete = vfs_delete;
   bridge.xAccess = vfs_access;
   bridge.xFullPathname = vfs_full_path;
   methods = in_front;
+  after_shutdown = !first;
   if (first) {
     first = 0;
     pthread_atfork(before_fork, NULL, NULL);

@@ -154,7 +154,9 @@ impl Database {
         }
         self.ensure_lease().await?;
         self.check_base(buffer)?;
-        self.adopt_header_size(buffer)?;
+        if !buffer.foreign {
+            self.adopt_header_size(buffer)?;
+        }
         let mut changes = self.changes(buffer)?;
         let unchanged = changes.patches.is_empty()
             && buffer.size == buffer.base_size
@@ -165,7 +167,7 @@ impl Database {
             // What was staged is discarded before the next staging, or the next commit.
             return Ok(None);
         }
-        if self.freshen_counter(buffer)? {
+        if !buffer.foreign && self.freshen_counter(buffer)? {
             changes = self.changes(buffer)?;
         }
         let limits = self.fleet.store.limits();

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::locks::LockLevel;
+use super::locks::{LockLevel, LockTable};
 use super::super_journal::SuperGroup;
 use super::{JOURNAL, Vfs};
+use crate::config::Locking;
 use crate::engine::{Database, Snapshot, TransactionBuffer};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -13,6 +14,9 @@ use crate::error::{Error, ErrorKind, Result};
 pub struct MainFile {
     vfs: Arc<Vfs>,
     database: Arc<Database>,
+    locks: Arc<LockTable>,
+    /// This connection in `locks`.
+    connection: u64,
     level: LockLevel,
     /// Pinned while the lock is at least SHARED.
     snapshot: Option<Snapshot>,
@@ -27,9 +31,12 @@ pub struct MainFile {
 
 impl MainFile {
     pub(super) fn new(vfs: Arc<Vfs>, database: Arc<Database>) -> Self {
+        let locks = vfs.lock_table(database.name());
         Self {
             vfs,
             database,
+            connection: locks.connection(),
+            locks,
             level: LockLevel::None,
             snapshot: None,
             buffer: None,
@@ -145,6 +152,13 @@ impl MainFile {
         self.undoing(written)
     }
 
+    /// Says that it is not SQLite who writes in this transaction, but somebody who handles the database as a file: nothing
+    /// is concluded from the header of page 1, and nothing in it replaced.
+    pub fn write_as_foreigner(&mut self) -> Result<()> {
+        self.buffer()?.set_foreign();
+        Ok(())
+    }
+
     /// Sets the size of the file.
     pub fn truncate(&mut self, size: u64) -> Result<()> {
         self.settle();
@@ -229,7 +243,19 @@ impl MainFile {
         if level <= self.level {
             return Ok(());
         }
-        if self.snapshot.is_none() {
+        let strict = self.database.settings().locking == Locking::Sqlite;
+        let before = self.level;
+        let (reached, allowed) = self.locks.raise(self.connection, before, level, strict);
+        let taken = self.take(reached);
+        if taken.is_err() {
+            self.locks.lower(self.connection, reached, self.level);
+        }
+        taken.and(allowed.map_err(|error| error.context(self.database.name())))
+    }
+
+    /// Gets from the engine what a level of lock stands for.
+    fn take(&mut self, level: LockLevel) -> Result<()> {
+        if level >= LockLevel::Shared && self.snapshot.is_none() {
             self.snapshot = Some(self.database.begin_read()?);
             self.level = LockLevel::Shared;
         }
@@ -258,12 +284,13 @@ impl MainFile {
         {
             self.database.unpin(snapshot);
         }
+        self.locks.lower(self.connection, self.level, level);
         self.level = level;
     }
 
     /// Whether some connection of this process is writing.
     pub fn has_reserved_lock(&self) -> bool {
-        self.database.has_writer()
+        self.locks.has_writer() || self.database.has_writer()
     }
 
     /// Whether the name now means another database, as far as is known here.
