@@ -10,7 +10,7 @@ CREATE FUNCTION {schema}.judge_commit(
 LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
     IF head.id IS NULL THEN RETURN 2; END IF;
-    IF head.epoch = epoch AND head.txid = expected + 1 AND head.commit_id = judge_commit.commit_id THEN RETURN 1; END IF;
+    IF head.epoch = epoch AND head.txid - 1 = expected AND head.commit_id = judge_commit.commit_id THEN RETURN 1; END IF;
     IF head.epoch <> epoch THEN RETURN 3; END IF;
     IF head.holder IS NULL THEN RETURN 4; END IF;
     IF head.txid <> expected THEN RETURN 5; END IF;

@@ -54,7 +54,7 @@ BEGIN
     outcome := {schema}.fence(head, discard.epoch);
     IF outcome = 0 AND head.txid <> expected THEN outcome := 5; END IF;
     IF outcome = 0 AND head.generation <> discard.generation
-        AND NOT (head.generation = discard.generation + 1 AND (head.entry IS NULL OR head.entry < head.generation))
+        AND NOT (head.generation - 1 = discard.generation AND (head.entry IS NULL OR head.entry < head.generation))
     THEN
         outcome := 8;
     END IF;
