@@ -3,7 +3,10 @@
 #![expect(unsafe_code, reason = "starting the network thread")]
 #![expect(clippy::print_stderr, reason = "a failed clean-up is worth a line")]
 
+mod atomic;
 mod cluster;
 mod conflicts;
+mod limits;
+mod reads;
 
 use cluster::test;
