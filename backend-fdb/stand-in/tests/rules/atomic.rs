@@ -20,7 +20,10 @@ fn the_cluster_computes_atomic_operations() {
         (MutationType::Min, &[(None, &[1], Some(&[1])), (Some(&[0, 1]), &[9, 0], Some(&[9, 0]))]),
         (MutationType::ByteMin, &[(None, b"b", Some(b"b")), (Some(b"ab"), b"b", Some(b"ab"))]),
         (MutationType::ByteMax, &[(None, b"b", Some(b"b")), (Some(b"ab"), b"b", Some(b"b"))]),
-        (MutationType::CompareAndClear, &[(None, b"b", None), (Some(b"a"), b"b", Some(b"a")), (Some(b"b"), b"b", None)]),
+        (
+            MutationType::CompareAndClear,
+            &[(None, b"b", None), (Some(b"a"), b"b", Some(b"a")), (Some(b"b"), b"b", None)],
+        ),
     ];
     test(async |cluster| {
         let key = cluster.key("a");
