@@ -1,5 +1,6 @@
 //! One cluster, several processes: shared, killed, stopped. The cluster is this process's, or a real one.
 #![expect(unsafe_code, reason = "starting the network thread")]
+#![expect(clippy::unwrap_used, reason = "in functions that tests share, as in tests")]
 #![expect(clippy::print_stdout, reason = "a child process reports to its parent")]
 
 use std::io::{BufRead, BufReader, Write};
@@ -247,6 +248,6 @@ fn a_commit_whose_cluster_is_killed_has_an_unknown_result() {
         let commit = transaction.commit();
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         worker.child.kill().unwrap();
-        assert_eq!(commit.await.err().expect("no reply").code(), 1021);
+        assert_eq!(commit.await.expect_err("no reply").code(), 1021);
     });
 }

@@ -216,6 +216,7 @@ impl Cluster {
             state.counters.future_version += 1;
             return Err(code::FUTURE_VERSION);
         }
+        state.counters.oldest_read = state.counters.oldest_read.max(now.abs_diff(version));
         // What has been read at a version must not change any more: commits from now on are above it.
         state.committed = state.committed.max(version);
         Ok(())
