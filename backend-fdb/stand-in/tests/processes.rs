@@ -82,10 +82,15 @@ impl Drop for Worker {
 
 impl Worker {
     fn start(role: &str, cluster_file: &Path) -> Self {
+        Self::start_with(role, cluster_file, "")
+    }
+
+    fn start_with(role: &str, cluster_file: &Path, commands: &str) -> Self {
         let mut child = Command::new(std::env::current_exe().expect("this program has a path"))
             .args(["--exact", "the_child", "--ignored", "--nocapture", "--test-threads=1"])
             .env(ROLE, role)
             .env(CLUSTER, cluster_file)
+            .env("LITEFLEET_STAND_IN_COMMANDS", commands)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -130,6 +135,11 @@ fn the_child() {
         "write" => run(write(&open(&file))),
         "pause" => run(read_pause_and_write(&open(&file))),
         "watch" => run(watch(&open(&file))),
+        "once" => run(async {
+            let transaction = open(&file).create_trx().unwrap();
+            transaction.set(&key("once"), b"x");
+            say(&transaction.commit().await.err().map_or(0, |error| error.code()).to_string());
+        }),
         "serve" => {
             let directory = Path::new(&file).parent().expect("a folder");
             let stand_in = StandIn::at(Path::new(&file));
@@ -250,4 +260,15 @@ fn a_commit_whose_cluster_is_killed_has_an_unknown_result() {
         worker.child.kill().unwrap();
         assert_eq!(commit.await.expect_err("no reply").code(), 1021);
     });
+}
+
+#[test]
+#[cfg_attr(real_cluster, ignore = "injects faults")]
+fn the_environment_gives_new_clusters_their_commands() {
+    let directory = tempfile::tempdir().unwrap();
+    let stand_in = StandIn::create(directory.path(), "environment").unwrap();
+    let file = Path::new(stand_in.cluster_file());
+    let report = |commands| Worker::start_with("once", file, commands).report();
+    assert_eq!(report("").as_deref(), Some("0"));
+    assert_eq!(report("latency commit=10; next commit.1020").as_deref(), Some("1020"));
 }

@@ -136,7 +136,7 @@ impl Store {
             resolved.key
         };
         let begin = cut(&request.begin);
-        let end = cut(&request.end).min(request.bound.clone());
+        let end = cut(&request.end);
         let mut present = self.present(&begin, &end, version);
         let next = || if request.reverse { present.next_back() } else { present.next() };
         let (pairs, more) = bounded(next, request.rows, request.bytes);
