@@ -157,10 +157,11 @@ impl Knowledge {
     pub(crate) fn begin(self: &Arc<Self>, database: DatabaseId) -> Touch {
         let mut inner = self.lock();
         let tracked = inner.databases.entry(database).or_default();
+        let alone = tracked.in_flight == 0;
         tracked.in_flight += 1;
         tracked.begun += 1;
         let (begun, session, state) = (tracked.begun, tracked.session, tracked.state.take());
-        Touch { knowledge: Arc::clone(self), database, begun, session, state, learned: None }
+        Touch { knowledge: Arc::clone(self), database, begun, alone, session, state, learned: None }
     }
 
     /// The read version for a change of databases that a chain vouches for.
@@ -237,6 +238,8 @@ pub(crate) struct Touch {
     knowledge: Arc<Knowledge>,
     pub(crate) database: DatabaseId,
     begun: u64,
+    /// Whether no other was under way when it began. One that was may have been made after it, and learned of before.
+    alone: bool,
     /// The session that this instance was granted the lease for last.
     pub(crate) session: Option<SessionId>,
     /// What was known before.
@@ -273,7 +276,7 @@ impl Drop for Touch {
         let mut inner = self.knowledge.lock();
         let Some(tracked) = inner.databases.get_mut(&self.database) else { return };
         tracked.in_flight = tracked.in_flight.saturating_sub(1);
-        let alone = tracked.in_flight == 0 && tracked.begun == self.begun;
+        let alone = self.alone && tracked.begun == self.begun;
         match self.learned.take() {
             Some(Learned::State(known)) => {
                 tracked.session = Some(known.session);

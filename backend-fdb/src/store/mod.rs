@@ -107,6 +107,22 @@ impl FdbStore {
         Ok(store)
     }
 
+    /// As [`open`](Self::open), for callers that are not asynchronous. It may be called on any thread.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open), and `Unavailable` when no thread can be started.
+    pub fn open_blocking(config: FdbConfig) -> Result<Self> {
+        let failed = |error: std::io::Error| Error::unavailable(format!("no thread to open the store on: {error}"));
+        // A thread of its own, since a runtime cannot be entered on a thread that serves one already.
+        let opening = std::thread::Builder::new().name("litefleet-fdb-open".into()).spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(failed)?;
+            runtime.block_on(Self::open(config))
+        });
+        let opened = opening.map_err(failed)?.join();
+        opened.unwrap_or_else(|_| Err(Error::internal("the thread that opened the store has panicked")))
+    }
+
     /// Checks that what is under the prefix is a store of this format, or nothing.
     async fn try_format(&self, tx: Tx) -> Outcome<Step<()>> {
         let (key, all) = (self.keys.format(), self.keys.all());

@@ -21,6 +21,9 @@ use crate::values::{EpochEndValue, FenceValue, HolderValue, LeaseValue, Progress
 /// more only where a recovery jumps ahead by a hundred seconds' worth: two days, so that it is a day at least.
 const EPOCH_END_VERSIONS: u64 = 2 * 24 * 3600 * 1_000_000;
 
+/// How many warm pages are kept: their list must fit into one value, and their rows into one open.
+const WARM_PAGES: usize = 1_024;
+
 /// How many ends of epochs a grant looks at, to remove those that are old enough.
 const EPOCH_ENDS: usize = 8;
 
@@ -305,8 +308,7 @@ impl FdbStore {
     }
 
     pub(super) async fn release_lease(&self, database: DatabaseId, epoch: Epoch, warm: Vec<PageNo>) -> Result<()> {
-        // No more than come with an open.
-        let warm = warm.into_iter().take(self.limits.read_pages).collect();
+        let warm = warm.into_iter().take(WARM_PAGES).collect();
         self.change_one("release", Release { database, epoch, warm }).await
     }
 }

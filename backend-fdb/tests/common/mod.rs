@@ -9,9 +9,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use litefleet::FleetSettings;
 use litefleet::clock::ManualClock;
 use litefleet::store::{PageStore, StoreLimits};
 use litefleet_conformance::Harness;
+use litefleet_conformance::engine_cases::EngineHarness;
 use litefleet_fdb::{FdbConfig, FdbStore};
 use litefleet_fdb_stand_in_control::{StandIn, real_cluster};
 use tempfile::TempDir;
@@ -172,5 +174,34 @@ impl Harness for Fdb {
     fn advance(&self, by: Duration) -> bool {
         self.clock.advance(by);
         true
+    }
+}
+
+/// Makes stores for the engine's cases.
+#[derive(Debug, Default)]
+pub(crate) struct FdbEngine {
+    commands: Vec<String>,
+    places: Mutex<Vec<Place>>,
+}
+
+impl FdbEngine {
+    pub(crate) fn with(commands: &[&str]) -> Self {
+        Self { commands: commands.iter().map(|command| (*command).to_owned()).collect(), ..Self::default() }
+    }
+}
+
+impl EngineHarness for FdbEngine {
+    fn store(&self) -> Arc<dyn PageStore> {
+        let place = Place::new();
+        let store = FdbStore::open_blocking(place.config()).expect("the store opens");
+        for command in &self.commands {
+            place.command(command);
+        }
+        self.places.lock().expect("no test panics with it").push(place);
+        Arc::new(store)
+    }
+
+    fn settings(&self) -> FleetSettings {
+        FleetSettings::default()
     }
 }
