@@ -83,7 +83,8 @@ pub(crate) fn ours(
         }
         let store = Some(settings.store);
         // Ours may be slower, and what hangs need not hang for long.
-        let limit = Duration::from_secs_f64(LIMIT_FROM + LIMIT_TIMES * stock.get(file).map_or(0.0, |stock| stock.seconds));
+        let limit =
+            Duration::from_secs_f64(LIMIT_FROM + LIMIT_TIMES * stock.get(file).map_or(0.0, |stock| stock.seconds));
         let (outcome, text) = one(&programs.ours, tree, file, limit.min(settings.limit), &pairs, store)?;
         if let Some(folder) = settings.outputs.as_ref().filter(|_| !outcome.failed.is_empty()) {
             fs::create_dir_all(folder).map_err(|e| e.to_string())?;
