@@ -96,6 +96,13 @@ impl MainFile {
         true
     }
 
+    /// Remembers why a transaction over several databases failed, which no call on this file returned.
+    pub(super) fn learn_failure(&mut self) {
+        if let Some(error) = self.vfs.super_journals().take_failure(self.database.name()) {
+            self.last_error = Some(error);
+        }
+    }
+
     /// A call that would undo a commit of this connection has failed: what SQLite tells its user is not what is stored.
     fn undoing<T>(&self, result: Result<T>) -> Result<T> {
         result.map_err(|error| {
@@ -115,14 +122,12 @@ impl MainFile {
         self.buffer.as_mut().ok_or_else(|| Error::internal("written without the RESERVED lock"))
     }
 
-    /// Reads at an offset. Returns how many bytes there were; the rest of `out` is zeros. Before the first lock a file
-    /// looks empty.
+    /// Reads at an offset. Returns how many bytes there were; the rest of `out` is zeros. Before the first lock SQLite
+    /// reads the header, once and as a hint: then the store is not asked for it, and a database that is not open in this
+    /// process looks empty.
     pub fn read(&mut self, offset: u64, out: &mut [u8]) -> Result<usize> {
         self.settle();
-        let Some(snapshot) = self.snapshot else {
-            out.fill(0);
-            return Ok(0);
-        };
+        let Some(snapshot) = self.snapshot else { return Ok(self.database.peek(offset, out)) };
         // SQLite reads exactly these bytes, the change counter and what follows, when it begins a transaction and never
         // within one. What is still buffered then is left over from one that failed without being played back:
         // `journal_mode=OFF` under `locking_mode=EXCLUSIVE`, which neither writes back nor unlocks.
@@ -194,14 +199,8 @@ impl MainFile {
         };
         // Whatever comes now, this one takes part: if it fails, all do.
         self.group = Some(Arc::clone(&group));
-        if let Some(foreign) = group.journals().into_iter().find(|journal| !self.vfs.owns_journal(journal)) {
-            group.abort();
-            return Err(Error::invalid(format!(
-                "{foreign} belongs to a database outside this VFS: a transaction over both cannot be atomic"
-            )));
-        }
         let Some(buffer) = &mut self.buffer else { return Ok(()) };
-        let prepared = self.vfs.fleet().wait(self.database.prepare(buffer));
+        let prepared = self.vfs.fleet().wait(self.database.prepare_with_others(buffer));
         match prepared {
             Ok(Some(prepared)) => group.join(Arc::clone(&self.database), prepared),
             Ok(None) => Ok(()),
@@ -218,7 +217,11 @@ impl MainFile {
             return Ok(());
         }
         let (Some(buffer), Some(snapshot)) = (&mut self.buffer, self.snapshot) else { return Ok(()) };
-        let committed = self.database.commit(buffer, snapshot);
+        let committed = if self.unconfirmed {
+            self.database.commit_back(buffer, snapshot)
+        } else {
+            self.database.commit(buffer, snapshot)
+        };
         let committed = self.undoing(committed)?;
         if committed != snapshot {
             // The second of two commits undoes the first.
@@ -282,6 +285,7 @@ impl MainFile {
             return;
         }
         self.leave_group();
+        self.learn_failure();
         self.unconfirmed = false;
         if level < LockLevel::Reserved
             && let Some(buffer) = self.buffer.take()

@@ -121,9 +121,9 @@ impl Vfs {
 
     /// Opens a super-journal. With `create` one that does not exist is made; without, it looks empty: the rollback of the
     /// last participant may open one that is gone.
-    pub fn open_super_journal(&self, name: &str, create: bool) -> Arc<SuperGroup> {
+    pub fn open_super_journal(self: &Arc<Self>, name: &str, create: bool) -> Arc<SuperGroup> {
         if create {
-            return self.super_journals.create(name, &|journal| self.is_writing(journal));
+            return self.super_journals.create(Arc::downgrade(self), name, &|journal| self.is_writing(journal));
         }
         self.super_journals.get(name).unwrap_or_default()
     }
