@@ -44,7 +44,15 @@ pub(crate) fn run(cli: &Cli) -> Result<()> {
 
 fn with_store(cli: &Cli, create: bool, body: impl FnOnce(&Session) -> Result<()>) -> Result<()> {
     let url = store(cli)?;
-    Session::run(&url, create, cli.wait, FleetSettings::default(), body)
+    let mut settings = FleetSettings::default();
+    // Connections wait by themselves, and can be interrupted; these commands have none.
+    settings.database.busy = match &cli.command {
+        Command::Rm(_) | Command::Mv(_) => cli.wait,
+        // What others have open is passed over when nobody asked for it.
+        Command::Gc(args) if !args.names.is_empty() => cli.wait,
+        _ => settings.database.busy,
+    };
+    Session::run(&url, create, cli.wait, settings, body)
 }
 
 /// The store that was named, or the user's own.

@@ -1,5 +1,6 @@
 //! What commands do to one store, in one process: no file of the store is needed, so that these run over the memory store.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
@@ -63,7 +64,7 @@ fn replaced_by_another_page_size() {
             let from = sample(folder, more);
             import::database(session, &from, name, true, String::new())?;
             assert_eq!(fingerprint(session, name), Fingerprint::of(&from).unwrap(), "{more}");
-            let report = session.fleet.verify(name, &mut |_| {})?;
+            let report = session.fleet.verify(name, &mut |_| ControlFlow::Continue(()))?;
             assert_eq!(report.problems, [""; 0]);
         }
         Ok(())
@@ -82,7 +83,7 @@ fn larger_than_what_a_transaction_buffers() {
         export::database(session, name, &folder.join("exported.db"), false)?;
         let exported = Connection::open(folder.join("exported.db")).unwrap();
         assert_eq!(Fingerprint::of(&exported).unwrap(), expected);
-        assert_eq!(session.fleet.verify(name, &mut |_| {})?.problems, [""; 0]);
+        assert_eq!(session.fleet.verify(name, &mut |_| ControlFlow::Continue(()))?.problems, [""; 0]);
         Ok(())
     });
 }

@@ -86,11 +86,7 @@ pub(crate) fn ours(
     each(&order, settings.jobs, &job)
 }
 
-fn each(
-    files: &[String],
-    jobs: usize,
-    job: &(impl Fn(&str) -> Result<(Outcome, String)> + Sync),
-) -> Result<Outcomes> {
+fn each(files: &[String], jobs: usize, job: &(impl Fn(&str) -> Result<(Outcome, String)> + Sync)) -> Result<Outcomes> {
     let (next, done) = (AtomicUsize::new(0), Mutex::new((Outcomes::new(), Vec::new())));
     let worker = || {
         while let Some(file) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -153,9 +149,7 @@ fn one(
     command.env("PATH", "/usr/local/bin:/usr/bin:/bin").env("HOME", &run).env("LITEFLEET_SUITE_ROOT", &run);
     match store {
         Some(Store::Memory) => command.env("LITEFLEET_SUITE_STORE", "memory"),
-        Some(Store::Embedded) => {
-            command.env("LITEFLEET_SUITE_STORE", format!("embedded:{}", kept.display()))
-        }
+        Some(Store::Embedded) => command.env("LITEFLEET_SUITE_STORE", format!("embedded:{}", kept.display())),
         None => &mut command,
     };
     command.envs(environment.iter().map(|(name, value)| (name, value)));

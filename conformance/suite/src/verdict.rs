@@ -116,13 +116,8 @@ mod tests {
             locking: Some("sqlite".into()),
             sometimes: false,
         };
-        let settings = Settings {
-            store: Store::Memory,
-            locking: Locking::Sqlite,
-            jobs: 1,
-            limit: Duration::ZERO,
-            outputs: None,
-        };
+        let settings =
+            Settings { store: Store::Memory, locking: Locking::Sqlite, jobs: 1, limit: Duration::ZERO, outputs: None };
         judge_one("test/a.test", &outcome(10, &["a-9"]), &outcome(cases, failed), &[difference], &settings)
     }
 
