@@ -69,6 +69,8 @@ fn verification_ends_when_it_is_told_to() {
     }
 }
 
+type Deed = fn(&Process) -> Result<(), litefleet::Error>;
+
 #[test]
 fn removing_renaming_and_collecting_wait_for_the_lease_as_long_as_busy_says() {
     let store: Arc<dyn PageStore> = Arc::new(MemoryStore::default());
@@ -77,7 +79,6 @@ fn removing_renaming_and_collecting_wait_for_the_lease_as_long_as_busy_says() {
     let mut settings = Process::small();
     settings.database.busy = Duration::from_secs(20);
     let patient = Process::new(store, settings);
-    type Deed = fn(&Process) -> Result<(), litefleet::Error>;
     let deeds: [Deed; 3] = [
         |process| process.fleet().collect(&name("a"), false).map(drop),
         |process| process.fleet().rename(&name("a"), &name("b"), false),

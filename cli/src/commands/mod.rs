@@ -13,6 +13,7 @@ mod sql;
 #[cfg(test)]
 mod tests;
 mod verify;
+mod watch;
 
 use std::io::Write;
 
@@ -32,6 +33,7 @@ pub(crate) fn run(cli: &Cli) -> Result<()> {
         Command::Sql(args) => with_store(cli, args.create, |s| sql::run(s, args)),
         Command::Ls(args) => with_store(cli, false, |s| ls::run(s, args)),
         Command::Info(args) => with_store(cli, false, |s| info::run(s, args)),
+        Command::Watch(args) => with_store(cli, false, |s| watch::run(s, args)),
         Command::Verify(args) => with_store(cli, false, |s| verify::run(s, args)),
         Command::Rm(args) => with_store(cli, false, |s| names::remove(s, args)),
         Command::Mv(args) => with_store(cli, false, |s| names::rename(s, args)),

@@ -8,7 +8,8 @@ use litefleet::{DatabaseName, FleetSettings};
 use rusqlite::Connection;
 
 use super::demo::data::{Fingerprint, SAMPLE};
-use super::{export, import};
+use super::{export, import, watch};
+use crate::args::WatchArgs;
 use crate::failure::{Exit, Result};
 use crate::session::{Access, Session};
 use crate::source;
@@ -146,5 +147,22 @@ fn maintenance() {
         assert_eq!(session.connect(&other, Access::Write).unwrap_err().exit(), Exit::NotFound);
         session.fleet.purge()?;
         Ok(())
+    });
+}
+
+#[test]
+fn commits_are_waited_for() {
+    in_memory(|session, _, name| {
+        let writer = session.connect(name, Access::Create)?;
+        writer.execute_batch("CREATE TABLE t (v)").unwrap();
+        let args = WatchArgs { name: name.clone(), after: None, count: Some(3), timeout: None, json: false };
+        std::thread::scope(|scope| {
+            let watching = scope.spawn(|| watch::run(session, &args));
+            // It may begin to watch after the first of them.
+            while !watching.is_finished() {
+                writer.execute_batch("INSERT INTO t VALUES (1)").unwrap();
+            }
+            watching.join().unwrap()
+        })
     });
 }

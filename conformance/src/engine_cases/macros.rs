@@ -103,6 +103,8 @@ macro_rules! __each_engine_case {
             trips::close_takes_one_trip_after_the_checkpoint
             trips::follower_read_takes_one_trip_or_none
             trips::commits_at_once_share_calls
+            watching::watch_tells_of_every_commit
+            watching::watch_goes_on_after_a_collection_and_ends_with_the_database
         }
     };
 }

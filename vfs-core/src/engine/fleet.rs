@@ -8,12 +8,13 @@ use std::time::Duration;
 use super::batch::CommitBatcher;
 use super::cache::{CacheCounters, PageCache};
 use super::database::{Database, Role};
+use super::lease::{FIRST_PAUSE, LONGEST_PAUSE};
 use super::registry::Registry;
 use super::session::Session;
 use crate::bridge::Bridge;
 use crate::clock::{Clock, Randomness, SystemClock};
 use crate::config::FleetSettings;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::store::{Metered, MetricsLayer, PageStore, StoreCounters};
 use crate::types::{DatabaseName, Txid};
 
@@ -42,6 +43,29 @@ pub(crate) struct FleetInner {
 impl FleetInner {
     pub(super) fn next_instance(&self) -> u64 {
         self.instances.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Calls the store until it can be reached, or the time for it is over.
+    pub(super) async fn retry<T, F, Fut>(&self, limit: Duration, mut call: F) -> Result<T>
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = Result<T>>,
+    {
+        let start = self.clock.monotonic();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match call().await {
+                Err(error) if error.kind() == ErrorKind::Unavailable => {
+                    let waited = self.clock.monotonic().saturating_sub(start);
+                    if waited + pause > limit {
+                        return Err(error);
+                    }
+                    self.pause(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                reply => return reply,
+            }
+        }
     }
 
     /// Waits for about so long, never in step with others.

@@ -19,8 +19,8 @@ const INLINE_TAIL: usize = 4 << 20;
 const LARGEST_PIECE: usize = 64 << 20;
 /// How often a load that raced with others is tried again.
 const LOAD_TRIES: usize = 5;
-const FIRST_PAUSE: Duration = Duration::from_millis(5);
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(5);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// The place of the one writer, given up unless it is kept: after an error, and after a panic in the store.
 struct WriterSlot<'a> {
@@ -45,27 +45,13 @@ impl Drop for WriterSlot<'_> {
 
 impl Database {
     /// Calls the store until it can be reached, or the time for it is over.
-    pub(super) async fn retry<T, F, Fut>(&self, mut call: F) -> Result<T>
+    pub(super) async fn retry<T, F, Fut>(&self, call: F) -> Result<T>
     where
         F: FnMut() -> Fut,
         Fut: Future<Output = Result<T>>,
     {
         let limit = self.settings().store_timeout;
-        let start = self.fleet.clock.monotonic();
-        let mut pause = FIRST_PAUSE;
-        loop {
-            match call().await {
-                Err(error) if error.kind() == ErrorKind::Unavailable => {
-                    let waited = self.fleet.clock.monotonic().saturating_sub(start);
-                    if waited + pause > limit {
-                        return Err(error);
-                    }
-                    self.fleet.pause(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                }
-                reply => return reply,
-            }
-        }
+        self.fleet.retry(limit, call).await
     }
 
     /// Pins the head as the snapshot of a read transaction, after whatever the lease mode asks for.

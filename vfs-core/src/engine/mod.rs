@@ -24,6 +24,7 @@ mod session;
 mod stage;
 mod tail;
 mod verify;
+mod watch;
 
 pub use buffer::TransactionBuffer;
 pub use cache::CacheCounters;
@@ -33,3 +34,4 @@ pub use database::{Database, Role, Snapshot, Status};
 pub use fleet::{Fleet, FleetBuilder};
 pub use manage::Info;
 pub use verify::{Progress, VerifyReport};
+pub use watch::{Commit, Watch};
