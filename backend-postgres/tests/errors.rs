@@ -187,7 +187,7 @@ fn tls_failures_are_told() {
     };
     for (host, mode) in [("localhost", "verify-full"), ("127.0.0.1", "verify-ca"), ("127.0.0.1", "require")] {
         let store = try_connect(&url(host, mode, &ours)).unwrap_or_else(|error| panic!("{host} {mode}: {error}"));
-        Writer::new(store, "a").commit(10).unwrap();
+        Writer::new(store, mode).commit(10).unwrap();
     }
     // `require` without a file of authorities verifies nothing, as with libpq.
     try_connect(&format!("postgres://postgres@127.0.0.1:{}/postgres?sslmode=require", server.port())).unwrap();
