@@ -282,7 +282,7 @@ struct Inner {
 pub(crate) struct Tx(Arc<Inner>);
 
 /// A key and its value.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pair {
     key: Bytes,
     value: Bytes,

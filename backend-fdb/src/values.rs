@@ -300,11 +300,14 @@ impl Value for FenceValue {
     }
 }
 
-/// The end of an epoch, and FoundationDB's version when it ended.
+/// The end of an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct EpochEndValue {
     pub(crate) end: EpochEnd,
+    /// FoundationDB's version when it ended.
     pub(crate) version: u64,
+    /// Who had it, unless it was given back.
+    pub(crate) holder: Option<SessionId>,
 }
 
 impl Value for EpochEndValue {
@@ -315,13 +318,18 @@ impl Value for EpochEndValue {
         put_number(out, self.end.txid.get());
         out.extend_from_slice(&self.end.commit_id.bytes());
         put_number(out, self.version);
+        if let Some(session) = self.holder {
+            out.extend_from_slice(&session.bytes());
+        }
     }
 
     fn read(body: &mut &[u8]) -> Result<Self> {
         let epoch = Epoch(take_number(body)?);
         let txid = Txid(take_number(body)?);
         let end = EpochEnd { epoch, txid, commit_id: CommitId(array(body)?) };
-        Ok(Self { end, version: take_number(body)? })
+        let version = take_number(body)?;
+        let holder = if body.is_empty() { None } else { Some(SessionId(array(body)?)) };
+        Ok(Self { end, version, holder })
     }
 }
 
@@ -431,7 +439,9 @@ mod tests {
         }
         comes_back(FenceValue { owner: [1; 8], nonce: [2; 8] });
         let end = EpochEnd { epoch: Epoch(1), txid: Txid(2), commit_id: CommitId([4; 16]) };
-        comes_back(EpochEndValue { end, version: 99 });
+        for holder in [None, Some(SessionId([5; 16]))] {
+            comes_back(EpochEndValue { end, version: 99, holder });
+        }
         comes_back(UnixMillis(1_700_000_000_000));
         comes_back(String::from("näme"));
         comes_back(17_u64);

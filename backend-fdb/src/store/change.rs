@@ -5,10 +5,11 @@
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
-use litefleet::{CommitId, DatabaseId, Epoch, Error, ErrorKind, Result, SessionId, Txid};
+use litefleet::{CommitId, DatabaseId, Epoch, Error, Result, SessionId, Txid};
 
 use super::FdbStore;
 use super::read::missing;
+use crate::chunk;
 use crate::error::{Fault, Outcome};
 use crate::knowledge::{Core, Known, Touch, Witness};
 use crate::transact::{Attempts, Failed, Priority, Tx, says_read_first};
@@ -256,7 +257,8 @@ impl FdbStore {
         }
     }
 
-    /// A commit may have happened, and its conditions hold no more: because it has, or because it never will.
+    /// A commit may have happened, and its conditions hold no more: because it has, or because it never will. Its record
+    /// tells, and where that was collected, the end of its epoch.
     async fn look_back<C: Change>(
         &self,
         tx: &Tx,
@@ -265,22 +267,18 @@ impl FdbStore {
         found: &Found,
         error: Error,
     ) -> Outcome<Result<Verdict>> {
-        match (error.kind(), &found.core) {
-            (ErrorKind::Fenced, Some(_)) => {
-                let key = self.keys.epoch_end(change.database(), commit.epoch);
-                let end = tx.peek::<EpochEndValue>(&key).await?;
-                Ok(match end {
-                    Some(found) if found.end.commit_id == commit.id => Ok(Verdict::Done),
-                    // Without one the epoch has not ended, the lease was given back, and the head says what was last.
-                    Some(_) | None => Err(error),
-                })
-            }
-            // Others have gone on from there: under the same epoch, it can only be from this commit or a rival's.
-            (ErrorKind::Conflict, Some(core)) if core.head.txid > commit.expected.next() => {
-                Ok(Err(Error::commit_unknown("the reply was lost, and the database has moved on meanwhile")))
-            }
-            _ => Ok(Err(error)),
+        let Some(core) = &found.core else { return Ok(Err(error)) };
+        let id = change.database();
+        let (record, end) = (self.keys.log(id, commit.expected.next(), 0), self.keys.epoch_end(id, commit.epoch));
+        let (record, end) = futures_util::try_join!(tx.peek_bytes(&record), tx.peek::<EpochEndValue>(&end))?;
+        let whose = record.as_deref().and_then(chunk::commit_of);
+        if whose == Some(commit.id) || end.is_some_and(|found| found.end.commit_id == commit.id) {
+            return Ok(Ok(Verdict::Done));
         }
+        if whose.is_none() && end.is_none() && core.head.txid > commit.expected {
+            return Ok(Err(Error::commit_unknown("the reply was lost, and the record was collected meanwhile")));
+        }
+        Ok(Err(error))
     }
 
     /// Takes note of changes that were made.

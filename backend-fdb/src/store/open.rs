@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use litefleet::store::{EpochEnd, LeaseRequest, OpenRequest, Opened, ReadRow};
+use litefleet::store::{EpochEnd, LeaseRequest, OpenRequest, Opened, ReadRow, Tail};
 use litefleet::{DatabaseId, Epoch, Error, PageNo, PageSet, Result, SessionId, Txid};
 
 use super::FdbStore;
@@ -35,6 +35,8 @@ struct Progress {
     touch: Option<Touch>,
     /// What the last try wrote.
     granted: Option<(Core, Option<Witness>)>,
+    /// What it returns if it has been committed.
+    opened: Option<Opened>,
     /// Sessions that the last try has ended.
     ended: Vec<SessionId>,
 }
@@ -64,10 +66,18 @@ impl FdbStore {
         let shared = Mutex::new(Progress::default());
         let before = self.sessions.now();
         let tries = &shared;
-        let body = |tx, _| self.try_open(tx, request, tries, before);
+        let body = |tx, unknown| self.try_open(tx, request, tries, before, unknown);
         let done = self.cluster.run("open", Priority::Normal, body).await?;
         let Progress { touch, granted, ended, .. } = shared.into_inner().unwrap_or_else(PoisonError::into_inner);
-        if let Some(committed) = done.committed {
+        let Some(committed) = done.committed else {
+            // It only read, or its reply was lost: then at least whose the lease is is known.
+            if let (Some(mut touch), Some(lease)) = (touch, request.lease) {
+                touch.granted(lease.session);
+            }
+            self.names.remember(&request.name, done.value.database);
+            return Ok(done.value);
+        };
+        {
             self.knowledge.committed(committed);
             ended.into_iter().for_each(|session| self.forget(session));
             if let (Some(mut touch), Some((core, witness)), Some(lease)) = (touch, granted, request.lease) {
@@ -86,9 +96,13 @@ impl FdbStore {
         &self,
         tx: Tx,
         request: &OpenRequest,
-        shared: &Mutex<Progress>,
+        tries: &Mutex<Progress>,
         before: Duration,
+        unknown: bool,
     ) -> Outcome<Step<Opened>> {
+        if unknown && let Some(opened) = self.was_granted(&tx, request, tries).await? {
+            return Ok(Step::Return(opened));
+        }
         // While the id is looked up, what it was the last time is read too.
         let guess = request.known.map(|(id, _)| id).or_else(|| self.names.recall(&request.name));
         let name_key = self.keys.name(&request.name);
@@ -101,7 +115,7 @@ impl FdbStore {
         let (found, asking, guessed) =
             futures_util::try_join!(tx.get::<u64>(&name_key), self.asking(&tx, request.lease), guessed)?;
         let Some(id) = found.map(DatabaseId) else {
-            return self.create(tx, request, asking, shared).await;
+            return self.create(tx, request, asking, tries).await;
         };
         let found = match guessed {
             Some(found) if guess == Some(id) => found,
@@ -130,7 +144,7 @@ impl FdbStore {
         };
         let grant = async {
             match &asking {
-                Some(asking) => self.grant(&tx, &request.name, id, &standings.core, asking, shared, before).await.map(Some),
+                Some(asking) => self.grant(&tx, &request.name, id, &standings.core, asking, tries, before).await.map(Some),
                 None => Ok(None),
             }
         };
@@ -138,11 +152,26 @@ impl FdbStore {
         let Standings { core, progress, .. } = standings;
         let warm: Vec<ReadRow> = warm.into_iter().flat_map(|(_, found)| found.rows(id)).collect();
         let tail = tail(records, after.unwrap_or(progress.checkpoint), core.head.txid, &progress, request.tail_bytes)?;
-        let opened = |core: &Core| Opened { database: id, created: self.is_fresh(shared, id), head: core.public(&progress), tail, warm };
-        Ok(match granted {
-            Some(core) => Step::Commit(opened(&core)),
-            None => Step::Return(opened(&core)),
-        })
+        let head = granted.as_ref().unwrap_or(&core).public(&progress);
+        let opened = Opened { database: id, created: self.is_fresh(tries, id), head, tail, warm };
+        if granted.is_none() {
+            return Ok(Step::Return(opened));
+        }
+        tries.lock().unwrap_or_else(PoisonError::into_inner).opened = Some(opened.clone());
+        Ok(Step::Commit(opened))
+    }
+
+    /// What the last try has returned, if it was committed and its reply was lost: then the lease was granted, whoever has
+    /// it now.
+    async fn was_granted(&self, tx: &Tx, request: &OpenRequest, tries: &Mutex<Progress>) -> Outcome<Option<Opened>> {
+        let last = tries.lock().unwrap_or_else(PoisonError::into_inner).opened.clone();
+        let (Some(last), Some(lease)) = (last, request.lease) else { return Ok(None) };
+        let (id, epoch) = (last.database, last.head.epoch);
+        let end = self.keys.epoch_end(id, epoch);
+        let (core, end) = futures_util::try_join!(self.peek_core(tx, id), tx.peek::<EpochEndValue>(&end))?;
+        let now = core.filter(|core| core.lease.epoch == epoch).and_then(|core| core.holder());
+        let holder = now.or(end.and_then(|end| end.holder));
+        Ok((holder == Some(lease.session)).then_some(last))
     }
 
     /// Whether this call has created the database: a try whose reply was lost may have.
@@ -218,8 +247,10 @@ impl FdbStore {
                 core
             }
         };
-        let tail = litefleet::store::Tail::Complete(Vec::new());
-        Ok(Step::Commit(Opened { database: id, created: true, head: core.public(&progress), tail, warm: Vec::new() }))
+        let (tail, head) = (Tail::Complete(Vec::new()), core.public(&progress));
+        let opened = Opened { database: id, created: true, head, tail, warm: Vec::new() };
+        shared.lock().unwrap_or_else(PoisonError::into_inner).opened = Some(opened.clone());
+        Ok(Step::Commit(opened))
     }
 
     /// Grants the lease if it is free, and says how the database stands then.
@@ -287,7 +318,7 @@ impl FdbStore {
         let version = tx.read_version().await?;
         let session = asking.lease.session;
         let end = EpochEnd { epoch: core.lease.epoch, txid: core.head.txid, commit_id: core.head.commit_id };
-        let end = EpochEndValue { end, version: version_of(tx).await? };
+        let end = EpochEndValue { end, version: version_of(tx).await?, holder: core.holder() };
         tx.put(&self.keys.epoch_end(id, core.lease.epoch), &end)?;
         let holder = HolderValue { session, label: asking.record.label.clone() };
         let lease = LeaseValue { epoch: core.lease.epoch.next(), holder: Some(holder) };
