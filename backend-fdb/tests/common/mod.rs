@@ -45,6 +45,7 @@ pub(crate) fn faults(seed: u64, rate: u32) -> String {
         ("commit.not_committed", often),
         ("commit.1021", often),
         ("commit.1021.done", often),
+        ("commit.1021.late", seldom),
         ("commit.1039.done", seldom),
         ("commit.1039.late", seldom),
         ("commit.1007", often),
