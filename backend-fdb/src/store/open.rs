@@ -144,7 +144,9 @@ impl FdbStore {
         };
         let grant = async {
             match &asking {
-                Some(asking) => self.grant(&tx, &request.name, id, &standings.core, asking, tries, before).await.map(Some),
+                Some(asking) => {
+                    self.grant(&tx, &request.name, id, &standings.core, asking, tries, before).await.map(Some)
+                }
                 None => Ok(None),
             }
         };

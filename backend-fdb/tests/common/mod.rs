@@ -2,6 +2,8 @@
 //! that is cleared when the test is over.
 #![allow(dead_code, reason = "each test file uses some of it")]
 
+pub(crate) mod holder;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -82,12 +84,6 @@ impl Place {
         let stand_in = StandIn::create(directory.path(), &format!("test{}", number())).expect("a cluster file");
         let cluster_file = stand_in.cluster_file().into();
         Self { cluster_file, prefix, stand_in: Some(stand_in), _directory: Some(directory) }
-    }
-
-    /// A place on the stand-in. `None` when the tests run on a real cluster.
-    pub(crate) fn on_stand_in() -> Option<Self> {
-        let place = Self::new();
-        place.stand_in.is_some().then_some(place)
     }
 
     pub(crate) fn command(&self, command: &str) {
