@@ -142,6 +142,20 @@ fn use_while_a_commit_is_under_way_or_after_it_is_an_error() {
 }
 
 #[test]
+#[cfg_attr(real_cluster, ignore = "slows commits down")]
+fn use_while_a_commit_is_under_way_fails_the_commit_as_well() {
+    test(async |cluster| {
+        cluster.stand_in().command("latency commit=300000");
+        let raw = Raw::begin(cluster);
+        raw.set(&cluster.key("a"), b"1");
+        let commit = raw.commit();
+        assert_eq!(raw.get(&cluster.key("a")).wait(), 2017);
+        assert_eq!(commit.wait(), 2017);
+        cluster.stand_in().command("latency commit=0");
+    });
+}
+
+#[test]
 fn after_an_error_without_retry_a_transaction_must_be_reset() {
     test(async |cluster| {
         let raw = Raw::begin(cluster);
