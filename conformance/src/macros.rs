@@ -110,6 +110,7 @@ macro_rules! __each_store_case {
                 sessions::session_cannot_come_back
                 sessions::renewed_session_lives_on
                 sessions::ended_session_frees_its_leases
+                sessions::force_ends_the_holders_session
                 sessions::unknown_session_is_fenced
                 sessions::expired_session_gets_no_lease
                 sessions::expired_holder_is_named_until_the_next_grant
@@ -126,6 +127,8 @@ macro_rules! __each_store_case {
                 head::warm_pages_come_with_the_open
                 head::open_is_one_moment
                 head::any_name_can_be_used
+                watch::watch_tells_of_commits
+                watch::watch_ends_with_the_database
                 fencing::every_write_is_fenced
                 fencing::fence_needs_no_clock
                 fencing::deleted_database_is_unreadable
@@ -153,6 +156,8 @@ macro_rules! __each_store_case {
                 staging::staged_rows_are_visible_above_the_head_only
                 staging::restaging_replaces
                 staging::late_stage_is_refused
+                staging::stage_requests_keep_their_order
+                staging::late_discard_is_refused
                 staging::discard_raises_the_generation
                 staging::foreign_staging_blocks_commit
                 staging::flip_and_discard_exclude_each_other
@@ -185,7 +190,7 @@ macro_rules! __each_store_case {
                 faults::deposed_writer_learns_its_outcome
                 faults::late_commit_is_fenced
                 faults::late_stage_after_discard_is_harmless
-                faults::late_discard_leaves_no_half_transaction
+                faults::late_discard_undoes_no_later_staging
                 faults::late_writes_are_fenced
                 faults::repeated_calls_do_no_harm
                 faults::refused_calls_change_nothing

@@ -14,6 +14,7 @@ mod pages;
 mod purge;
 mod stage;
 mod stored;
+mod watch;
 
 use std::sync::{Mutex, PoisonError};
 
@@ -31,6 +32,7 @@ use crate::error::{Fault, Outcome};
 use crate::keys::{self, Kind, Table};
 use crate::recovery::Slot;
 use crate::sessions::Sessions;
+use watch::Watchers;
 
 /// A store in one directory of this machine.
 #[derive(Debug)]
@@ -40,6 +42,7 @@ pub struct EmbeddedStore {
     /// Taken before the writer's mutex by those who write page rows, so that they wait for room one after the other.
     page_writer: Mutex<()>,
     sessions: Sessions,
+    watchers: Watchers,
     slot: Slot,
 }
 
@@ -68,7 +71,7 @@ impl EmbeddedStore {
             None => Ok(0),
         })?;
         let writer = Mutex::new(Writer { last_id, reserved_id: last_id });
-        Ok(Self { writer, page_writer: Mutex::default(), sessions, slot })
+        Ok(Self { writer, page_writer: Mutex::default(), sessions, watchers: Watchers::default(), slot })
     }
 
     fn limits(&self) -> &StoreLimits {
@@ -190,12 +193,19 @@ impl PageStore for EmbeddedStore {
         self.read_head(&request)
     }
 
+    async fn watch(&self, database: DatabaseId, known: Txid) -> Result<Txid> {
+        self.watch_head(database, known).await
+    }
+
     async fn read_pages(&self, lineage: &[Lineage], pages: &[PageRange], snapshot: Txid) -> Result<Vec<ReadRow>> {
         self.read_page_rows(lineage, pages, snapshot)
     }
 
     async fn commit(&self, requests: Vec<CommitRequest>, mode: CommitMode) -> Result<Vec<Result<()>>> {
-        self.commit_all(&requests, mode)
+        let outcome = self.commit_all(&requests, mode);
+        // Whatever came of it: those who watch look for themselves.
+        requests.iter().for_each(|request| self.watchers.wake(request.database));
+        outcome
     }
 
     async fn read_log(&self, lineage: &[Lineage], after: Txid, to: Txid) -> Result<Vec<LogRow>> {
@@ -227,7 +237,9 @@ impl PageStore for EmbeddedStore {
     }
 
     async fn delete(&self, database: DatabaseId, epoch: Epoch) -> Result<()> {
-        self.delete_database(database, epoch)
+        self.delete_database(database, epoch)?;
+        self.watchers.wake(database);
+        Ok(())
     }
 
     async fn purge(&self, limit: usize) -> Result<Purged> {

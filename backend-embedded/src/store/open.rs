@@ -98,10 +98,9 @@ impl EmbeddedStore {
         lease: LeaseRequest,
     ) -> Outcome<()> {
         self.sessions.check_live(lease.session)?;
-        if let Some(holder) = head.holder
-            && holder != lease.session
+        let other = head.holder.filter(|holder| *holder != lease.session && self.sessions.live(*holder));
+        if let Some(holder) = other
             && !lease.force
-            && self.sessions.live(holder)
         {
             let holder = self.sessions.holder(holder);
             return Err(Error::lease_held(format!(
@@ -119,6 +118,10 @@ impl EmbeddedStore {
         forget_old_ends(view, changes, now, ENDS_PER_GRANT)?;
         head.epoch = head.epoch.next();
         head.holder = Some(lease.session);
+        if let Some(deposed) = other {
+            // Also when the grant fails below: then its process starts a new session for nothing.
+            self.sessions.end(deposed);
+        }
         Ok(())
     }
 

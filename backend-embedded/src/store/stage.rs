@@ -1,6 +1,6 @@
 //! Large transactions: staging and discarding.
 //!
-//! Each `stage` call leaves one entry that lists its pages, under the head's generation. Entries of older generations
+//! Each `stage` call leaves one entry that lists its pages, under the head's generation and the call's sequence. Entries of older generations
 //! belong to nothing any more, except while such a transaction is being discarded.
 
 use litefleet::store::{DiscardRequest, Discarded, RowKind, StageRequest};
@@ -49,12 +49,13 @@ fn stage(engine: &Engine, request: &StageRequest) -> Outcome<()> {
     let mut changes = engine.changes();
     let first = keys::staging(id, head.generation, 0);
     let last = keys::staging(id, head.generation, u64::MAX);
-    let number = match view.range(Table::Heads, &first, &last).next_back() {
-        Some(entry) => keys::last_number(&entry?.0).unwrap_or_default() + 1,
-        None => 0,
-    };
+    if let Some(entry) = view.range(Table::Heads, &first, &last).next_back()
+        && keys::last_number(&entry?.0).is_some_and(|applied| request.sequence <= applied)
+    {
+        return Ok(());
+    }
     let pages: PageSet = request.rows.iter().map(|row| row.page).collect();
-    let key = keys::staging(id, head.generation, number);
+    let key = keys::staging(id, head.generation, request.sequence);
     stored::put(&mut changes, &key, &values::encode_pages(&pages));
     for row in &request.rows {
         stored::put_row(&mut changes, id, row);
@@ -72,13 +73,21 @@ fn discard(engine: &Engine, request: &DiscardRequest) -> Outcome<Discarded> {
     let mut head = stored::head(&view, id)?;
     stored::fence(&head, request.epoch)?;
     stored::expect(&head, request.expected)?;
+    let goes_on = request.generation.checked_add(1) == Some(head.generation) && head.staging != Staging::Open;
+    if request.generation != head.generation && !goes_on {
+        return Err(Error::conflict(format!(
+            "staging generation {} is not the current one, {}",
+            request.generation, head.generation
+        ))
+        .into());
+    }
     let mut changes = engine.changes();
     let generation = match head.staging {
         Staging::None => None,
         Staging::Open => Some(head.generation),
         Staging::Discarding(generation) => Some(generation),
     };
-    if !matches!(head.staging, Staging::Discarding(_)) {
+    if !goes_on {
         head.generation += 1;
     }
     head.staging = match generation {

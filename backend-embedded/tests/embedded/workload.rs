@@ -100,6 +100,7 @@ impl Workload {
                 database: opened.database,
                 epoch: opened.head.epoch,
                 expected: opened.head.txid,
+                generation: opened.head.generation,
                 limit: 3,
             };
             let mut discarded = now(self.store.discard_staged(request)).expect("it is discarded");
@@ -149,12 +150,13 @@ impl Workload {
             let txid = opened.head.txid.get() + 1;
             let staged = txid.is_multiple_of(STAGED_EVERY).then_some(opened.head.generation);
             if let Some(generation) = staged {
-                for page in STAGED_PAGES {
+                for (sequence, page) in (1..).zip(STAGED_PAGES) {
                     let request = StageRequest {
                         database,
                         epoch: opened.head.epoch,
                         expected: opened.head.txid,
                         generation,
+                        sequence,
                         rows: vec![row(database.get(), page, txid)],
                     };
                     now(self.store.stage(request)).expect("it is staged");

@@ -20,8 +20,10 @@ use crate::harness::Harness;
 /// current epoch and txid succeeds, the other is told, and the log is exactly what was acknowledged.
 pub async fn two_holders_fight(harness: &dyn Harness) {
     let store = harness.store().await;
-    let sessions = [session(&store, LONG).await, session(&store, LONG).await];
     for seed in 0..20_u64 {
+        let mut sessions = [session(&store, LONG).await, session(&store, LONG).await];
+        // Whose session was ended by the other's force.
+        let mut ended = [false; 2];
         let mut rng = StdRng::seed_from_u64(seed);
         let text = format!("db-{seed}");
         let first = Writer::with_session(&store, sessions[0], &text).await;
@@ -29,12 +31,23 @@ pub async fn two_holders_fight(harness: &dyn Harness) {
         let mut holders = [first.clone(), first.force(sessions[1]).await];
         truth.0 = holders[1].epoch;
         truth.1 = Some(1);
+        ended[0] = true;
         let mut log: Vec<(CommitId, String)> = Vec::new();
         for step in 0..60 {
             let who = usize::from(rng.random::<bool>());
             let holder = holders.get_mut(who).expect("there are two");
             let mine = holder.epoch == truth.0 && truth.1 == Some(who);
-            match rng.random_range(0..10) {
+            let step_kind = rng.random_range(0..10);
+            if matches!(step_kind, 6..=8) && ended[who] {
+                refused(
+                    store.open(lease_request(&text, sessions[who], true)).await,
+                    ErrorKind::Fenced,
+                    "a lease for a session that was ended by force",
+                );
+                sessions[who] = session(&store, LONG).await;
+                ended[who] = false;
+            }
+            match step_kind {
                 0..=5 => {
                     let record = format!("{who}-{step}");
                     let mut request = holder.request(record.as_bytes());
@@ -55,6 +68,7 @@ pub async fn two_holders_fight(harness: &dyn Harness) {
                 6 | 7 => {
                     *holder = holder.force(sessions[who]).await;
                     assert!(holder.epoch > truth.0);
+                    ended[1 - who] |= truth.1 == Some(1 - who);
                     (truth.0, truth.1) = (holder.epoch, Some(who));
                 }
                 8 => match store.open(lease_request(&text, sessions[who], false)).await {
@@ -106,19 +120,24 @@ pub async fn many_holders_fight(harness: &dyn Harness) {
         let store = store.clone();
         tasks.spawn(async move {
             let mut rng = StdRng::seed_from_u64(seed);
-            let session = session(&store, LONG).await;
+            let mut owner = session(&store, LONG).await;
             let mut acknowledged = Vec::new();
             for _ in 0..15 {
                 let force = rng.random_range(0..3) == 0;
-                let opened = match store.open(lease_request("a", session, force)).await {
+                let opened = match store.open(lease_request("a", owner, force)).await {
                     Ok(opened) => opened,
+                    Err(error) if error.kind() == ErrorKind::Fenced => {
+                        // Somebody's force has ended it.
+                        owner = session(&store, LONG).await;
+                        continue;
+                    }
                     Err(error) => {
                         assert_eq!(error.kind(), ErrorKind::LeaseHeld, "{error}");
                         tokio::task::yield_now().await;
                         continue;
                     }
                 };
-                let mut writer = Writer::from_opened(&store, session, "a", &opened);
+                let mut writer = Writer::from_opened(&store, owner, "a", &opened);
                 for _ in 0..rng.random_range(1..6) {
                     let record = format!("{}:{}", writer.epoch, writer.txid.next());
                     let request = writer.request(record.as_bytes());

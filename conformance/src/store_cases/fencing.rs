@@ -35,7 +35,7 @@ pub(crate) fn attempts(writer: &Writer) -> Vec<(Operation, Attempt)> {
     add(
         Operation::DiscardStaged,
         Box::pin(async move {
-            let request = w.discard_request(10);
+            let request = w.discard_request(w.head().await.generation, 10);
             w.store.discard_staged(request).await.map(|_| ())
         }),
     );
@@ -155,13 +155,15 @@ async fn unreadable(writer: &Writer) {
     let store = &writer.store;
     let database = writer.database;
     let lineage = [Lineage { database, max_txid: Txid::MAX }];
-    // `stage` asks for the head first, which is gone: the rest is tried here.
+    // These ask for the head first, which is gone: they are tried here.
     let mut attempts = attempts(writer);
-    attempts.retain(|(operation, _)| *operation != Operation::Stage);
+    attempts.retain(|(operation, _)| !matches!(operation, Operation::Stage | Operation::DiscardStaged));
     refuse_all(attempts, ErrorKind::NotFound, "of a deleted database").await;
     let gone = |result: Result<()>, what: &str| refused(result, ErrorKind::NotFound, what);
     let row = vec![image(1, writer.txid.next().get(), b"late")];
     gone(store.stage(writer.stage_request(0, row)).await, "stage");
+    gone(store.discard_staged(writer.discard_request(0, 10)).await.map(|_| ()), "discard_staged");
+    gone(store.watch(database, Txid(0)).await.map(|_| ()), "watch");
     let request = HeadRequest { database, known: Txid(0), epoch: Some(writer.epoch), tail_bytes: AMPLE };
     gone(store.head(request).await.map(|_| ()), "head");
     let pages = [range(1, 1)];
@@ -184,9 +186,8 @@ pub async fn checkpoints_and_takeovers_do_not_mix(harness: &dyn Harness) {
         tasks.spawn(async move {
             let mut written = Vec::new();
             let mut lost = Vec::new();
-            let session = session(&first.store, LONG).await;
             for page in 0..12_u32 {
-                let writer = first.force(session).await;
+                let writer = first.take_over().await;
                 tokio::task::yield_now().await;
                 // The page number tells the epoch: no two attempts write the same row.
                 let page = u32::try_from(writer.epoch.get() * 100).expect("few epochs") + page;

@@ -16,6 +16,7 @@ pub mod random;
 pub mod reads;
 pub mod sessions;
 pub mod staging;
+pub mod watch;
 
 mod model;
 

@@ -107,6 +107,32 @@ pub async fn ended_session_frees_its_leases(harness: &dyn Harness) {
     assert_eq!(stranger.head().await.epoch, stranger.epoch);
 }
 
+/// A takeover by force ends the session of the holder, so that it learns of it: all its leases are free, it cannot be
+/// renewed, and gets no lease. Force that deposes nobody ends nobody's session.
+pub async fn force_ends_the_holders_session(harness: &dyn Harness) {
+    let store = harness.store().await;
+    let old = session(&store, LONG).await;
+    let held = Writer::with_session(&store, old, "a").await;
+    let other = Writer::with_session(&store, old, "b").await;
+    let given_back = Writer::with_session(&store, old, "c").await;
+    given_back.release(&[]).await.expect("the holder can");
+    let taker = session(&store, LONG).await;
+    given_back.force(taker).await;
+    held.force(old).await;
+    store.renew_session(old).await.expect("nobody was deposed");
+    let taken = held.force(taker).await;
+    refused(store.renew_session(old).await, ErrorKind::Fenced, "renewing a session that was ended by force");
+    refused(start(&store, old, LONG).await, ErrorKind::Invalid, "starting a session that was ended by force");
+    refused(store.open(lease_request("c", old, true)).await, ErrorKind::Fenced, "a lease for it");
+    store.renew_session(taker).await.expect("the taker's session lives on");
+    let next = session(&store, LONG).await;
+    let mut other_taken = Writer::with_session(&store, next, "b").await;
+    assert!(other_taken.epoch > other.epoch);
+    other_taken.commit(b"goes on").await;
+    refused(store.open(lease_request("a", next, false)).await, ErrorKind::LeaseHeld, "the lease that was taken");
+    assert_eq!(taken.head().await.epoch, taken.epoch);
+}
+
 /// Sessions that the store does not know: ending one is no error, renewing one is `Fenced`.
 pub async fn unknown_session_is_fenced(harness: &dyn Harness) {
     let store = harness.store().await;

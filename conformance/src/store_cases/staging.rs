@@ -104,16 +104,75 @@ pub async fn late_stage_is_refused(harness: &dyn Harness) {
     assert_eq!(rows.first().expect("one row").row.bytes, "second");
 }
 
-/// A discard raises the generation at once and once per entry, deletes no more rows than asked, and needs epoch and
-/// txid; without an entry it raises the generation too.
+/// Of two requests that stage the same page the one with the larger sequence counts, whichever arrives last; and so
+/// does a request that is repeated after a later one.
+pub async fn stage_requests_keep_their_order(harness: &dyn Harness) {
+    let store = harness.store().await;
+    let mut writer = Writer::new(&store, "a").await;
+    let generation = writer.head().await.generation;
+    let request = |sequence, page, bytes: &[u8]| {
+        let mut request = writer.stage_request(generation, vec![image(page, 1, bytes)]);
+        request.sequence = sequence;
+        request
+    };
+    let first = request(1, 1, b"first");
+    store.stage(first.clone()).await.expect("the holder can stage");
+    store.stage(first.clone()).await.expect("a repetition is no error");
+    // A request between them failed, and its rows come again with a later one.
+    store.stage(request(3, 1, b"third")).await.expect("a gap is no error");
+    let before = picture(&store, writer.database).await;
+    for late in [first, request(2, 1, b"second"), request(2, 2, b"second"), request(3, 1, b"another third")] {
+        store.stage(late).await.expect("what comes late is no error");
+        assert_eq!(picture(&store, writer.database).await, before);
+    }
+    let mut flip = writer.request(b"flip");
+    flip.staged = Some(generation);
+    writer.try_commit(flip).await.expect("it is its own staging");
+    let rows = writer.read(&[1, 2], 1).await;
+    assert_eq!(read_places(&rows), [(1, 1)]);
+    assert_eq!(rows.first().expect("one row").row.bytes, "third");
+    // The next generation counts from 1 again.
+    let mut again = writer.stage_request(writer.head().await.generation, vec![image(1, 2, b"again")]);
+    again.sequence = 1;
+    store.stage(again).await.expect("the holder can stage");
+    assert_eq!(read_places(&writer.read(&[1], 2).await), [(1, 2)]);
+}
+
+/// A discard that was sent for one staging does nothing to a later one at the same txid, whether it arrives before the
+/// next has begun or after; nor does one of a generation to come.
+pub async fn late_discard_is_refused(harness: &dyn Harness) {
+    let store = harness.store().await;
+    let mut writer = Writer::new(&store, "a").await;
+    let generation = writer.stage(&[image(1, 1, b"first")]).await;
+    let late = writer.discard_request(generation, 100);
+    let discarded = store.discard_staged(late).await.expect("the holder can discard");
+    assert_eq!(discarded, Discarded { generation: generation + 1, done: true });
+    // A repetition that arrives before anything else was staged finds it done.
+    assert_eq!(store.discard_staged(late).await.expect("a repetition"), discarded);
+    assert_eq!(writer.head().await.generation, generation + 1);
+    let next = writer.stage(&[image(1, 1, b"second"), image(2, 1, b"second")]).await;
+    assert_eq!(next, generation + 1);
+    let before = picture(&store, writer.database).await;
+    for wrong in [late, writer.discard_request(next + 1, 100), writer.discard_request(u64::MAX, 100)] {
+        refused(store.discard_staged(wrong).await, ErrorKind::Conflict, "a discard of another generation");
+        assert_eq!(picture(&store, writer.database).await, before);
+    }
+    let mut flip = writer.request(b"flip");
+    flip.staged = Some(next);
+    writer.try_commit(flip).await.expect("it is its own staging");
+    assert_eq!(read_places(&writer.read(&[1, 2], 1).await), [(1, 1), (2, 1)]);
+}
+
+/// A discard raises the generation at once and once, however many calls it takes, deletes no more rows than asked, and
+/// needs epoch and txid; without an entry it raises the generation too.
 pub async fn discard_raises_the_generation(harness: &dyn Harness) {
     let store = harness.store().await;
     let mut writer = Writer::new(&store, "a").await;
     writer.commit_up_to(1).await;
     let first = writer.head().await.generation;
-    let none = store.discard_staged(writer.discard_request(5)).await;
+    let none = store.discard_staged(writer.discard_request(first, 5)).await;
     let none = none.expect("the holder can");
-    assert!(none.done && none.generation > first);
+    assert_eq!(none, Discarded { generation: first + 1, done: true });
     refused(
         store.stage(writer.stage_request(first, vec![image(1, 2, b"late")])).await,
         ErrorKind::Conflict,
@@ -122,20 +181,18 @@ pub async fn discard_raises_the_generation(harness: &dyn Harness) {
     let rows: Vec<PageRow> = (1..=10).map(|page| image(page, 2, b"staged")).collect();
     let generation = writer.stage(&rows).await;
     for expected in [0, 2] {
-        let mut wrong = writer.discard_request(5);
+        let mut wrong = writer.discard_request(generation, 5);
         wrong.expected = Txid(expected);
         refused(store.discard_staged(wrong).await, ErrorKind::Conflict, "another txid");
     }
     let stranger = Writer { epoch: Epoch(writer.epoch.get() + 1), ..writer.clone() };
-    refused(store.discard_staged(stranger.discard_request(5)).await, ErrorKind::Fenced, "another epoch");
+    refused(store.discard_staged(stranger.discard_request(generation, 5)).await, ErrorKind::Fenced, "another epoch");
     assert_eq!(scan(&store, writer.database).await.len(), 10);
     let mut left = 10;
-    let mut raised = None;
     loop {
-        let reply = store.discard_staged(writer.discard_request(3)).await;
+        let reply = store.discard_staged(writer.discard_request(generation, 3)).await;
         let Discarded { generation: now, done } = reply.expect("the holder can");
-        assert!(now > generation);
-        assert_eq!(*raised.get_or_insert(now), now, "once per entry");
+        assert_eq!(now, generation + 1, "once");
         let rows = scan(&store, writer.database).await.len();
         assert!(rows + 3 >= left, "{left} rows became {rows}, the limit was 3");
         let head = writer.head().await;
@@ -195,7 +252,7 @@ pub async fn flip_and_discard_exclude_each_other(harness: &dyn Harness) {
     writer.discard().await;
     refused(commit_one(&store, flip).await, ErrorKind::Conflict, "a flip of what was discarded");
     let generation = writer.stage(&[image(1, 1, b"second"), image(2, 1, b"second")]).await;
-    let discard = writer.discard_request(100);
+    let discard = writer.discard_request(generation, 100);
     let mut flip = writer.request(b"flip");
     flip.staged = Some(generation);
     writer.try_commit(flip).await.expect("it is its own staging");

@@ -25,13 +25,14 @@ pub struct TransactionBuffer {
     pub(super) staged: PageSet,
     /// Those of them that were cut off since: zeros, and staged again as zeros before the commit.
     pub(super) cut: PageSet,
-    /// Those of them whose first request may still be on its way, because its reply was lost and it was sent again. Staged
-    /// anew with other bytes, they could be overwritten by it.
-    pub(super) doubtful: PageSet,
     /// The staging generation they were staged under.
     pub(super) generation: u64,
+    /// The sequence of the last request to stage under it.
+    pub(super) sequence: u64,
     /// Page 1 differs from what SQLite wrote, so SQLite's cache of it must not be trusted after the commit.
     pub(super) header_altered: bool,
+    /// Whoever writes is not SQLite: what stands in the header of page 1 means nothing.
+    pub(super) foreign: bool,
     /// The transaction failed in a way that can only be rolled back.
     pub(super) broken: Option<Error>,
 }
@@ -58,11 +59,18 @@ impl TransactionBuffer {
             pages: HashMap::new(),
             staged: PageSet::new(),
             cut: PageSet::new(),
-            doubtful: PageSet::new(),
             generation: 0,
+            sequence: 0,
             header_altered: false,
+            foreign: false,
             broken: None,
         }
+    }
+
+    /// Takes the bytes that are written as they are: neither the size that the header of page 1 names is adopted, nor its
+    /// change counter replaced. For writers that are not SQLite.
+    pub fn set_foreign(&mut self) {
+        self.foreign = true;
     }
 
     /// The size of the file as the transaction sees it.

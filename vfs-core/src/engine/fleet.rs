@@ -288,13 +288,19 @@ impl Fleet {
 
     /// Takes the lease of a database that is to be renamed or deleted.
     async fn hold(&self, name: &DatabaseName, force: bool) -> Result<Opened> {
-        let live = self.inner.session.ensure().await?;
         let open_here = self.inner.registry.all().into_iter().any(|db| db.name() == name && db.holds_lease());
         if open_here && !force {
             return Err(Error::lease_held("it is open in this process: close it first"));
         }
-        let lease = Some(LeaseRequest { session: live.session, force });
-        self.inner.store.open(request(name, lease)).await
+        loop {
+            let live = self.inner.session.ensure().await?;
+            let lease = Some(LeaseRequest { session: live.session, force });
+            match self.inner.store.open(request(name, lease)).await {
+                // The session ended on the way: the next one serves as well.
+                Err(error) if error.kind() == ErrorKind::Fenced && self.inner.session.renew().await?.is_none() => {}
+                reply => return reply,
+            }
+        }
     }
 
     /// Deletes a database. `LeaseHeld` while somebody has it open, unless `force`.
@@ -305,6 +311,11 @@ impl Fleet {
             if deleted.is_err() {
                 // Held for nothing. If that fails, it ends with the session.
                 let _released = self.inner.store.release(held.database, held.head.epoch, Vec::new()).await;
+            } else {
+                // A database of that name that is opened from now on is another one.
+                for open in self.inner.registry.all().into_iter().filter(|open| open.name() == name) {
+                    let _stopped = open.stop(Error::not_found("it was deleted"));
+                }
             }
             deleted
         })

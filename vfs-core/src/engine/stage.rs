@@ -1,13 +1,12 @@
 //! Large transactions: pages go to the store early, as rows that nobody sees until the commit flips the head.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::TransactionBuffer;
 use super::buffer::Source;
 use super::database::Database;
 use crate::codec::{encode_image, encode_zero};
-use crate::error::{Context, Error, ErrorKind, Result};
+use crate::error::{Context, ErrorKind, Result};
 use crate::store::{PageRow, StageRequest};
 use crate::types::{PageNo, pages_for_size};
 
@@ -54,12 +53,13 @@ impl Database {
             return Err(broken.clone());
         }
         self.ensure_lease().await?;
-        let (database, epoch) = self.held()?;
+        let database = self.id()?;
         if buffer.staged.is_empty() {
             if self.core().leftovers {
                 self.discard_staged().await?;
             }
             buffer.generation = self.core().generation;
+            buffer.sequence = 0;
         }
         let txid = buffer.base.next();
         let compression = self.settings().compression;
@@ -73,35 +73,17 @@ impl Database {
                     _ => encode_zero(database, *page, txid),
                 }
             };
-            let request = StageRequest {
-                database,
-                epoch,
-                expected: buffer.base,
-                generation: buffer.generation,
-                rows: chunk.iter().map(row).collect(),
-            };
-            if let Some(page) = chunk.iter().find(|page| buffer.doubtful.contains(**page)) {
-                let words = format!("an earlier request to stage page {page} may still be on its way: begin again");
-                let error = Error::unavailable(words);
-                buffer.broken = Some(error.clone());
-                return Err(error);
-            }
-            let sent = AtomicUsize::new(0);
-            let send = || {
-                sent.fetch_add(1, Ordering::Relaxed);
-                self.fleet.store.stage(request.clone())
-            };
-            let staged = self.retry(send).await;
-            if sent.load(Ordering::Relaxed) > 1 {
-                for page in chunk {
-                    buffer.doubtful.insert(*page);
-                }
-            }
-            if let Err(error) = staged.map_err(|error| self.refused(error, epoch)) {
+            let rows: Vec<PageRow> = chunk.iter().map(row).collect();
+            // Of two requests the later one counts, also when the reply to the earlier one was lost.
+            buffer.sequence += 1;
+            let (expected, generation, sequence) = (buffer.base, buffer.generation, buffer.sequence);
+            let request = |epoch| StageRequest { database, epoch, expected, generation, sequence, rows: rows.clone() };
+            if let Err(error) = self.under_lease(|epoch| self.fleet.store.stage(request(epoch))).await {
                 if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Fenced | ErrorKind::NotFound) {
                     buffer.broken = Some(error.clone());
                 }
-                // Perhaps it did reach the store: whoever stages next must look.
+                // Perhaps it did reach the store: what it holds is staged again before the commit, or discarded.
+                buffer.staged.extend(chunk.iter().copied());
                 self.core().leftovers = true;
                 return Err(error);
             }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use super::model::{
     CheckpointRequest, CollectRequest, Collected, CommitRequest, DiscardRequest, Discarded, EpochEnd, Head, HeadReply,
@@ -57,6 +58,8 @@ struct Session {
 #[derive(Debug)]
 struct Staging {
     pages: PageSet,
+    /// The sequence of the last request that was applied.
+    last: u64,
     discarding: bool,
 }
 
@@ -81,6 +84,8 @@ struct Database {
     warm: PageSet,
     /// How each epoch ended, and when it did.
     ends: BTreeMap<Epoch, (EpochEnd, Duration)>,
+    /// Tells those who watch of each commit.
+    committed: watch::Sender<Txid>,
 }
 
 impl Database {
@@ -102,6 +107,7 @@ impl Database {
             rows: BTreeMap::new(),
             warm: PageSet::new(),
             ends: BTreeMap::new(),
+            committed: watch::Sender::new(Txid(0)),
         }
     }
 
@@ -152,6 +158,7 @@ impl Database {
         if request.release {
             self.holder = None;
         }
+        self.committed.send_replace(txid);
     }
 
     fn tail_after(&self, after: Txid, bytes: usize) -> Tail {
@@ -272,10 +279,9 @@ impl State {
             return Err(Error::fenced(format!("session {session} has expired or was never started")));
         }
         let database = self.database(id)?;
-        if let Some(holder) = database.holder
-            && holder != session
+        let other = database.holder.filter(|holder| *holder != session && self.live(*holder, now));
+        if let Some(holder) = other
             && !force
-            && self.live(holder, now)
         {
             let held = self.sessions.get(&holder);
             let label = held.map_or("unknown", |s| s.label.as_str());
@@ -285,6 +291,9 @@ impl State {
                 database.name,
                 left.as_secs_f64()
             )));
+        }
+        if let Some(deposed) = other.and_then(|holder| self.sessions.get_mut(&holder)) {
+            deposed.expires = None;
         }
         let database = self.database_mut(id)?;
         let end = EpochEnd { epoch: database.epoch, txid: database.txid, commit_id: database.commit_id };
@@ -457,6 +466,12 @@ impl PageStore for MemoryStore {
         })
     }
 
+    async fn watch(&self, database: DatabaseId, known: Txid) -> Result<Txid> {
+        let mut committed = self.lock().database(database)?.committed.subscribe();
+        let seen = committed.wait_for(|txid| *txid > known).await;
+        seen.map(|txid| *txid).map_err(|_| missing(database))
+    }
+
     async fn read_pages(&self, lineage: &[Lineage], pages: &[PageRange], snapshot: Txid) -> Result<Vec<ReadRow>> {
         check_ranges("read", pages, self.limits.read_pages)?;
         let state = self.lock();
@@ -576,7 +591,12 @@ impl PageStore for MemoryStore {
                 request.generation, database.generation
             )));
         }
-        let staging = database.staging.get_or_insert_with(|| Staging { pages: PageSet::new(), discarding: false });
+        let staging =
+            database.staging.get_or_insert_with(|| Staging { pages: PageSet::new(), last: 0, discarding: false });
+        if request.sequence <= staging.last {
+            return Ok(());
+        }
+        staging.last = request.sequence;
         for row in request.rows {
             staging.pages.insert(row.page);
             database.rows.insert((row.page, txid), (row.kind, row.bytes));
@@ -590,14 +610,20 @@ impl PageStore for MemoryStore {
         database.fence(request.epoch)?;
         database.expect(request.expected)?;
         let txid = request.expected.next();
-        let Some(staging) = &mut database.staging else {
+        let goes_on = request.generation.checked_add(1) == Some(database.generation)
+            && database.staging.as_ref().is_none_or(|staging| staging.discarding);
+        if request.generation == database.generation {
             database.generation += 1;
+        } else if !goes_on {
+            return Err(Error::conflict(format!(
+                "staging generation {} is not the current one, {}",
+                request.generation, database.generation
+            )));
+        }
+        let Some(staging) = &mut database.staging else {
             return Ok(Discarded { generation: database.generation, done: true });
         };
-        if !staging.discarding {
-            staging.discarding = true;
-            database.generation += 1;
-        }
+        staging.discarding = true;
         let mut left = PageSet::new();
         for (n, page) in staging.pages.pages().enumerate() {
             if n < request.limit {
@@ -701,8 +727,10 @@ impl PageStore for MemoryStore {
     async fn delete(&self, database: DatabaseId, epoch: Epoch) -> Result<()> {
         let mut state = self.lock();
         state.database(database)?.fence(epoch)?;
-        if let Some(found) = state.databases.remove(&database) {
+        if let Some(mut found) = state.databases.remove(&database) {
             state.names.remove(&found.name);
+            // Those who watch learn of it when the sender is gone.
+            found.committed = watch::Sender::new(found.txid);
             state.condemned.push(found);
         }
         Ok(())

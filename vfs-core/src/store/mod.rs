@@ -84,7 +84,9 @@ pub trait PageStore: Debug + Send + Sync + 'static {
     /// - `NotFound` when there is none and `create` is false (case: `open_without_create_finds_nothing`).
     /// - Two concurrent creations of one name make one database (case: `concurrent_creates_make_one`).
     /// - A lease is granted when nobody holds it, its holder's session has expired or ended, the asking session holds
-    ///   it itself, or by `force`. Each grant raises the epoch by at least 1 (case: `each_grant_raises_the_epoch`), and
+    ///   it itself, or by `force`, which ends the holder's session in the same store transaction: the deposed process
+    ///   learns of it at its next renewal, and its other leases are free (case: `force_ends_the_holders_session`). Each
+    ///   grant raises the epoch by at least 1 (case: `each_grant_raises_the_epoch`), and
     ///   keeps the old epoch's last txid and commit id for at least a day (case: `epoch_end_is_kept`). Otherwise
     ///   `LeaseHeld`, and the message says who holds it and until when (case: `held_lease_is_refused`). `Fenced`, and
     ///   nothing is created, when the asking session has expired or ended or is unknown (case:
@@ -146,6 +148,12 @@ pub trait PageStore: Debug + Send + Sync + 'static {
     /// `acknowledged_commit_is_seen_by_all`, `acknowledged_commits_survive`).
     async fn commit(&self, requests: Vec<CommitRequest>, mode: CommitMode) -> Result<Vec<Result<()>>>;
 
+    /// Waits until the head's txid is above `known`, and returns it; at once when it is already. After a time of the
+    /// store's choosing, a few seconds at the most, it may return a txid that is not: then the caller calls again
+    /// (case: `watch_tells_of_commits`). `NotFound` when the database is deleted meanwhile, too (case:
+    /// `watch_ends_with_the_database`). Needs no lease.
+    async fn watch(&self, database: DatabaseId, known: Txid) -> Result<Txid>;
+
     /// The commit records after `after`, up to `to`, in order and without a gap (case: `log_has_no_gap`), as many of
     /// them as fit in about [`StoreLimits::log_bytes`], at least one: the caller asks again from the last it got. `to` is
     /// at most the head's txid. Records up to an ancestor's `max_txid` come from the ancestor, those above from the
@@ -156,16 +164,22 @@ pub trait PageStore: Debug + Send + Sync + 'static {
     /// Writes rows of an open large transaction at txid + 1, and lists them under the staging entry, which the first
     /// call creates. On condition of epoch, txid, and the staging generation: another generation is `Conflict`, so a
     /// request that arrives after a discard does nothing (case: `late_stage_is_refused`). Staging a page again replaces
-    /// its row (case: `restaging_replaces`). `Invalid` when there are more than [`StoreLimits::write_rows`] rows (case:
+    /// its row (case: `restaging_replaces`). A request whose sequence is not above the largest that was applied under
+    /// the generation succeeds and changes nothing, so that one that arrives late, or twice, undoes no later one (case:
+    /// `stage_requests_keep_their_order`). `Invalid` when there are more than [`StoreLimits::write_rows`] rows (case:
     /// `limits_are_enforced`), one is a delta or of another txid, or two are of one page (case:
     /// `rows_that_cannot_be_are_invalid`). Invisible to everyone else until a commit names the generation (case:
     /// `staged_rows_are_visible_above_the_head_only`).
     async fn stage(&self, request: StageRequest) -> Result<()>;
 
-    /// Raises the staging generation at once, deletes a bounded number of the rows that the staging entry lists, and
-    /// when none is left the entry. Called until [`Discarded::done`]; on condition of epoch and txid. Raises the
-    /// generation once per entry, and also when there is no entry: a late first `stage` does no harm (case:
+    /// Raises the staging generation by 1 at once, deletes a bounded number of the rows that the staging entry lists,
+    /// and when none is left the entry. Called with the same generation until [`Discarded::done`]; on condition of epoch
+    /// and txid. Raises it also when there is no entry: a late first `stage` does no harm (case:
     /// `discard_raises_the_generation`). From the first call on, and until the entry is gone, no commit succeeds.
+    ///
+    /// When the generation is one above the request's, and there is no entry or it is being discarded, an earlier call
+    /// has raised it and this one goes on. Any other generation is `Conflict`: a discard that arrives late undoes no
+    /// later staging (case: `late_discard_is_refused`).
     async fn discard_staged(&self, request: DiscardRequest) -> Result<Discarded>;
 
     /// Writes page rows as of the checkpoint's txid; with `last`, marks the checkpoint as completed and sets the head's

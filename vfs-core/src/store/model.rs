@@ -76,7 +76,7 @@ pub struct Head {
 pub struct LeaseRequest {
     /// The session to bind it to.
     pub session: SessionId,
-    /// Take it over even from a live session.
+    /// Take it over even from a live session, which ends by that.
     pub force: bool,
 }
 
@@ -245,6 +245,8 @@ pub struct StageRequest {
     pub expected: Txid,
     /// The staging generation, from the head or the last discard.
     pub generation: u64,
+    /// Grows from each request of the generation to the next, from 1.
+    pub sequence: u64,
     /// The rows: images or zeros, no deltas, at txid `expected` + 1; no page twice.
     pub rows: Vec<PageRow>,
 }
@@ -258,6 +260,8 @@ pub struct DiscardRequest {
     pub epoch: Epoch,
     /// What the head's txid must be.
     pub expected: Txid,
+    /// The staging generation that ends, from the head; the same in each call until it is done.
+    pub generation: u64,
     /// The most rows to delete in this call.
     pub limit: usize,
 }

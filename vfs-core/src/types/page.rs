@@ -217,10 +217,16 @@ impl PageSet {
 impl FromIterator<PageNo> for PageSet {
     fn from_iter<T: IntoIterator<Item = PageNo>>(pages: T) -> Self {
         let mut set = Self::new();
-        for page in pages {
-            set.insert(page);
-        }
+        set.extend(pages);
         set
+    }
+}
+
+impl Extend<PageNo> for PageSet {
+    fn extend<T: IntoIterator<Item = PageNo>>(&mut self, pages: T) {
+        for page in pages {
+            self.insert(page);
+        }
     }
 }
 

@@ -42,6 +42,7 @@ operations! {
     Open => "open",
     Release => "release",
     Head => "head",
+    Watch => "watch",
     ReadPages => "read_pages",
     Commit => "commit",
     ReadLog => "read_log",
@@ -153,7 +154,7 @@ macro_rules! brings_nothing {
     };
 }
 
-brings_nothing!((), Discarded, Collected, Purged, Vec<ListEntry>, Vec<Result<()>>);
+brings_nothing!((), Txid, Discarded, Collected, Purged, Vec<ListEntry>, Vec<Result<()>>);
 
 fn rows_bytes(rows: &[PageRow]) -> u64 {
     rows.iter().map(|row| row.bytes.len() as u64).sum()
@@ -227,6 +228,10 @@ impl<I: Interceptor> PageStore for Layer<I> {
 
     async fn head(&self, request: HeadRequest) -> Result<HeadReply> {
         self.pass(Operation::Head, 0, move |s| async move { s.head(request).await }).await
+    }
+
+    async fn watch(&self, database: DatabaseId, known: Txid) -> Result<Txid> {
+        self.pass(Operation::Watch, 0, move |s| async move { s.watch(database, known).await }).await
     }
 
     async fn read_pages(&self, lineage: &[Lineage], pages: &[PageRange], snapshot: Txid) -> Result<Vec<ReadRow>> {
