@@ -3,6 +3,7 @@
 //!
 //! - `cluster` is what a real cluster does: versions, conflicts, limits, faults.
 //! - `client` is what the real client library does in the process that uses it: futures, transactions, read-your-writes.
+//! - `served` lets other processes use the cluster of this one.
 //! - `ffi` gives that the names and types of the C interface.
 //!
 //! The rules come from FoundationDB's documentation; each module names the page. Where the documentation leaves doubt,
@@ -12,3 +13,4 @@ mod client;
 mod cluster;
 mod code;
 mod ffi;
+mod served;

@@ -92,19 +92,36 @@ impl StandIn {
         self.cluster_file.to_str().unwrap_or_default()
     }
 
+    /// Lets other processes use this cluster, until this process ends: they open the cluster file that is returned.
+    ///
+    /// # Panics
+    ///
+    /// When the stand-in is not there, or cannot listen or write.
+    #[must_use]
+    pub fn serve(&self, directory: &Path) -> Self {
+        let served = Self::at(&directory.join("served.cluster"));
+        assert_eq!(self.call(c"litefleet_stand_in_serve", &served.cluster_file), 0, "the stand-in cannot serve");
+        served
+    }
+
     /// Gives the stand-in a command: its `README.md` lists them.
     ///
     /// # Panics
     ///
     /// When the stand-in does not know the command, or is not there.
     pub fn command(&self, command: &str) {
-        let symbol = symbol(c"litefleet_stand_in_command").expect("this test needs the stand-in for libfdb_c");
-        // SAFETY: the stand-in exports the function of this name with this type.
-        let function = unsafe { std::mem::transmute::<*mut c_void, Command>(symbol) };
         let text = CString::new(command).expect("a command without a zero byte");
-        // SAFETY: both are strings that end with a zero, and live until the call returns.
-        let code = unsafe { function(self.cluster_file.as_ptr(), text.as_ptr()) };
+        let code = self.call(c"litefleet_stand_in_command", &text);
         assert_eq!(code, 0, "the stand-in refused the command '{command}'");
+    }
+
+    /// Calls a function of the stand-in with the cluster file and one more text.
+    fn call(&self, name: &CStr, argument: &CStr) -> c_int {
+        let symbol = symbol(name).expect("this test needs the stand-in for libfdb_c");
+        // SAFETY: the stand-in exports these functions with this type.
+        let function = unsafe { std::mem::transmute::<*mut c_void, Command>(symbol) };
+        // SAFETY: both are strings that end with a zero, and live until the call returns.
+        unsafe { function(self.cluster_file.as_ptr(), argument.as_ptr()) }
     }
 
     /// A counter of the stand-in: its `README.md` lists them.

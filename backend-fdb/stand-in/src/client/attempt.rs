@@ -35,8 +35,8 @@ pub(crate) struct Attempt {
 #[derive(Debug)]
 struct OwnWatch {
     key: Bytes,
-    /// The value that the attempt last knew the key to have, when it knows one.
-    value: Option<Option<Bytes>>,
+    /// The value that the attempt last knew the key to have.
+    value: Content,
     fire: Option<oneshot::Sender<()>>,
 }
 
@@ -53,6 +53,20 @@ impl Default for Attempt {
             batch_priority: AtomicBool::new(false),
             timeouts: AtomicU64::new(0),
         }
+    }
+}
+
+/// What a key holds, as far as the attempt knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Content {
+    Unknown,
+    Nothing,
+    Value(Bytes),
+}
+
+impl From<Option<&Bytes>> for Content {
+    fn from(value: Option<&Bytes>) -> Self {
+        value.map_or(Self::Nothing, |value| Self::Value(value.clone()))
     }
 }
 
@@ -192,31 +206,33 @@ impl Attempt {
     /// Registers a watch for changes that this attempt itself makes.
     pub(crate) fn watch_own(&self, key: &Bytes) -> oneshot::Receiver<()> {
         let (fire, fired) = oneshot::channel();
-        lock(&self.own_watches).push(OwnWatch { key: key.clone(), value: None, fire: Some(fire) });
+        lock(&self.own_watches).push(OwnWatch { key: key.clone(), value: Content::Unknown, fire: Some(fire) });
         fired
     }
 
     /// The value that watches of this key compare with, as it was read.
     pub(crate) fn watched_value(&self, key: &Bytes, value: Option<&Bytes>) {
         for watch in lock(&self.own_watches).iter_mut().filter(|watch| watch.key == *key) {
+            let read = Content::from(value);
             match &watch.value {
-                None => watch.value = Some(value.cloned()),
-                Some(set) if set.as_ref() != value => fire(watch),
-                Some(_) => {}
+                Content::Unknown => watch.value = read,
+                set if *set != read => fire(watch),
+                _ => {}
             }
         }
     }
 
-    /// The attempt changed the keys from `begin` to before `end`, to `value` when that is known.
-    pub(crate) fn own_change(&self, begin: &[u8], end: &[u8], value: Option<Option<&Bytes>>) {
+    /// The attempt changed the keys from `begin` to before `end`.
+    pub(crate) fn own_change(&self, begin: &[u8], end: &[u8], now: &Content) {
         for watch in lock(&self.own_watches).iter_mut() {
             if &watch.key[..] < begin || &watch.key[..] >= end {
                 continue;
             }
-            match (&watch.value, value) {
-                (_, None) => fire(watch),
-                (Some(before), Some(now)) if before.as_ref() != now => fire(watch),
-                (_, Some(now)) => watch.value = Some(now.cloned()),
+            // A change to an unknown value counts as a change; the first known value is compared when it has been read.
+            let changed = *now == Content::Unknown || (watch.value != Content::Unknown && watch.value != *now);
+            watch.value = now.clone();
+            if changed {
+                fire(watch);
             }
         }
     }

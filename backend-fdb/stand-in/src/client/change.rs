@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::attempt::Content;
 use super::size;
 use super::transaction::{State, Transaction};
 use crate::cluster::protocol::{Atomic, Range, Request, after};
@@ -36,20 +37,20 @@ impl Transaction {
         self.change(|state, conflict| {
             state.check_write(&key, &value)?;
             state.attempt.grow(size::MUTATION + key.len() + value.len() + conflict_size(&key, conflict));
-            state.attempt.own_change(&key, &after(&key), Some(Some(&value)));
+            state.attempt.own_change(&key, &after(&key), &Content::Value(value.clone()));
             state.writes_mut().set(key, value, conflict);
             Ok(())
         });
     }
 
-    pub(crate) fn clear(&self, key: Bytes) {
+    pub(crate) fn clear(&self, key: &Bytes) {
         self.change(|state, conflict| {
-            if key >= state.settings.write_bound() {
+            if *key >= state.settings.write_bound() {
                 return Err(code::KEY_OUTSIDE_LEGAL_RANGE);
             }
             // No key is as long as this: nothing to clear.
-            if key.len() <= size::key_limit(&key) {
-                state.clear(&single(&key), conflict);
+            if key.len() <= size::key_limit(key) {
+                state.clear(&single(key), conflict);
             }
             Ok(())
         });
@@ -84,12 +85,12 @@ impl Transaction {
                 }
                 STAMPED_VALUE => {
                     stamp_range(&operand)?;
-                    state.attempt.own_change(&key, &after(&key), None);
+                    state.attempt.own_change(&key, &after(&key), &Content::Unknown);
                     state.writes_mut().stamped_value(key, operand, conflict);
                 }
                 other => {
                     let Some(operation) = atomic(other) else { return Err(code::INVALID_MUTATION_TYPE) };
-                    state.attempt.own_change(&key, &after(&key), None);
+                    state.attempt.own_change(&key, &after(&key), &Content::Unknown);
                     state.writes_mut().atomic(operation, key, operand, conflict);
                 }
             }
@@ -148,7 +149,7 @@ impl State {
         }
         let bytes = range.begin.len() + range.end.len();
         self.attempt.grow(size::MUTATION + bytes + if conflict { size::RANGE + bytes } else { 0 });
-        self.attempt.own_change(&range.begin, &range.end, Some(None));
+        self.attempt.own_change(&range.begin, &range.end, &Content::Nothing);
         self.writes_mut().clear(range, conflict);
     }
 

@@ -1,6 +1,7 @@
 //! Databases: which cluster a cluster file names, and what all transactions of a database have in common.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,6 +11,8 @@ use super::options;
 use crate::cluster::Cluster;
 use crate::cluster::protocol::{Reply, Request};
 use crate::code::{self, Code};
+use crate::served::client::Remote;
+use crate::served::{self, server};
 
 /// The number of watches that a database may have. Source: "C API", `fdb_transaction_watch`.
 const MAX_WATCHES: i64 = 10_000;
@@ -30,12 +33,15 @@ pub(crate) struct Database {
 pub(crate) enum Link {
     /// In this process.
     Here(Arc<Cluster>),
+    /// In another one, which serves it.
+    There(Arc<Remote>),
 }
 
 impl Link {
     pub(crate) async fn call(&self, request: Request) -> Result<Reply, Code> {
         match self {
             Self::Here(cluster) => cluster.call(request).await,
+            Self::There(remote) => remote.call(request).await,
         }
     }
 
@@ -50,32 +56,46 @@ impl Link {
     pub(crate) fn command(&self, command: &str) -> Result<(), Code> {
         match self {
             Self::Here(cluster) => cluster.command(command).map(drop),
+            Self::There(remote) => remote.ask(Request::Command(command.to_owned())).map(drop),
         }
     }
 
     pub(crate) fn counter(&self, name: &str) -> Result<u64, Code> {
         match self {
             Self::Here(cluster) => cluster.counter(name),
+            Self::There(remote) => match remote.ask(Request::Counter(name.to_owned()))? {
+                Reply::Size(count) => Ok(count),
+                _ => Err(code::OPERATION_FAILED),
+            },
+        }
+    }
+
+    /// Lets other processes use the cluster; returns the connection string for them.
+    pub(crate) fn serve(&self) -> Result<String, Code> {
+        match self {
+            Self::Here(cluster) => {
+                let address = server::start(Arc::clone(cluster)).map_err(|_| code::OPERATION_FAILED)?;
+                Ok(format!("{}:{}@{address}", served::DESCRIPTION, address.port()))
+            }
+            Self::There(_) => Err(code::CLIENT_INVALID_OPERATION),
         }
     }
 
     /// Finds the cluster of a connection string: the same string is the same cluster.
     fn to(connection: &str) -> Result<Self, Code> {
-        static CLUSTERS: Mutex<Option<HashMap<String, Arc<Cluster>>>> = Mutex::new(None);
+        static LINKS: Mutex<Option<HashMap<String, Link>>> = Mutex::new(None);
         let connection = checked(connection).ok_or(code::CONNECTION_STRING_INVALID)?;
-        let mut clusters = CLUSTERS.lock().unwrap_or_else(PoisonError::into_inner);
-        let clusters = clusters.get_or_insert_default();
-        if let Some(cluster) = clusters.get(connection) {
-            return Ok(Self::Here(Arc::clone(cluster)));
+        let mut links = LINKS.lock().unwrap_or_else(PoisonError::into_inner);
+        let links = links.get_or_insert_default();
+        if let Some(link) = links.get(connection) {
+            return Ok(link.clone());
         }
-        let cluster = Cluster::new();
-        for command in std::env::var("LITEFLEET_STAND_IN_COMMANDS").unwrap_or_default().split(';') {
-            if !command.trim().is_empty() {
-                cluster.command(command)?;
-            }
-        }
-        clusters.insert(connection.to_owned(), Arc::clone(&cluster));
-        Ok(Self::Here(cluster))
+        let link = match served_at(connection) {
+            Some(address) => Self::There(Remote::new(address)),
+            None => Self::Here(new_cluster()?),
+        };
+        links.insert(connection.to_owned(), link.clone());
+        Ok(link)
     }
 
     /// `path` of a cluster file, or the default one when it is empty.
@@ -83,6 +103,24 @@ impl Link {
         let text = std::fs::read_to_string(cluster_file(path)).map_err(|_| code::NO_CLUSTER_FILE_FOUND)?;
         Self::to(&text)
     }
+}
+
+/// A cluster in this process, as the environment wants it.
+fn new_cluster() -> Result<Arc<Cluster>, Code> {
+    let cluster = Cluster::new();
+    for command in std::env::var("LITEFLEET_STAND_IN_COMMANDS").unwrap_or_default().split(';') {
+        if !command.trim().is_empty() {
+            cluster.command(command)?;
+        }
+    }
+    Ok(cluster)
+}
+
+/// Where another process serves the cluster of this connection string, if one does.
+fn served_at(connection: &str) -> Option<SocketAddr> {
+    let (name, address) = connection.split_once('@')?;
+    let (description, _) = name.split_once(':')?;
+    (description == served::DESCRIPTION).then(|| address.parse().ok()).flatten()
 }
 
 /// Source: FoundationDB documentation, "Administration", cluster files: the argument, else the environment, else the

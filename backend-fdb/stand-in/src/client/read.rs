@@ -75,14 +75,13 @@ impl Reader {
     }
 
     pub(crate) async fn get_key(&self, selector: &Selector) -> Result<Bytes, Code> {
-        let key = match self.merging() {
-            Some(writes) => self.resolve(writes, selector).await?.0,
-            None => {
-                let version = self.version().await?;
-                let request = Request::GetKey { version, selector: selector.clone(), bound: self.bound.clone() };
-                let Reply::Key(key) = self.link.call(request).await? else { return Err(code::OPERATION_FAILED) };
-                key
-            }
+        let key = if let Some(writes) = self.merging() {
+            self.resolve(writes, selector).await?.0
+        } else {
+            let version = self.version().await?;
+            let request = Request::GetKey { version, selector: selector.clone(), bound: self.bound.clone() };
+            let Reply::Key(key) = self.link.call(request).await? else { return Err(code::OPERATION_FAILED) };
+            key
         };
         let plain = selector.clone().without_or_equal();
         if plain.offset <= 0 {
@@ -112,8 +111,8 @@ impl Reader {
     fn range_conflict(&self, read: &RangeRead, result: &Rows) -> (Bytes, Bytes) {
         let (begin, end) = (read.begin.clone().without_or_equal(), read.end.clone().without_or_equal());
         let (mut low, mut high) = (begin.key.clone().min(end.key.clone()), begin.key.clone().max(end.key.clone()));
-        let first = result.rows.first().map(|(key, _)| key);
-        let last = result.rows.last().map(|(key, _)| key);
+        let first = result.pairs.first().map(|(key, _)| key);
+        let last = result.pairs.last().map(|(key, _)| key);
         // When a bound ended the read, what lies beyond the last row cannot change the result, unless the selector of
         // the other end counts from there.
         match last {
@@ -154,14 +153,14 @@ impl Reader {
             result.more = reply.more;
             result.over_begin |= reply.over_begin;
             result.over_end |= reply.over_end;
-            let got = reply.rows.len();
-            result.rows.extend(reply.rows);
+            let got = reply.pairs.len();
+            result.pairs.extend(reply.pairs);
             // With a bound in bytes the first reply is the result. Without one, every row that was asked for is.
             if !reply.more || read.bytes > 0 || got == wanted {
                 return Ok(result);
             }
             read.rows = wanted.saturating_sub(got);
-            match result.rows.last() {
+            match result.pairs.last() {
                 Some((last, _)) if read.reverse => read.end = Selector::at(last.clone()),
                 Some((last, _)) => read.begin = Selector::at(after(last)),
                 None => return Ok(result),
@@ -207,9 +206,9 @@ impl Reader {
         let count = usize::try_from(count).unwrap_or(usize::MAX);
         let bound = self.bound.clone();
         let rows = if forward && selector.key < bound {
-            self.merged(writes, &selector.key, &bound, (count, 0), false).await?.rows
+            self.merged(writes, &selector.key, &bound, (count, 0), false).await?.pairs
         } else if !forward {
-            self.merged(writes, &Bytes::new(), &selector.key.min(bound.clone()), (count, 0), true).await?.rows
+            self.merged(writes, &Bytes::new(), &selector.key.min(bound.clone()), (count, 0), true).await?.pairs
         } else {
             Vec::new()
         };
@@ -235,15 +234,15 @@ impl Reader {
         let mut result = Rows::default();
         let mut bytes = 0;
         while begin < end {
-            let (stored, from, to) = self.stored(&begin, &end, most_rows - result.rows.len(), reverse).await?;
+            let (stored, from, to) = self.stored(&begin, &end, most_rows - result.pairs.len(), reverse).await?;
             let mut at = if reverse { to.clone() } else { from.clone() };
             for (key, value) in overlay(writes, stored, &from, &to, reverse) {
                 let (low, high) = if reverse { (key.clone(), at) } else { (at, after(&key)) };
                 self.check_readable(writes, &low, &high)?;
                 at = if reverse { low } else { high };
                 bytes += key.len() + value.len() + 8;
-                result.rows.push((key, value));
-                if result.rows.len() >= most_rows || bytes >= most_bytes {
+                result.pairs.push((key, value));
+                if result.pairs.len() >= most_rows || bytes >= most_bytes {
                     result.more = true;
                     return Ok(result);
                 }
@@ -278,11 +277,11 @@ impl Reader {
             reverse,
         };
         let reply = self.range_request(request).await?;
-        let last = reply.rows.last().filter(|_| reply.more).map(|(key, _)| key.clone());
+        let last = reply.pairs.last().filter(|_| reply.more).map(|(key, _)| key.clone());
         Ok(match last {
-            Some(last) if reverse => (reply.rows, last, end.clone()),
-            Some(last) => (reply.rows, begin.clone(), after(&last)),
-            None => (reply.rows, begin.clone(), end.clone()),
+            Some(last) if reverse => (reply.pairs, last, end.clone()),
+            Some(last) => (reply.pairs, begin.clone(), after(&last)),
+            None => (reply.pairs, begin.clone(), end.clone()),
         })
     }
 

@@ -9,6 +9,7 @@ use super::size::TRANSACTION_LIMIT;
 use crate::code::{self, Code};
 
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub(crate) struct Settings {
     pub(crate) read_your_writes: bool,
     /// Snapshot reads see the transaction's writes while this is above zero.

@@ -321,7 +321,7 @@ impl Read {
             Self::Get(key) => reader.get(key).await.map(Output::Value),
             Self::GetKey(selector) => reader.get_key(selector).await.map(Output::Key),
             Self::GetRange(range) => {
-                reader.get_range(range).await.map(|rows| Output::Rows(RowArray::new(rows.rows, rows.more)))
+                reader.get_range(range).await.map(|rows| Output::Rows(RowArray::new(rows.pairs, rows.more)))
             }
         }
     }

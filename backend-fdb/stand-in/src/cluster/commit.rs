@@ -147,6 +147,8 @@ impl State {
             self.counters.conflicts += 1;
             return Err(code::NOT_COMMITTED);
         }
+        let age = version.abs_diff(request.read_version);
+        self.counters.oldest_commit = self.counters.oldest_commit.max(age);
         let mut stamp = [0; 10];
         stamp[..8].copy_from_slice(&version.to_be_bytes());
         stamp[8..].copy_from_slice(&batch_index.to_be_bytes());

@@ -56,6 +56,9 @@ counters! {
     largest_commit,
     largest_key,
     largest_value,
+    /// How far back the accepted reads and commits reached at most, in versions (a million is a second).
+    oldest_read,
+    oldest_commit,
     /// Watches that were set.
     watches,
     /// Calls that the client refused for a size limit: key, value or transaction too large.

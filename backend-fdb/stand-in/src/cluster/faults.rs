@@ -53,7 +53,7 @@ pub(crate) struct Faults {
     next: HashMap<Kind, VecDeque<Option<Fault>>>,
 }
 
-/// A small, fast generator that gives the same numbers for the same seed (SplitMix64, public domain).
+/// A small, fast generator that gives the same numbers for the same seed (`SplitMix64`, public domain).
 #[derive(Debug, Default)]
 pub(crate) struct Random(u64);
 

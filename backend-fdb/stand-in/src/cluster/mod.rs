@@ -139,8 +139,8 @@ impl Cluster {
                 self.readable(request.version).await?;
                 let mut state = self.lock();
                 let rows = state.store.range(&request);
-                state.counters.range_rows += rows.rows.len() as u64;
-                let bytes: usize = rows.rows.iter().map(|(key, value)| key.len() + value.len()).sum();
+                state.counters.range_rows += rows.pairs.len() as u64;
+                let bytes: usize = rows.pairs.iter().map(|(key, value)| key.len() + value.len()).sum();
                 state.counters.range_bytes += bytes as u64;
                 Ok(Reply::Rows(rows))
             }
@@ -216,6 +216,7 @@ impl Cluster {
             state.counters.future_version += 1;
             return Err(code::FUTURE_VERSION);
         }
+        state.counters.oldest_read = state.counters.oldest_read.max(now.abs_diff(version));
         // What has been read at a version must not change any more: commits from now on are above it.
         state.committed = state.committed.max(version);
         Ok(())

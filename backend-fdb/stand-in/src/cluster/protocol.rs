@@ -2,12 +2,13 @@
 //! counting requests counts exchanges, and so that the same requests can travel between processes.
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 /// A point in the database's history; about a million a second.
 pub(crate) type Version = i64;
 
 /// Names a key relative to another: the `offset`-th key after the last one below (or at, when `or_equal`) `key`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Selector {
     pub(crate) key: Bytes,
     pub(crate) or_equal: bool,
@@ -43,14 +44,14 @@ pub(crate) fn after(key: &[u8]) -> Bytes {
 }
 
 /// `begin` to before `end`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Range {
     pub(crate) begin: Bytes,
     pub(crate) end: Bytes,
 }
 
 /// One change, in the order in which it takes effect.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Mutation {
     Set(Bytes, Bytes),
     Clear(Range),
@@ -62,7 +63,7 @@ pub(crate) enum Mutation {
 }
 
 /// The atomic operations that compute a value from the one that is there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Atomic {
     Add,
     And,
@@ -76,7 +77,7 @@ pub(crate) enum Atomic {
     CompareAndClear,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct CommitRequest {
     pub(crate) read_version: Version,
     pub(crate) read_conflicts: Vec<Range>,
@@ -86,7 +87,7 @@ pub(crate) struct CommitRequest {
     pub(crate) size: u64,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct RangeRequest {
     pub(crate) version: Version,
     pub(crate) begin: Selector,
@@ -100,7 +101,7 @@ pub(crate) struct RangeRequest {
     pub(crate) reverse: bool,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Request {
     ReadVersion {
         batch_priority: bool,
@@ -133,9 +134,9 @@ pub(crate) enum Request {
     Counter(String),
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Rows {
-    pub(crate) rows: Vec<(Bytes, Bytes)>,
+    pub(crate) pairs: Vec<(Bytes, Bytes)>,
     /// A bound ended the read, so there may be more.
     pub(crate) more: bool,
     /// A selector ran over the beginning, or over the end.
@@ -143,7 +144,7 @@ pub(crate) struct Rows {
     pub(crate) over_end: bool,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Reply {
     Done,
     Version(Version),

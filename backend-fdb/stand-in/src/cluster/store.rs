@@ -136,11 +136,11 @@ impl Store {
             resolved.key
         };
         let begin = cut(&request.begin);
-        let end = cut(&request.end).min(request.bound.clone());
+        let end = cut(&request.end);
         let mut present = self.present(&begin, &end, version);
         let next = || if request.reverse { present.next_back() } else { present.next() };
-        let (rows, more) = bounded(next, request.rows, request.bytes);
-        Rows { rows, more, over_begin, over_end }
+        let (pairs, more) = bounded(next, request.rows, request.bytes);
+        Rows { pairs, more, over_begin, over_end }
     }
 
     /// The bytes of all keys and values in a range.

@@ -23,3 +23,15 @@ unsafe extern "C" fn litefleet_stand_in_counter(cluster_file: *const c_char, nam
     let counter = Link::from_file(&path).and_then(|link| link.counter(&name));
     counter.ok().and_then(|count| i64::try_from(count).ok()).unwrap_or(-1)
 }
+
+/// Lets other processes use the cluster that a cluster file names, until this process ends: writes a cluster file for
+/// them.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn litefleet_stand_in_serve(cluster_file: *const c_char, path: *const c_char) -> c_int {
+    // SAFETY: the caller's contract.
+    let (cluster_file, path) = unsafe { (text(cluster_file), text(path)) };
+    let served = Link::from_file(&cluster_file).and_then(|link| link.serve());
+    let written =
+        served.and_then(|connection| std::fs::write(path, connection + "\n").map_err(|_| code::OPERATION_FAILED));
+    written.err().unwrap_or(code::SUCCESS)
+}

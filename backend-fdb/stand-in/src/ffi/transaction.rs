@@ -181,7 +181,7 @@ unsafe extern "C" fn fdb_transaction_clear(transaction: *mut Transaction, key: *
     // SAFETY: the caller's contract.
     let key = unsafe { bytes(key, key_length) };
     // SAFETY: the caller's contract.
-    unsafe { lent(transaction) }.clear(key);
+    unsafe { lent(transaction) }.clear(&key);
 }
 
 #[unsafe(no_mangle)]

@@ -12,6 +12,7 @@ use litefleet_fdb_stand_in_control::{StandIn, real_cluster};
 pub(crate) struct Cluster {
     pub(crate) database: Database,
     pub(crate) prefix: Vec<u8>,
+    pub(crate) file: String,
     stand_in: Option<StandIn>,
     _directory: tempfile::TempDir,
 }
@@ -33,13 +34,15 @@ impl Cluster {
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let directory = tempfile::tempdir().expect("a temporary directory");
         if let Some(file) = real_cluster() {
-            let database = Database::from_path(file.to_str().expect("a path in UTF-8")).expect("the real cluster");
+            let file = file.to_str().expect("a path in UTF-8").to_owned();
+            let database = Database::from_path(&file).expect("the real cluster");
             let prefix = format!("litefleet-stand-in-test/{}/{serial}/", std::process::id()).into_bytes();
-            return Self { database, prefix, stand_in: None, _directory: directory };
+            return Self { database, prefix, file, stand_in: None, _directory: directory };
         }
         let stand_in = StandIn::create(directory.path(), &format!("test{serial}")).expect("a cluster file");
-        let database = Database::from_path(stand_in.cluster_file()).expect("a cluster of the stand-in");
-        Self { database, prefix: b"p/".to_vec(), stand_in: Some(stand_in), _directory: directory }
+        let file = stand_in.cluster_file().to_owned();
+        let database = Database::from_path(&file).expect("a cluster of the stand-in");
+        Self { database, prefix: b"p/".to_vec(), file, stand_in: Some(stand_in), _directory: directory }
     }
 
     pub(crate) fn stand_in(&self) -> &StandIn {
