@@ -212,7 +212,7 @@ async fn a_dead_process_is_followed_when_it_was_watched_for_a_lifetime() {
     let session_request = SessionRequest { session, label: "again".into(), lifetime: LONG };
     store.start_session(session_request.clone()).await.expect("it lives");
     refused(take(&store, "a", session, false).await, ErrorKind::LeaseHeld);
-    clock.advance(lifetime - Duration::from_millis(1));
+    clock.advance(lifetime.saturating_sub(Duration::from_millis(1)));
     let error = take(&store, "a", session, false).await.expect_err("not yet");
     assert!(error.message().contains("10.0 s have passed") && error.message().contains("label-of-"), "{error}");
     clock.advance(Duration::from_millis(2));

@@ -102,7 +102,7 @@ impl FdbStore {
         for (change, touch) in changes.iter().zip(touches.iter()) {
             match &touch.state {
                 Some(known) if matches!(change.judge(&known.core), Ok(Verdict::Apply)) => {
-                    cores.push(known.core.clone())
+                    cores.push(known.core.clone());
                 }
                 // What it will be told must be true now.
                 Some(_) | None => return Ok(false),
@@ -161,7 +161,6 @@ impl FdbStore {
 
     /// Reads, judges and writes. Returns the outcome of each change, how the databases stand that are written to, and
     /// what is known of the fences.
-    #[expect(clippy::type_complexity, reason = "three lists, named where they are taken apart")]
     async fn prepare<C: Change>(
         &self,
         tx: Tx,
@@ -197,12 +196,9 @@ impl FdbStore {
         let mut cores = Vec::with_capacity(changes.len());
         let mut witnesses: Vec<Witness> = Vec::new();
         for ((change, found), verdict) in changes.iter().zip(found).zip(&verdicts) {
-            let core = match (found.core, verdict) {
-                (Some(core), Ok(Verdict::Apply)) => core,
-                _ => {
-                    cores.push(None);
-                    continue;
-                }
+            let (Some(core), Ok(Verdict::Apply)) = (found.core, verdict) else {
+                cores.push(None);
+                continue;
             };
             let witness = found.witness;
             self.announce(&tx, &core, witness.map(|witness| (witness.session, witness.fence)))?;

@@ -131,13 +131,12 @@ impl FdbStore {
                     tx.clear_range(&self.keys.session_all(session));
                     changed = true;
                 }
-                Some(_) => {}
                 None if self.sessions.judge(session, &record, before) == Standing::Expired => {
                     tx.conflict_with_writers(&crate::transact::only(pair.key().to_vec()))?;
                     self.end_within(&tx, session, record).await?;
                     changed = true;
                 }
-                None => {}
+                Some(_) | None => {}
             }
         }
         let all = !piece.more && piece.pairs().len() < SESSIONS;
