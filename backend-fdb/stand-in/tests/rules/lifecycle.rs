@@ -15,7 +15,7 @@ async fn retried(transaction: Transaction, error: i32) -> Result<Transaction, i3
 #[test]
 fn on_error_retries_what_may_be_retried_and_nothing_else() {
     test(async |cluster| {
-        for error in [1007, 1009, 1020, 1021, 1037, 1038, 1039, 1042, 1051, 1213] {
+        for error in [1007, 1009, 1020, 1021, 1037, 1038, 1042, 1051, 1213] {
             let transaction = cluster.begin();
             transaction.set(&cluster.key("a"), b"x");
             let transaction = retried(transaction, error).await.unwrap_or_else(|code| panic!("{error}: {code}"));
@@ -24,6 +24,18 @@ fn on_error_retries_what_may_be_retried_and_nothing_else() {
         for error in [1025, 1031, 1101, 2004, 2101, 2103] {
             assert_eq!(retried(cluster.begin(), error).await.err(), Some(error));
         }
+    });
+}
+
+#[test]
+#[cfg_attr(real_cluster, ignore = "the real client retries this one only while it runs several versions of itself")]
+fn on_error_retries_a_change_of_the_clusters_version() {
+    test(async |cluster| {
+        let transaction = cluster.begin();
+        transaction.set(&cluster.key("a"), b"x");
+        let transaction = retried(transaction, 1039).await.unwrap();
+        transaction.commit().await.unwrap();
+        assert_eq!(cluster.value("a").await, None, "an attempt begins anew");
     });
 }
 
@@ -138,6 +150,20 @@ fn use_while_a_commit_is_under_way_or_after_it_is_an_error() {
         assert_eq!(raw.commit().wait(), 2017);
         raw.reset();
         assert_eq!(raw.get(&cluster.key("a")).wait(), 0);
+    });
+}
+
+#[test]
+#[cfg_attr(real_cluster, ignore = "slows commits down")]
+fn use_while_a_commit_is_under_way_fails_the_commit_as_well() {
+    test(async |cluster| {
+        cluster.stand_in().command("latency commit=300000");
+        let raw = Raw::begin(cluster);
+        raw.set(&cluster.key("a"), b"1");
+        let commit = raw.commit();
+        assert_eq!(raw.get(&cluster.key("a")).wait(), 2017);
+        assert_eq!(commit.wait(), 2017);
+        cluster.stand_in().command("latency commit=0");
     });
 }
 

@@ -175,6 +175,46 @@ fn pages_of_a_long_range_follow_one_another() {
 }
 
 #[test]
+fn a_long_range_is_read_with_the_transactions_own_writes_in_it() {
+    test(async |cluster| {
+        let name = |i: u32| format!("k{i:05}");
+        let transaction = cluster.begin();
+        for i in (0..3000).step_by(2) {
+            transaction.set(&cluster.key(&name(i)), &[b'v'; 100]);
+        }
+        transaction.commit().await.unwrap();
+        for reverse in [false, true] {
+            let transaction = cluster.begin();
+            for i in (0..3000).step_by(3) {
+                transaction.set(&cluster.key(&name(i)), b"mine");
+            }
+            for i in (0..3000).step_by(20) {
+                transaction.clear(&cluster.key(&name(i)));
+            }
+            transaction.clear_range(&cluster.key(&name(1000)), &cluster.key(&name(1100)));
+            let gone = |i: &u32| i.is_multiple_of(20) || (1000..1100).contains(i);
+            let mut expected: Vec<_> = (0..3000).filter(|i| (i % 2 == 0 || i % 3 == 0) && !gone(i)).map(name).collect();
+            if reverse {
+                expected.reverse();
+            }
+            for limit in [expected.len(), expected.len() - 100, 700] {
+                let range = RangeOption {
+                    begin: KeySelector::first_greater_or_equal(cluster.key("k")),
+                    end: KeySelector::first_greater_or_equal(cluster.key("l")),
+                    mode: StreamingMode::Exact,
+                    limit: Some(limit),
+                    reverse,
+                    ..RangeOption::default()
+                };
+                let (rows, _) = cluster.rows(&transaction, &range, 1, false).await.unwrap();
+                let keys: Vec<_> = rows.into_iter().map(|(key, _)| key).collect();
+                assert_eq!(keys, expected[..limit], "reverse: {reverse}");
+            }
+        }
+    });
+}
+
+#[test]
 fn exact_mode_returns_as_many_rows_as_asked_for() {
     test(async |cluster| {
         let transaction = cluster.begin();
