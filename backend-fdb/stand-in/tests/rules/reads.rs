@@ -130,7 +130,7 @@ fn pages_of_a_long_range_follow_one_another() {
             (StreamingMode::Iterator, false),
             (StreamingMode::Iterator, true),
             (StreamingMode::WantAll, false),
-            (StreamingMode::Small, true),
+            (StreamingMode::Medium, true),
         ] {
             let transaction = cluster.begin();
             let mut next = Some(RangeOption {
