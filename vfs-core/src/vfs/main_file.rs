@@ -262,6 +262,8 @@ impl MainFile {
         let taken = self.take(reached);
         if taken.is_err() {
             self.locks.lower(self.connection, reached, self.level);
+        } else if reached >= LockLevel::Reserved {
+            self.locks.is_writer(self.connection, reached);
         }
         taken.and(allowed.map_err(|error| error.context(self.database.name())))
     }
