@@ -131,7 +131,8 @@ impl FdbConfig {
     ///
     /// `Invalid`, and the message says what was expected.
     pub fn from_url(url: &str) -> Result<Self> {
-        let rest = url.strip_prefix("fdb:").ok_or_else(|| Error::invalid(format!("'{url}' does not begin with fdb:")))?;
+        let rest =
+            url.strip_prefix("fdb:").ok_or_else(|| Error::invalid(format!("'{url}' does not begin with fdb:")))?;
         let (file, query) = rest.split_once('?').unwrap_or((rest, ""));
         let mut config = Self::default();
         let file = decode(file)?;
@@ -249,7 +250,8 @@ mod tests {
 
     #[test]
     fn urls_are_read() {
-        let config = FdbConfig::from_url("fdb:/etc/foundationdb/fdb.cluster?prefix=a%00b&timeout=250&tag=x&tag=y").unwrap();
+        let config =
+            FdbConfig::from_url("fdb:/etc/foundationdb/fdb.cluster?prefix=a%00b&timeout=250&tag=x&tag=y").unwrap();
         assert_eq!(config.cluster_file, Some("/etc/foundationdb/fdb.cluster".into()));
         assert_eq!(config.prefix, b"a\0b");
         assert_eq!(config.timeout, Duration::from_millis(250));

@@ -39,7 +39,10 @@ pub struct NetworkConfig {
 
 enum State {
     Idle,
-    Running { config: NetworkConfig, _thread: NetworkAutoStop },
+    Running {
+        config: NetworkConfig,
+        _thread: NetworkAutoStop,
+    },
     /// It could not be started, or was stopped at the end of the process.
     Over(Error),
 }

@@ -316,10 +316,9 @@ impl Piece {
             all.extend_from_slice(pair.value());
         }
         let mut all = all.freeze();
-        let pairs = values.iter().map(|pair| Pair {
-            key: all.split_to(pair.key().len()),
-            value: all.split_to(pair.value().len()),
-        });
+        let pairs = values
+            .iter()
+            .map(|pair| Pair { key: all.split_to(pair.key().len()), value: all.split_to(pair.value().len()) });
         Self { pairs: pairs.collect(), more }
     }
 

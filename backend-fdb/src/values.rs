@@ -356,7 +356,9 @@ impl Value for PageSet {
             let first = last.saturating_add(take_number(body)?);
             last = first.saturating_add(take_number(body)?);
             let page = |number: u64| {
-                u32::try_from(number).map(PageNo).map_err(|_| Error::corrupt("a list of pages has one that is too large"))
+                u32::try_from(number)
+                    .map(PageNo)
+                    .map_err(|_| Error::corrupt("a list of pages has one that is too large"))
             };
             set.insert_range(PageRange::new(page(first)?, page(last)?));
         }

@@ -100,7 +100,9 @@ impl FdbStore {
         let mut cores = Vec::with_capacity(changes.len());
         for (change, touch) in changes.iter().zip(touches.iter()) {
             match &touch.state {
-                Some(known) if matches!(change.judge(&known.core), Ok(Verdict::Apply)) => cores.push(known.core.clone()),
+                Some(known) if matches!(change.judge(&known.core), Ok(Verdict::Apply)) => {
+                    cores.push(known.core.clone())
+                }
                 // What it will be told must be true now.
                 Some(_) | None => return Ok(false),
             }
@@ -147,9 +149,9 @@ impl FdbStore {
             witnesses.iter().map(|witness| (witness.session, self.knowledge.witnessed(witness, committed))).collect();
         let made = touches.iter_mut().zip(cores).filter_map(|(touch, core)| {
             let core = core?;
-            let chain = core.holder().and_then(|holder| {
-                chains.iter().find(|(session, _)| *session == holder).and_then(|(_, chain)| *chain)
-            });
+            let chain = core
+                .holder()
+                .and_then(|holder| chains.iter().find(|(session, _)| *session == holder).and_then(|(_, chain)| *chain));
             Some((touch, core, chain))
         });
         self.note(committed, made);

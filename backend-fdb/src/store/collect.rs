@@ -81,9 +81,10 @@ impl FdbStore {
         }
         // A checkpoint that may write a row based on one of these must look again.
         tx.conflict_with_readers(&progress_key)?;
-        let dead = rows.iter().flatten().flat_map(|(page, kinds)| {
-            dead(kinds, horizon).into_iter().map(|txid| self.keys.row(id, *page, txid))
-        });
+        let dead = rows
+            .iter()
+            .flatten()
+            .flat_map(|(page, kinds)| dead(kinds, horizon).into_iter().map(|txid| self.keys.row(id, *page, txid)));
         let dead: Vec<Key> = dead.take(DELETED_ROWS).collect();
         dead.iter().for_each(|key| tx.clear(key));
         let now = (dead.len() as u64, log_start.get() - before.log_start.get());

@@ -75,13 +75,7 @@ impl FdbStore {
         Ok(())
     }
 
-    async fn try_rename(
-        &self,
-        tx: Tx,
-        database: DatabaseId,
-        epoch: Epoch,
-        name: &DatabaseName,
-    ) -> Outcome<Step<()>> {
+    async fn try_rename(&self, tx: Tx, database: DatabaseId, epoch: Epoch, name: &DatabaseName) -> Outcome<Step<()>> {
         let (new_key, of_key) = (self.keys.name(name), self.keys.of(database, Kind::Name));
         // Neither head, staging entry nor lease is changed: those who rely on them need not be told.
         let (core, old, taken) =

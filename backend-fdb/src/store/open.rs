@@ -130,7 +130,9 @@ impl FdbStore {
         };
         let grant = async {
             match &asking {
-                Some(asking) => self.grant(&tx, &request.name, id, &standings.core, asking, shared, before).await.map(Some),
+                Some(asking) => {
+                    self.grant(&tx, &request.name, id, &standings.core, asking, shared, before).await.map(Some)
+                }
                 None => Ok(None),
             }
         };
@@ -138,7 +140,13 @@ impl FdbStore {
         let Standings { core, progress, .. } = standings;
         let warm: Vec<ReadRow> = warm.into_iter().flat_map(|(_, found)| found.rows(id)).collect();
         let tail = tail(records, after.unwrap_or(progress.checkpoint), core.head.txid, &progress, request.tail_bytes)?;
-        let opened = |core: &Core| Opened { database: id, created: self.is_fresh(shared, id), head: core.public(&progress), tail, warm };
+        let opened = |core: &Core| Opened {
+            database: id,
+            created: self.is_fresh(shared, id),
+            head: core.public(&progress),
+            tail,
+            warm,
+        };
         Ok(match granted {
             Some(core) => Step::Commit(opened(&core)),
             None => Step::Return(opened(&core)),

@@ -52,12 +52,7 @@ impl FdbStore {
         Ok(Purged { removed: removed as u64, done })
     }
 
-    async fn try_purge(
-        &self,
-        tx: Tx,
-        limit: usize,
-        most: &std::sync::atomic::AtomicUsize,
-    ) -> Outcome<Step<Removed>> {
+    async fn try_purge(&self, tx: Tx, limit: usize, most: &std::sync::atomic::AtomicUsize) -> Outcome<Step<Removed>> {
         use std::sync::atomic::Ordering;
         let first = tx.peek_range(&self.keys.all_deleted(), 1).await?;
         let Some(mark) = first.pairs().first() else {

@@ -105,16 +105,14 @@ impl FdbStore {
         let id = request.database;
         let limit = request.limit.clamp(1, DELETED_ROWS);
         let lists = self.keys.all_staged(id);
-        let (core, lists, fence) = futures_util::try_join!(
-            self.core(&tx, id),
-            tx.peek_range(&lists, limit),
-            self.fence_of_touch(&tx, touch)
-        )?;
+        let (core, lists, fence) =
+            futures_util::try_join!(self.core(&tx, id), tx.peek_range(&lists, limit), self.fence_of_touch(&tx, touch))?;
         let core = core.ok_or_else(|| missing(id))?;
         core.fence(request.epoch)?;
         core.expect(request.expected)?;
         let current = core.staging.generation;
-        let raised = Some(current) == request.generation.checked_add(1) && !matches!(core.staging.entry, Entry::Open { .. });
+        let raised =
+            Some(current) == request.generation.checked_add(1) && !matches!(core.staging.entry, Entry::Open { .. });
         if request.generation != current && !raised {
             return Err(Error::conflict(format!(
                 "staging generation {} is not the current one, {current}",
