@@ -206,11 +206,9 @@ impl FdbConfig {
 
     fn check_limits(&self) -> Result<()> {
         let limits = &self.limits;
-        // What a commit writes besides the record, and its conflict ranges.
-        const OVERHEAD: usize = 1024;
         let all = [
-            ("record_bytes", limits.record_bytes.saturating_add(OVERHEAD)),
-            ("atomic_bytes", limits.atomic_databases.saturating_mul(OVERHEAD).saturating_add(limits.atomic_bytes)),
+            ("record_bytes", limits.record_bytes.saturating_add(COMMIT_BYTES)),
+            ("atomic_bytes", limits.atomic_databases.saturating_mul(COMMIT_BYTES).saturating_add(limits.atomic_bytes)),
             ("write_rows", limits.write_rows.saturating_mul(ROW_BYTES)),
             // A row's deletion.
             ("collect_pages", limits.collect_pages.saturating_mul(64)),
@@ -223,6 +221,9 @@ impl FdbConfig {
         }
     }
 }
+
+/// What a commit writes besides the record, and its conflict ranges, at the most.
+const COMMIT_BYTES: usize = 1024;
 
 /// About what a row of a page that does not compress costs in a transaction.
 const ROW_BYTES: usize = 4096 + 512;

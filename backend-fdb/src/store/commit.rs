@@ -52,7 +52,7 @@ impl Change for Committing<'_> {
         let request = self.1;
         let id = request.database;
         let txid = request.expected.next();
-        for (piece, value) in (0..).zip(chunk::cut(&request.record)) {
+        for (piece, value) in (0..).zip(chunk::cut(request.commit_id, &request.record)) {
             tx.put_bytes(&store.keys.log(id, txid, piece), &value)?;
         }
         let head = HeadValue { txid, commit_id: request.commit_id, size: request.size };

@@ -16,7 +16,7 @@ use crate::values::Value;
 const AT_ONCE: usize = 128;
 
 /// The most databases that one transaction lists.
-const LISTED: usize = 1_000;
+const LISTED: usize = 256;
 
 impl FdbStore {
     pub(super) async fn list_databases(
