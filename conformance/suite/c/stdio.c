@@ -1,4 +1,4 @@
-/* C's stdio over what is ours, and unlink(): linked with -Wl,--wrap=fopen,--wrap=fopen64,--wrap=unlink. */
+/* C's stdio over what is ours: linked with -Wl,--wrap=fopen,--wrap=fopen64. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stdio.h>
@@ -71,13 +71,3 @@ FILE *__wrap_fopen(const char *path, const char *mode) {
 }
 
 FILE *__wrap_fopen64(const char *path, const char *mode) { return __wrap_fopen(path, mode); }
-
-int __real_unlink(const char *path);
-
-int __wrap_unlink(const char *path) {
-  char full[PATH_ROOM];
-  if (bridge_full_path(path, full) || !bridge_is_ours(full)) return __real_unlink(path);
-  if (!bridge_delete(full)) return 0;
-  errno = EIO;
-  return -1;
-}

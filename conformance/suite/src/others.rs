@@ -41,7 +41,7 @@ pub(crate) fn run(workspace: &Path, cache: &Path, tree: &Tree, settings: &Settin
         let mut cc = Command::new("cc");
         cc.args(["-g", "-O1", "-I"]).arg(&folder).arg("-I").arg(tree.path.join("src")).arg("-o").arg(&program);
         cc.args(parts.iter().map(|part| tree.path.join(part))).arg(&object);
-        cc.args(["vfs.c", "stdio.c"].iter().map(|part| sources.join(part)));
+        cc.args(["vfs.c", "stdio.c", "unlink.c"].iter().map(|part| sources.join(part)));
         cc.arg(WRAPPED).arg(&library).args(LIBRARIES);
         command(&mut cc, &cache.join(format!("link-{name}.log")))?;
         Ok(program)

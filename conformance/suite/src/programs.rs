@@ -36,7 +36,7 @@ pub(crate) fn build(workspace: &Path, cache: &Path, tree: &Tree) -> Result<Progr
     let mut ours = Command::new("cc");
     ours.args(["-g", "-O2", "-Wall", "-Wextra", "-Werror", "-I/usr/include/tcl8.6", "-I"]).arg(&folder);
     ours.arg("-o").arg(&programs.ours).arg(&object).args(BRIDGE.iter().map(|name| sources.join(name)));
-    ours.arg("-Wl,--wrap=fopen,--wrap=fopen64,--wrap=unlink").arg(&library).args(LIBRARIES);
+    ours.arg("-Wl,--wrap=fopen,--wrap=fopen64").arg(&library).args(LIBRARIES);
     command(&mut ours, &cache.join("link.log"))?;
     Ok(programs)
 }
