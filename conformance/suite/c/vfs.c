@@ -19,9 +19,6 @@
 #include "sqlite3.h"
 
 #define OURS (SQLITE_OPEN_MAIN_DB | SQLITE_OPEN_MAIN_JOURNAL | SQLITE_OPEN_SUPER_JOURNAL | SQLITE_OPEN_WAL)
-/* Room for a file of Litefleet's, which cannot be asked yet how much it needs: the store is opened when something is asked
-** of it, so that of several processes the one has it that was there first. */
-#define SPARE 256
 #define BUCKETS 4096
 #define JOURNALS (SQLITE_OPEN_MAIN_JOURNAL | SQLITE_OPEN_SUPER_JOURNAL)
 
@@ -72,6 +69,12 @@ static Open *find(sqlite3_file *file) {
   for (open = *bucket(file); open && open->file != file; open = open->next) {}
   pthread_mutex_unlock(&mutex);
   return open;
+}
+
+static int lock_level(Open *open) {
+  int level = 0;
+  if (open->flags & SQLITE_OPEN_MAIN_DB) open->methods->xFileControl(open->file, SQLITE_FCNTL_LOCKSTATE, &level);
+  return level;
 }
 
 static Journal *find_journal(const char *path) {
@@ -180,6 +183,7 @@ static sqlite3_vfs *under_test(void) {
   if (registered < 0) return NULL;
   after_shutdown = 0;
   if (!litefleet) litefleet = sqlite3_vfs_find("litefleet");
+  if (!litefleet || litefleet->szOsFile > host->szOsFile) abort();
   if (registered) sqlite3_vfs_register(&bridge, sqlite3_vfs_find(NULL) == &bridge);
   return litefleet;
 }
@@ -201,8 +205,16 @@ static Permission *find_permission(const char *path) {
   return found;
 }
 
+/* A journal has the permissions of its database, as SQLite's own VFS sees to. */
 int bridge_mode(const char *path) {
+  static const char suffix[] = "-journal";
+  size_t length = strlen(path), end = sizeof(suffix) - 1;
   Permission *found = find_permission(path);
+  if (!found && length > end && strcmp(path + length - end, suffix) == 0) {
+    char database[PATH_ROOM];
+    snprintf(database, sizeof(database), "%.*s", (int)(length - end), path);
+    found = find_permission(database);
+  }
   return found ? found->mode : 0644;
 }
 
@@ -341,12 +353,6 @@ done:
 
 /* --- methods of files --- */
 
-static int lock_level(Open *open) {
-  int level = 0;
-  if (open->flags & SQLITE_OPEN_MAIN_DB) open->methods->xFileControl(open->file, SQLITE_FCNTL_LOCKSTATE, &level);
-  return level;
-}
-
 static int file_close(sqlite3_file *file) {
   Open *open = find(file), **place;
   const sqlite3_io_methods *inner = open->methods;
@@ -458,8 +464,10 @@ static int vfs_open(sqlite3_vfs *self, const char *path, sqlite3_file *file, int
   int code, main_db = flags & SQLITE_OPEN_MAIN_DB;
   (void)self;
   file->pMethods = NULL;
-  if (!path || !(flags & OURS) || !in_root(path)) return host->xOpen(host, path, file, flags, out_flags);
-  if (is_folder(path) || !in_folder(path)) return SQLITE_CANTOPEN;
+  if (!path || !(flags & OURS) || !in_root(path) || is_folder(path)) {
+    return host->xOpen(host, path, file, flags, out_flags);
+  }
+  if (!in_folder(path)) return SQLITE_CANTOPEN;
   if (!under_test()) return SQLITE_CANTOPEN;
   if (main_db && on_host(path) && import(path)) return SQLITE_CANTOPEN;
   if (main_db && litefleet_suite_size(path) < 0) {
@@ -544,10 +552,11 @@ int litefleet_suite_init(const char *unused) {
   static int first = 1;
   (void)unused;
   if (!host) host = sqlite3_vfs_find(NULL);
+  /* Litefleet's files are no larger than the host's. It is not asked yet: the store is opened when something is wanted of
+  ** it, so that of several processes the one has it that was there first. */
   bridge = *host;
   bridge.zName = "litefleet-suite";
   bridge.pNext = NULL;
-  bridge.szOsFile += SPARE;
   bridge.xOpen = vfs_open;
   bridge.xDelete = vfs_delete;
   bridge.xAccess = vfs_access;

@@ -85,7 +85,14 @@ fn categories(text: &mut String, reports: &[Report]) {
         rule += "---|";
     }
     line!(text, "{header}\n{rule}");
-    let all = [Category::Host, Category::Wal, Category::MultiProcess, Category::Journal, Category::Snapshot];
+    let all = [
+        Category::Host,
+        Category::Wal,
+        Category::MultiProcess,
+        Category::Journal,
+        Category::Refused,
+        Category::Snapshot,
+    ];
     let names = all.iter().map(|category| (category.name(), category.words()));
     for (name, words) in names.chain([(UNLISTED, "fails the run")]) {
         let cell = |report: &Report| {

@@ -125,7 +125,7 @@ fn each(files: &[String], jobs: usize, job: &(impl Fn(&str) -> Result<(Outcome, 
     if errors.is_empty() { Ok(outcomes) } else { Err(errors.join("\n")) }
 }
 
-fn scratch() -> Result<tempfile::TempDir> {
+pub(crate) fn scratch() -> Result<tempfile::TempDir> {
     let mut builder = tempfile::Builder::new();
     builder.prefix("litefleet-suite-");
     let made = if Path::new(MEMORY_FOLDER).is_dir() { builder.tempdir_in(MEMORY_FOLDER) } else { builder.tempdir() };

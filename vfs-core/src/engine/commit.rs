@@ -227,7 +227,8 @@ impl Database {
                 Some(old) => (PatchBase::Previous, diff(old, image)),
                 None => (PatchBase::Zeros, diff(&zeros, image)),
             };
-            let written_back = |old: &Bytes| page == PageNo::FIRST && header::is_counter_written_back(image, old);
+            let written_back =
+                |old: &Bytes| !buffer.foreign && page == PageNo::FIRST && header::is_counter_written_back(image, old);
             if previous.as_ref().is_some_and(|old| runs.is_empty() || written_back(old)) {
                 continue;
             }

@@ -398,4 +398,24 @@ mod tests {
         assert!(!second.has_moved());
         assert!(first.lock(LockLevel::Shared).is_err());
     }
+
+    /// A counter that was used before is only passed over where SQLite writes it back.
+    #[test]
+    fn a_foreign_write_may_set_the_change_counter_back() {
+        let vfs = vfs();
+        let mut page = vec![0_u8; 4096];
+        page[..16].copy_from_slice(b"SQLite format 3\0");
+        let mut file = open(&vfs, "back");
+        for counter in [3, 1, 9, 1] {
+            page[27] = counter;
+            file.lock(LockLevel::Shared).unwrap();
+            file.lock(LockLevel::Exclusive).unwrap();
+            file.write_as_foreigner().unwrap();
+            file.write(0, &page).unwrap();
+            file.commit_point(None).unwrap();
+            file.commit_confirmed();
+            file.unlock(LockLevel::None);
+            assert_eq!(bytes(&mut open(&vfs, "back"), 28)[27], counter);
+        }
+    }
 }
