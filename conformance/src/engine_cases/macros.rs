@@ -60,6 +60,7 @@ macro_rules! __each_engine_case {
             modes::wal_under_exclusive_locking_is_refused
             modes::exclusive_locking_keeps_others_caches_honest
             modes::own_commit_leaves_the_cache_warm
+            modes::page_that_is_missed_counts_once
             modes::failed_transaction_without_journal_leaves_nothing
             modes::failed_shrinking_commit_under_exclusive_loses_nothing
             opening::bad_parameters_are_refused

@@ -1,4 +1,6 @@
-//! Locking modes, journal modes, `synchronous`.
+//! Locking modes, journal modes, `synchronous`, and what the cache does under them.
+
+use litefleet::vfs::LockLevel;
 
 use super::bench::{Bench, EngineHarness, code, dump, fill, number, run, text, try_run};
 
@@ -97,6 +99,29 @@ pub fn own_commit_leaves_the_cache_warm(harness: &dyn EngineHarness) {
         let pages = after.hits + after.misses - before.hits - before.misses;
         assert!(pages <= 1, "the change counter, and nothing else: {pages} pages");
     }
+}
+
+/// One page that is asked for is one hit or one miss.
+pub fn page_that_is_missed_counts_once(harness: &dyn EngineHarness) {
+    let bench = Bench::plain(harness);
+    let connection = bench.open("a");
+    fill(&connection, "t", 30, 3000);
+    run(&connection, "PRAGMA litefleet_release");
+    let other = bench.another();
+    let mut file = other.raw("a");
+    file.lock(LockLevel::Shared).unwrap();
+    let mut page = [0; 4096];
+    // The twelfth did not come along with anything.
+    for (count, expected) in [(1, (0, 1)), (2, (1, 1)), (3, (2, 1))] {
+        assert_eq!(file.read(11 * 4096, &mut page).unwrap(), 4096);
+        let counters = other.fleet.cache();
+        assert_eq!((counters.hits, counters.misses), expected, "read {count}");
+    }
+    // Two pages at once.
+    let mut two = [0; 8192];
+    assert_eq!(file.read(20 * 4096, &mut two).unwrap(), 8192);
+    let counters = other.fleet.cache();
+    assert_eq!((counters.hits, counters.misses), (2, 3));
 }
 
 /// A transaction that fails with the journal off under EXCLUSIVE is neither played back nor unlocked: its spilled pages

@@ -49,6 +49,8 @@ impl Interceptor for Hold {
         }
     }
 
+    fn refused(&self, _: Call, _: &Error) {}
+
     fn defer(&self, _: Deferred) {}
 }
 

@@ -59,11 +59,10 @@ pub fn open_after_a_crash_takes_one_trip(harness: &dyn EngineHarness) {
     run(&connection, "UPDATE few SET v = 20");
     let next = successor(&bench);
     let connection = next.open_with("a", "takeover=1");
-    assert_eq!(
-        trips(&next, || number(&connection, "SELECT v FROM few")),
-        (2, 20),
-        "the open, and the pages of the log"
-    );
+    let before = next.fleet.counters().all();
+    let (count, value) = trips(&next, || number(&connection, "SELECT v FROM few"));
+    let after = next.fleet.counters().all();
+    assert_eq!((count, value), (2, 20), "the open, and the pages of the log: {before:?}, then {after:?}");
 }
 
 /// … and two when the log is over what comes along.

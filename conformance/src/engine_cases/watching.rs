@@ -56,7 +56,10 @@ pub fn watch_tells_of_every_commit(harness: &dyn EngineHarness) {
 
 /// Commits whose records were collected are left out, and a database that is removed is no more.
 pub fn watch_goes_on_after_a_collection_and_ends_with_the_database(harness: &dyn EngineHarness) {
-    let bench = Bench::with(harness, |settings| settings.database.retention = Duration::ZERO);
+    let bench = Bench::with(harness, |settings| {
+        settings.database.retention = Duration::ZERO;
+        settings.database.checkpoint_records = 1000;
+    });
     let connection = bench.open("a");
     run(&connection, "CREATE TABLE t(x)");
     for round in 0..10 {

@@ -98,5 +98,7 @@ impl Interceptor for Watch {
         }
     }
 
+    fn refused(&self, _: Call, _: &Error) {}
+
     fn defer(&self, _: Deferred) {}
 }

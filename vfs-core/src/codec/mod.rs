@@ -16,6 +16,7 @@ pub use row::{Content, decode_row, encode_delta, encode_image, encode_zero, row_
 
 use bytes::Bytes;
 
+use crate::error::{Error, Result};
 use crate::types::PAGE_SIZE;
 
 /// How records and rows are compressed.
@@ -28,9 +29,56 @@ pub enum Compression {
     Lz4,
 }
 
+/// The version of records and rows that is written here.
+const VERSION: u8 = 1;
+
+/// Bytes whose checksum is right and whose version is another are whole, and not for this release.
+fn check_version(version: u8) -> Result<()> {
+    if version == VERSION {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("it has format version {version}; this release reads version {VERSION}")))
+}
+
 static ZEROS: [u8; PAGE_SIZE] = [0; PAGE_SIZE];
 
 /// The image of a page of zeros.
 pub fn zero_image() -> Bytes {
     Bytes::from_static(&ZEROS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::checksum::sealed;
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::store::{PageRow, RowKind};
+    use crate::types::{DatabaseId, PageNo, Txid};
+
+    /// A version that is not known is one thing, damage another, in rows and in records.
+    #[test]
+    fn another_version_is_not_damage() {
+        let (database, page, txid) = (DatabaseId(3), PageNo(5), Txid(7));
+        let row = encode_image(database, page, txid, &[9; PAGE_SIZE], Compression::None);
+        let body = RecordBody { size: 4096, ..RecordBody::default() };
+        let record = body.encode(database, txid, Compression::None);
+        let decode = |sealed_for: u32, bytes: Vec<u8>| {
+            let bytes = Bytes::from(bytes);
+            let decoded = if sealed_for == 0 {
+                Record::decode(database, txid, &bytes).map(drop)
+            } else {
+                decode_row(database, &PageRow { page, txid, kind: RowKind::Image, bytes }).map(drop)
+            };
+            decoded.map_err(|error| error.kind())
+        };
+        for (sealed_for, bytes) in [(0, record), (page.get(), row.bytes)] {
+            assert_eq!(decode(sealed_for, bytes.to_vec()), Ok(()));
+            let mut newer = bytes.to_vec();
+            newer[0] = VERSION + 1;
+            assert_eq!(decode(sealed_for, newer.clone()), Err(ErrorKind::Corrupt), "flipped");
+            let check = sealed(database, sealed_for, txid, &newer[..2], &newer[10..]);
+            newer[2..10].copy_from_slice(&check.to_le_bytes());
+            assert_eq!(decode(sealed_for, newer), Err(ErrorKind::Invalid), "written by a newer release");
+        }
+    }
 }

@@ -2,14 +2,13 @@
 
 use bytes::Bytes;
 
-use super::Compression;
 use super::checksum::sealed;
 use super::patch::{Patch, PatchBase};
 use super::varint::{self, Reader};
+use super::{Compression, VERSION, check_version};
 use crate::error::{Context, Error, Result};
 use crate::types::{CommitId, DatabaseId, PageNo, PageRange, PageSet, Txid, UnixMillis};
 
-const VERSION: u8 = 1;
 const FLAG_LZ4: u8 = 1;
 const HEADER: usize = 10;
 /// A record is decompressed only up to here, however large it says it is.
@@ -137,12 +136,10 @@ impl Record {
         let mut reader = Reader::new(bytes);
         let start = reader.take(2)?;
         let check = u64::from_le_bytes(reader.array()?);
-        if start[0] != VERSION {
-            return Err(Error::corrupt(format!("format version {} is not known here", start[0])));
-        }
         if check != sealed(database, 0, txid, start, &bytes[HEADER..]) {
             return Err(Error::corrupt("the checksum does not match"));
         }
+        check_version(start[0])?;
         let body = if start[1] & FLAG_LZ4 == 0 {
             bytes.slice(HEADER..)
         } else {

@@ -5,12 +5,11 @@ use bytes::Bytes;
 use super::checksum::{image_checksum, sealed};
 use super::patch::apply_runs;
 use super::varint::{self, Reader};
-use super::{Compression, zero_image};
+use super::{Compression, VERSION, check_version, zero_image};
 use crate::error::{Context, Error, Result};
 use crate::store::{PageRow, RowKind};
 use crate::types::{DatabaseId, PAGE_SIZE, PageNo, Txid};
 
-const VERSION: u8 = 1;
 const HEADER: usize = 10;
 const RAW: u8 = 0;
 const LZ4: u8 = 1;
@@ -97,12 +96,10 @@ fn decode_checked(database: DatabaseId, row: &PageRow) -> Result<Content> {
     let mut reader = Reader::new(bytes);
     let start = reader.take(2)?;
     let check = u64::from_le_bytes(reader.array()?);
-    if start[0] != VERSION {
-        return Err(Error::corrupt(format!("format version {} is not known here", start[0])));
-    }
     if check != sealed(database, row.page.get(), row.txid, start, &bytes[HEADER..]) {
         return Err(Error::corrupt("the checksum does not match"));
     }
+    check_version(start[0])?;
     if row_kind(bytes)? != row.kind {
         return Err(Error::corrupt("the store and the row disagree on its kind"));
     }

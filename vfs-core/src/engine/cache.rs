@@ -81,11 +81,15 @@ impl PageCache {
         Ok(Self { cache, hits: AtomicU64::new(0), misses: AtomicU64::new(0) })
     }
 
+    /// Looks without counting: one read may look twice.
     pub(crate) fn get(&self, key: &CacheKey) -> Option<CachedImage> {
-        let found = self.cache.get(key);
-        let counter = if found.is_some() { &self.hits } else { &self.misses };
+        self.cache.get(key)
+    }
+
+    /// Counts one page as found or missed.
+    pub(crate) fn count(&self, found: bool) {
+        let counter = if found { &self.hits } else { &self.misses };
         counter.fetch_add(1, Ordering::Relaxed);
-        found
     }
 
     pub(crate) fn contains(&self, key: &CacheKey) -> bool {

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use tracing::Instrument;
+
 use super::database::{Core, Database};
 use crate::codec::{Compression, decode_row, diff, encode_delta, encode_image, encode_zero, zero_image};
 use crate::error::{Context, Error, Result};
@@ -106,10 +108,25 @@ impl Database {
         self.collect().await.map(|_| ())
     }
 
+    /// Before the lease is given back: a checkpoint, when there is something for it, and then what an older one has made
+    /// garbage. Without this a database that is only ever open for a short time would never be collected.
+    pub(super) async fn checkpoint_at_close(&self) -> Result<()> {
+        let collect = {
+            let core = self.core();
+            core.head > core.checkpoint && core.checkpoint > core.horizon
+        };
+        self.checkpoint().await?;
+        if collect { self.collect().await.map(|_| ()) } else { Ok(()) }
+    }
+
     /// Writes a checkpoint at the present head. Returns its txid.
     pub async fn checkpoint(&self) -> Result<Txid> {
-        let _one = self.maintaining.lock().await;
-        self.checkpoint_alone().await.context(self.words("checkpoint"))
+        let span = tracing::debug_span!("checkpoint", database = %self.name);
+        let made = async {
+            let _one = self.maintaining.lock().await;
+            self.checkpoint_alone().await
+        };
+        made.instrument(span).await.context(self.words("checkpoint"))
     }
 
     async fn checkpoint_alone(&self) -> Result<Txid> {
@@ -135,8 +152,13 @@ impl Database {
                 break;
             }
         }
-        self.core().note_checkpoint(plan.to);
-        let taken = self.fleet.clock.monotonic().saturating_sub(start);
+        let now = self.fleet.clock.monotonic();
+        {
+            let mut core = self.core();
+            core.note_checkpoint(plan.to);
+            core.collect_at = Some(now + self.settings().retention);
+        }
+        let taken = now.saturating_sub(start);
         metrics::counter!("litefleet_checkpoints_total").increment(1);
         metrics::counter!("litefleet_checkpoint_rows_total").increment(written as u64);
         metrics::histogram!("litefleet_checkpoint_seconds").record(taken.as_secs_f64());

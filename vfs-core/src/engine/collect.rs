@@ -4,6 +4,8 @@
 //! reads the records before it deletes them, and costs what was written, not what is stored. After a crash in between
 //! the records are still there, and it is done again.
 
+use tracing::Instrument;
+
 use super::database::Database;
 use crate::codec::{Record, StagedPages};
 use crate::error::{Context, Result};
@@ -26,8 +28,12 @@ pub struct CollectReport {
 impl Database {
     /// Deletes what is dead, as far as retention and the snapshots in use allow.
     pub async fn collect(&self) -> Result<CollectReport> {
-        let _one = self.maintaining.lock().await;
-        self.collect_alone().await.context(self.words("collect garbage"))
+        let span = tracing::debug_span!("collect", database = %self.name);
+        let collected = async {
+            let _one = self.maintaining.lock().await;
+            self.collect_alone().await
+        };
+        collected.instrument(span).await.context(self.words("collect garbage"))
     }
 
     async fn collect_alone(&self) -> Result<CollectReport> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use tracing::Instrument;
 
 use super::buffer::Source;
 use super::database::{Database, Lease, Snapshot};
@@ -95,13 +96,15 @@ impl Database {
 
     fn commit_in(&self, buffer: &mut TransactionBuffer, pinned: Snapshot, room: Room) -> Result<Snapshot> {
         let start = self.fleet.clock.monotonic();
-        let committed = self.fleet.bridge.wait(async {
+        let work = async {
             let Some(prepared) = self.prepare(buffer).await? else { return Ok(None) };
             if room == Room::Needed {
                 self.make_room().await?;
             }
             self.send(prepared).await.map(Some)
-        });
+        };
+        let span = tracing::debug_span!("commit", database = %self.name);
+        let committed = self.fleet.bridge.wait(work.instrument(span));
         let taken = self.fleet.clock.monotonic().saturating_sub(start);
         match committed.context(self.words("commit")) {
             Ok(None) => {

@@ -112,6 +112,8 @@ pub(super) struct Core {
     pub(super) warm: Vec<PageNo>,
     /// No warm pages came with the open, and none was read since.
     pub(super) cold: bool,
+    /// When the checkpoints made here are old enough for what they made garbage.
+    pub(super) collect_at: Option<Duration>,
 }
 
 pub(super) const WARM_PAGES: usize = 32;
@@ -284,6 +286,13 @@ impl Database {
             self.forget_structure();
         }
         let release = !settings.lease_idle.is_zero() && idle >= settings.lease_idle;
+        if !idle.is_zero() && self.core().collect_at.take_if(|at| now >= *at).is_some() {
+            let collected = self.collect().await?;
+            if collected.horizon < collected.checkpoint {
+                // A snapshot in use holds it back.
+                self.core().collect_at.get_or_insert(now + settings.retention.max(STRUCTURE_KEPT));
+            }
+        }
         if checkpoint && !idle.is_zero() && (release || idle >= settings.checkpoint_idle) {
             self.maintain().await?;
         }

@@ -126,7 +126,7 @@ impl FleetBuilder {
             Some(handle) => Bridge::on(handle),
             None => Bridge::start(settings.worker_threads)?,
         };
-        let metered = Arc::new(Metered::default());
+        let metered = Arc::new(Metered::new(Arc::clone(&clock)));
         let store: Arc<dyn PageStore> = Arc::new(MetricsLayer::new(store, Arc::clone(&metered)));
         let session = Session::new(
             Arc::clone(&store),
@@ -189,7 +189,7 @@ impl Fleet {
             if !database.holds_lease() {
                 return Ok(());
             }
-            let checkpoint = database.checkpoint().await.map(|_| ());
+            let checkpoint = database.checkpoint_at_close().await;
             let release = database.release_lease().await;
             checkpoint.and(release)
         });
@@ -266,7 +266,7 @@ impl Fleet {
             let mut first = Ok(());
             for database in self.inner.registry.all() {
                 if database.holds_lease() && !database.has_writer() {
-                    let checkpoint = database.checkpoint().await.map(|_| ());
+                    let checkpoint = database.checkpoint_at_close().await;
                     first = first.and(checkpoint).and(database.release_lease().await);
                 }
             }

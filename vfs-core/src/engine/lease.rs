@@ -4,6 +4,8 @@ use std::future::Future;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tracing::Instrument;
+
 use super::database::{Core, Database, Lease, Role, Snapshot};
 use super::tail::LogTail;
 use super::{TransactionBuffer, cache::CachedImage};
@@ -59,7 +61,7 @@ impl Database {
         if let Some(snapshot) = self.pin_if_current()? {
             return Ok(snapshot);
         }
-        self.fleet.bridge.wait(async {
+        let work = async {
             let _one = self.acquiring.lock().await;
             // Whoever was before may have done the work.
             if let Some(snapshot) = self.pin_if_current()? {
@@ -73,7 +75,8 @@ impl Database {
             let mut core = self.core();
             core.check()?;
             Ok(core.pin(self.fleet.clock.monotonic()))
-        })
+        };
+        self.fleet.bridge.wait(work.instrument(tracing::debug_span!("open", database = %self.name)))
     }
 
     fn pin_if_current(&self) -> Result<Option<Snapshot>> {

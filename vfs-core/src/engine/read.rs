@@ -122,7 +122,8 @@ impl Database {
         let mut out = Vec::with_capacity(pages.len());
         let mut missing = Vec::new();
         for (index, page) in pages.iter().enumerate() {
-            let cached = self.cached(snapshot, *page)?;
+            let cached = self.find(snapshot, *page)?;
+            self.fleet.cache.count(cached.is_some());
             if cached.is_none() {
                 missing.push((index, *page));
             }
@@ -143,15 +144,16 @@ impl Database {
     /// The pages to load together with missed ones.
     fn bring_along(&self, missed: &[PageNo]) -> Vec<PageNo> {
         let cache = &self.fleet.cache;
-        // What comes along must not push out what was read, nor itself.
-        let bound = LARGEST_WINDOW.min(cache.capacity() / 8);
+        // What comes along must not push out what was read, nor itself, nor take another call.
+        let call = self.fleet.store.limits().read_pages.saturating_sub(missed.len());
+        let bound = LARGEST_WINDOW.min(cache.capacity() / 8).min(call);
         let last_page = pages_for_size(self.core().size);
-        let mut along = match missed.last() {
-            Some(last) => self.prefetcher().plan(*last, last_page, bound),
-            None => Vec::new(),
-        };
-        along.extend(self.first_pages(bound, last_page));
+        let mut along = self.first_pages(bound, last_page);
+        if let Some(last) = missed.last() {
+            along.extend(self.prefetcher().plan(*last, last_page, bound));
+        }
         along.retain(|page| !missed.contains(page) && !cache.contains(&self.key(*page, Txid::MAX)));
+        along.truncate(bound);
         metrics::counter!("litefleet_prefetched_pages_total").increment(along.len() as u64);
         along
     }
@@ -188,6 +190,15 @@ impl Database {
 
     /// The image of a page at a snapshot, if the cache has it.
     pub(super) fn cached(&self, snapshot: Txid, page: PageNo) -> Result<Option<Bytes>> {
+        let found = self.find(snapshot, page)?;
+        // A page that is missed here is asked for again by `pages`, and counted there.
+        if found.is_some() {
+            self.fleet.cache.count(true);
+        }
+        Ok(found)
+    }
+
+    fn find(&self, snapshot: Txid, page: PageNo) -> Result<Option<Bytes>> {
         let cache = &self.fleet.cache;
         if let Some(entry) = cache.get(&self.key(page, Txid::MAX))
             && entry.from <= snapshot

@@ -131,6 +131,8 @@ impl Interceptor for FaultPlan {
 
     fn after(&self, _: Call, _: Result<u64, &Error>) {}
 
+    fn refused(&self, _: Call, _: &Error) {}
+
     fn defer(&self, deferred: Deferred) {
         self.late.lock().unwrap_or_else(PoisonError::into_inner).push(deferred);
     }

@@ -64,6 +64,8 @@ pub struct Call {
     pub operation: Operation,
     /// Bytes of records and rows that it sends.
     pub sent: u64,
+    /// When it began, where the interceptor said so: see [`Verdict::Since`].
+    pub since: Option<Duration>,
 }
 
 /// What to do with a call.
@@ -71,6 +73,8 @@ pub struct Call {
 pub enum Verdict {
     /// Pass it on.
     Proceed,
+    /// Pass it on, and tell this time, by the interceptor's own clock, to [`Interceptor::after`].
+    Since(Duration),
     /// Wait, then pass it on.
     Wait(Duration),
     /// Do not pass it on; the caller gets this error.
@@ -91,6 +95,9 @@ pub trait Interceptor: Debug + Send + Sync + 'static {
 
     /// After a call came back, with the bytes of records and rows that it brought.
     fn after(&self, call: Call, reply: Result<u64, &Error>);
+
+    /// A commit was refused within a call that came back.
+    fn refused(&self, call: Call, error: &Error);
 
     /// Takes a call that [`before`](Self::before) wanted late.
     fn defer(&self, deferred: Deferred);
@@ -115,10 +122,11 @@ impl<I: Interceptor> Layer<I> {
         F: FnOnce(Arc<dyn PageStore>) -> Fut + Send,
         Fut: Future<Output = Result<T>> + Send + 'static,
     {
-        let this = Call { operation, sent };
+        let mut this = Call { operation, sent, since: None };
         let future = call(Arc::clone(&self.inner));
         match self.interceptor.before(this) {
             Verdict::Proceed => {}
+            Verdict::Since(start) => this.since = Some(start),
             Verdict::Wait(time) => tokio::time::sleep(time).await,
             Verdict::Fail(error) => return Err(error),
             Verdict::ProceedThenFail(error) => {
@@ -135,13 +143,22 @@ impl<I: Interceptor> Layer<I> {
         }
         let reply = future.await;
         self.interceptor.after(this, reply.as_ref().map(Received::bytes));
+        if let Ok(reply) = &reply {
+            reply.refusals().for_each(|error| self.interceptor.refused(this, error));
+        }
         reply
     }
 }
 
-/// Bytes of records and rows in a reply.
+/// What came back with a reply.
 trait Received {
+    /// Bytes of records and rows.
     fn bytes(&self) -> u64;
+
+    /// Parts of the call that were refused, while it did not fail as a whole.
+    fn refusals(&self) -> impl Iterator<Item = &Error> {
+        std::iter::empty()
+    }
 }
 
 macro_rules! brings_nothing {
@@ -154,7 +171,17 @@ macro_rules! brings_nothing {
     };
 }
 
-brings_nothing!((), Txid, Discarded, Collected, Purged, Vec<ListEntry>, Vec<Result<()>>);
+brings_nothing!((), Txid, Discarded, Collected, Purged, Vec<ListEntry>);
+
+impl Received for Vec<Result<()>> {
+    fn bytes(&self) -> u64 {
+        0
+    }
+
+    fn refusals(&self) -> impl Iterator<Item = &Error> {
+        self.iter().filter_map(|outcome| outcome.as_ref().err())
+    }
+}
 
 fn rows_bytes(rows: &[PageRow]) -> u64 {
     rows.iter().map(|row| row.bytes.len() as u64).sum()

@@ -16,5 +16,7 @@ impl Interceptor for Latency {
 
     fn after(&self, _: Call, _: Result<u64, &Error>) {}
 
+    fn refused(&self, _: Call, _: &Error) {}
+
     fn defer(&self, _: Deferred) {}
 }

@@ -1,9 +1,11 @@
 //! Counts every call to the store: round trips, bytes, errors.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::intercept::{Call, Deferred, Interceptor, Operation, Verdict};
+use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
 
 /// What was counted of one operation.
@@ -61,12 +63,24 @@ impl StoreCounters {
 }
 
 /// Counts into [`StoreCounters`] and into the `metrics` recorder, when the program has one.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Metered {
+    clock: Arc<dyn Clock>,
     counters: StoreCounters,
 }
 
+impl Default for Metered {
+    fn default() -> Self {
+        Self::new(Arc::new(SystemClock::default()))
+    }
+}
+
 impl Metered {
+    /// With the clock that calls are timed by.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, counters: StoreCounters::default() }
+    }
+
     /// The counters.
     pub fn counters(&self) -> &StoreCounters {
         &self.counters
@@ -75,12 +89,17 @@ impl Metered {
 
 impl Interceptor for Metered {
     fn before(&self, _: Call) -> Verdict {
-        Verdict::Proceed
+        Verdict::Since(self.clock.monotonic())
     }
 
     fn after(&self, call: Call, reply: Result<u64, &Error>) {
         let operation = call.operation.as_str();
         metrics::counter!("litefleet_store_round_trips_total", "operation" => operation).increment(1);
+        // A watch lasts until there is something to see.
+        if let Some(start) = call.since.filter(|_| call.operation != Operation::Watch) {
+            let taken = self.clock.monotonic().saturating_sub(start);
+            metrics::histogram!("litefleet_store_seconds", "operation" => operation).record(taken.as_secs_f64());
+        }
         metrics::counter!("litefleet_store_sent_bytes_total", "operation" => operation).increment(call.sent);
         if let Some(cell) = self.counters.0.get(call.operation as usize) {
             cell.calls.fetch_add(1, Ordering::Relaxed);
@@ -92,13 +111,21 @@ impl Interceptor for Metered {
                     cell.received.fetch_add(bytes, Ordering::Relaxed);
                 }
                 Err(error) => {
-                    metrics::counter!("litefleet_store_errors_total", "operation" => operation, "kind" => error.kind().as_str())
-                        .increment(1);
+                    count_error(call, error);
                     cell.errors.fetch_add(1, Ordering::Relaxed);
                 }
             }
         }
     }
 
+    fn refused(&self, call: Call, error: &Error) {
+        count_error(call, error);
+    }
+
     fn defer(&self, _: Deferred) {}
+}
+
+fn count_error(call: Call, error: &Error) {
+    let (operation, kind) = (call.operation.as_str(), error.kind().as_str());
+    metrics::counter!("litefleet_store_errors_total", "operation" => operation, "kind" => kind).increment(1);
 }
