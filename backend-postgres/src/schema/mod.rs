@@ -60,8 +60,7 @@ pub(crate) async fn prepare(client: &mut Client, config: &PostgresConfig) -> Out
 }
 
 async fn check_server(client: &Client) -> Outcome<()> {
-    const QUESTION: &str =
-        "SELECT current_setting('server_version_num')::integer, current_setting('server_encoding')";
+    const QUESTION: &str = "SELECT current_setting('server_version_num')::integer, current_setting('server_encoding')";
     let rows = client.query_typed(QUESTION, &[]).await?;
     let row = rows.first().ok_or(Fault::Malformed("no row"))?;
     let (number, encoding): (i32, String) = (column(row, 0)?, column(row, 1)?);
@@ -79,9 +78,8 @@ async fn check_server(client: &Client) -> Outcome<()> {
 
 /// The schema's version; 0 when there is none.
 async fn version(client: &Client, schema: &str) -> Outcome<usize> {
-    let exists = client
-        .query_typed("SELECT to_regclass($1) IS NOT NULL", &[(&format!("{schema}.version"), Type::TEXT)])
-        .await?;
+    let exists =
+        client.query_typed("SELECT to_regclass($1) IS NOT NULL", &[(&format!("{schema}.version"), Type::TEXT)]).await?;
     if !column::<bool>(exists.first().ok_or(Fault::Malformed("no row"))?, 0)? {
         return Ok(0);
     }
