@@ -20,6 +20,9 @@ use crate::config::{PostgresConfig, Prepared};
 use crate::error::{Fault, Outcome, chain, server_kind};
 use crate::wire::column;
 
+/// The server has as many connections as it takes: `too_many_connections`.
+const TOO_MANY: &str = "53300";
+
 /// A socket of either kind.
 trait Socket: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Socket for T {}
@@ -53,12 +56,17 @@ pub(crate) async fn connect(config: &PostgresConfig, tls: Option<&MakeRustlsConn
     if config.server.get_load_balance_hosts() == LoadBalanceHosts::Random {
         places.shuffle(&mut rand::rng());
     }
-    let mut failures = Vec::new();
+    let (mut failures, mut crowded) = (Vec::new(), false);
     for place in places {
         let (message, kind) = match timeout(config.connect_timeout, try_place(&place, config, tls).boxed()).await {
             Ok(Ok(connected)) => return Ok(connected),
             Ok(Err(Fault::Connect { message, kind })) => (message, kind),
             Ok(Err(fault)) => {
+                if let Fault::Server(error) = &fault
+                    && error.code().code() == TOO_MANY
+                {
+                    crowded = true;
+                }
                 let kind = match &fault {
                     Fault::Server(error) => server_kind(error.code().code()),
                     Fault::Lost(error) => handshake_kind(error),
@@ -74,12 +82,12 @@ pub(crate) async fn connect(config: &PostgresConfig, tls: Option<&MakeRustlsConn
     let hopeful = failures.iter().find(|(_, kind)| *kind == ErrorKind::Unavailable).or(failures.first());
     let kind = hopeful.map_or(ErrorKind::Invalid, |(_, kind)| *kind);
     let messages: Vec<String> = failures.into_iter().map(|(message, _)| message).collect();
-    Err(Fault::Connect { message: format!("cannot connect to Postgres at {}", messages.join(", nor at ")), kind })
+    let message = format!("cannot connect to Postgres at {}", messages.join(", nor at "));
+    Err(if crowded { Fault::Crowded(message) } else { Fault::Connect { message, kind } })
 }
 
 fn places(config: &PostgresConfig) -> Vec<Place> {
-    let (hosts, addresses, ports) =
-        (config.server.get_hosts(), config.server.get_hostaddrs(), config.server.get_ports());
+    let (hosts, addresses, ports) = (config.server.get_hosts(), config.server.get_hostaddrs(), config.server.get_ports());
     let port = |index: usize| ports.get(index).or(ports.first()).copied().unwrap_or(5432);
     let place = |index: usize| match (hosts.get(index), addresses.get(index)) {
         (Some(Host::Unix(folder)), _) => Some(Place::Unix { folder: folder.clone(), port: port(index) }),
@@ -179,7 +187,8 @@ async fn drive(connection: impl Future<Output = Result<(), tokio_postgres::Error
 /// Asks the server what it is.
 async fn finish(client: Client, config: &PostgresConfig, ends: Option<(SocketAddr, SocketAddr)>) -> Outcome<Connected> {
     const QUESTION: &str = "SELECT current_setting('transaction_read_only') = 'on', \
-        host(inet_client_addr()), inet_client_port(), host(inet_server_addr()), inet_server_port()";
+        host(inet_client_addr()), inet_client_port(), host(inet_server_addr()), inet_server_port(), \
+        current_setting('default_transaction_isolation')";
     let rows = client.query_typed(QUESTION, &[]).await?;
     let row = rows.first().ok_or(Fault::Malformed("no row"))?;
     let read_only: bool = column(row, 0)?;
@@ -191,6 +200,14 @@ async fn finish(client: Client, config: &PostgresConfig, ends: Option<(SocketAdd
     };
     if !refusal.is_empty() {
         return Err(Fault::Connect { message: refusal.to_owned(), kind: ErrorKind::Unavailable });
+    }
+    // What waits for a lock must then see what the other has done.
+    let isolation: &str = column(row, 5)?;
+    if isolation != "read committed" {
+        let message = format!(
+            "this user's transactions are '{isolation}': set default_transaction_isolation to 'read committed' for it"
+        );
+        return Err(Fault::Connect { message, kind: ErrorKind::Invalid });
     }
     let prepares = match (config.prepared, ends) {
         (Prepared::On, _) => true,

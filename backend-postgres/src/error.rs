@@ -24,6 +24,9 @@ pub(crate) enum Fault {
         /// Whether it can ever succeed as it is.
         kind: ErrorKind,
     },
+    /// The server takes no more connections. Nothing was sent.
+    #[error("{0}")]
+    Crowded(String),
     /// All connections were in use for too long. Nothing was sent.
     #[error("all {0} connections of the pool were busy for {1:?}: raise pool_size, or find what keeps the server busy")]
     Busy(usize, Duration),
@@ -66,8 +69,13 @@ impl Fault {
             Self::Lost(_) | Self::Silent(_) | Self::Answer(_) | Self::Malformed(_) => true,
             // A standby that was a primary, or a plan whose tables have changed under it.
             Self::Server(error) => is_fatal(error) || matches!(error.code().code(), "25006" | "0A000" | "26000"),
-            Self::Refused(_) | Self::Connect { .. } | Self::Busy(..) => false,
+            Self::Refused(_) | Self::Connect { .. } | Self::Crowded(_) | Self::Busy(..) => false,
         }
+    }
+
+    /// Whether the server does not take writes: it is a standby, perhaps since a moment ago.
+    pub(crate) fn is_read_only(&self) -> bool {
+        matches!(self, Self::Server(error) if error.code().code() == "25006")
     }
 
     /// Whether the call may have taken effect all the same. An error that ends the connection may come after the commit;
@@ -76,7 +84,7 @@ impl Fault {
         match self {
             Self::Lost(_) | Self::Silent(_) | Self::Answer(_) | Self::Malformed(_) => true,
             Self::Server(error) => is_fatal(error),
-            Self::Refused(_) | Self::Connect { .. } | Self::Busy(..) => false,
+            Self::Refused(_) | Self::Connect { .. } | Self::Crowded(_) | Self::Busy(..) => false,
         }
     }
 
@@ -104,7 +112,7 @@ impl From<Fault> for Error {
         match fault {
             Fault::Refused(error) => error,
             Fault::Connect { kind, .. } => Error::new(kind, message),
-            Fault::Busy(..) | Fault::Silent(_) => Error::unavailable(message),
+            Fault::Crowded(_) | Fault::Busy(..) | Fault::Silent(_) => Error::unavailable(message),
             Fault::Server(error) => Error::new(server_kind(error.code().code()), message).with_source(*error),
             Fault::Lost(error) => Error::unavailable(message).with_source(error),
             Fault::Answer(error) => Error::internal(message).with_source(error),

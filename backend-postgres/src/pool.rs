@@ -23,7 +23,9 @@ use crate::statements::{Call, Statements};
 use crate::wire::Param;
 
 /// How often a call that was in another's way is tried again at once.
-const TRIES: u32 = 6;
+const TRIES: usize = 6;
+/// How long to wait for a connection to come back when the server takes no more.
+const CROWDED: Duration = Duration::from_millis(5);
 /// A connection that was not needed for so long is closed.
 const IDLE: Duration = Duration::from_secs(300);
 
@@ -103,20 +105,25 @@ impl Pool {
                 Ok(Err(fault)) => fault,
                 Err(_) => Fault::Silent(self.config.call_timeout),
             };
-            let stale = in_use.reused && matches!(fault, Fault::Lost(_));
-            if !fault.ends_connection() {
-                self.give_back(in_use.connection);
+            // The server was restarted, or failed over, since the connection was used last: the others are as dead.
+            let stale = in_use.reused && fault.ends_connection() && !matches!(fault, Fault::Silent(_));
+            if fault.is_read_only() {
+                self.idle().clear();
             } else if stale {
-                // The server was restarted, or failed over: the others are as dead.
                 self.idle().retain(|connection| !connection.client.is_closed());
             }
-            if fault.is_passing() && tries < TRIES {
-                let most = 2_u64 << tries;
-                let pause = rand::rng().random_range(1..=most);
-                sleep(Duration::from_millis(pause)).await;
-            } else if !(stale && repeatable && tries <= self.size as u32 + 1) {
-                return Err(fault);
+            if !fault.ends_connection() {
+                self.give_back(in_use.connection);
             }
+            if fault.is_passing() && tries < TRIES {
+                let pause = rand::rng().random_range(1..=2_u64 << tries);
+                sleep(Duration::from_millis(pause)).await;
+                continue;
+            }
+            if stale && (repeatable || !fault.leaves_doubt()) && tries <= self.size {
+                continue;
+            }
+            return Err(fault);
         }
     }
 
@@ -124,14 +131,30 @@ impl Pool {
         let busy = |_| Fault::Busy(self.size, self.config.call_timeout);
         let permit = timeout_at(deadline, Arc::clone(&self.permits).acquire_owned()).await.map_err(busy)?;
         let permit = permit.map_err(|_| Fault::Malformed("the pool is closed"))?;
-        if let Some(connection) = self.take_idle() {
-            return Ok(InUse { connection, reused: true, _permit: permit });
+        loop {
+            if let Some(connection) = self.take_idle() {
+                return Ok(InUse { connection, reused: true, _permit: permit });
+            }
+            match timeout_at(deadline, self.open()).await {
+                Ok(Ok(connection)) => return Ok(InUse { connection, reused: false, _permit: permit }),
+                // The server takes no more: wait for one of those that we have.
+                Ok(Err(Fault::Crowded(_))) if self.others_are_in_use() && Instant::now() + CROWDED < deadline => {
+                    sleep(CROWDED).await;
+                }
+                Ok(Err(fault)) => return Err(fault),
+                Err(_) => {
+                    return Err(Fault::Connect {
+                        message: format!("no connection to Postgres within {:?}", self.config.call_timeout),
+                        kind: litefleet::ErrorKind::Unavailable,
+                    });
+                }
+            }
         }
-        let connection = timeout_at(deadline, self.open()).await.map_err(|_| Fault::Connect {
-            message: format!("no connection to Postgres within {:?}", self.config.call_timeout),
-            kind: litefleet::ErrorKind::Unavailable,
-        })??;
-        Ok(InUse { connection, reused: false, _permit: permit })
+    }
+
+    /// Whether anybody but the caller, who has a permit, uses a connection or is about to.
+    fn others_are_in_use(&self) -> bool {
+        self.size.saturating_sub(self.permits.available_permits()) > 1
     }
 
     /// The one that was used last, so that those that are not needed grow old.

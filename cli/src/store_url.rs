@@ -10,18 +10,21 @@ use litefleet::ErrorKind;
 use litefleet::clock::{Clock, SystemClock};
 use litefleet::store::{MemoryStore, PageStore};
 use litefleet_embedded::{EmbeddedConfig, EmbeddedStore};
+use litefleet_postgres::{PostgresConfig, PostgresStore};
 
 use crate::cancel;
 use crate::failure::{Exit, Failure, Result};
 
 /// What exists, for messages and help.
-pub(crate) const FORMS: &str = "embedded:/folder, a plain folder, or memory:";
+pub(crate) const FORMS: &str = "embedded:/folder, a plain folder, postgres://host/database, or memory:";
 
 /// Where a store is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum StoreUrl {
     /// A folder of this machine.
     Embedded(PathBuf),
+    /// Tables of a Postgres server. The URL may have a password in it: it is never shown.
+    Postgres(String),
     /// In this process, gone with it.
     Memory,
     /// A prefix of a FoundationDB cluster. The URL may have a password in it: it is never shown.
@@ -46,6 +49,10 @@ impl StoreUrl {
             }
             "embedded" => {
                 Ok(Self::Embedded(rest.strip_prefix("//").filter(|p| p.starts_with('/')).unwrap_or(rest).into()))
+            }
+            "postgres" | "postgresql" => {
+                PostgresConfig::from_url(text.to_str().unwrap_or_default()).map_err(Failure::from)?;
+                Ok(Self::Postgres(format!("{scheme}:{rest}")))
             }
             "memory" if rest.is_empty() => Ok(Self::Memory),
             "memory" => usage(format!("memory: takes nothing after it, and here is '{rest}'")),
@@ -80,6 +87,10 @@ impl StoreUrl {
                 let store = config.and_then(litefleet_fdb::FdbStore::open_blocking);
                 Ok(Arc::new(store.map_err(Failure::from)?))
             }
+            Self::Postgres(url) => {
+                let store = PostgresConfig::from_url(url).and_then(PostgresStore::connect_blocking);
+                Ok(Arc::new(store.map_err(Failure::from)?))
+            }
             Self::Embedded(folder) => {
                 if !create && !folder.exists() {
                     return Err(Failure::new(
@@ -107,6 +118,7 @@ impl StoreUrl {
             Self::Memory => "memory:".into(),
             #[cfg(feature = "fdb")]
             Self::Fdb(url) => url.into(),
+            Self::Postgres(url) => url.into(),
             Self::Embedded(folder) => {
                 let mut argument = OsString::from("embedded:");
                 argument.push(folder);

@@ -26,6 +26,7 @@ const MIGRATIONS: &[&[&str]] = &[&[
     include_str!("sql/08_write.sql"),
     include_str!("sql/09_collect.sql"),
     include_str!("sql/10_names.sql"),
+    include_str!("sql/11_plans.sql"),
 ]];
 
 /// The tables that are divided by `page_partitions`.
@@ -60,7 +61,8 @@ pub(crate) async fn prepare(client: &mut Client, config: &PostgresConfig) -> Out
 }
 
 async fn check_server(client: &Client) -> Outcome<()> {
-    const QUESTION: &str = "SELECT current_setting('server_version_num')::integer, current_setting('server_encoding')";
+    const QUESTION: &str =
+        "SELECT current_setting('server_version_num')::integer, current_setting('server_encoding')";
     let rows = client.query_typed(QUESTION, &[]).await?;
     let row = rows.first().ok_or(Fault::Malformed("no row"))?;
     let (number, encoding): (i32, String) = (column(row, 0)?, column(row, 1)?);
@@ -78,8 +80,10 @@ async fn check_server(client: &Client) -> Outcome<()> {
 
 /// The schema's version; 0 when there is none.
 async fn version(client: &Client, schema: &str) -> Outcome<usize> {
-    let exists =
-        client.query_typed("SELECT to_regclass($1) IS NOT NULL", &[(&format!("{schema}.version"), Type::TEXT)]).await?;
+    // By the catalogue's rows: `to_regclass` may answer from a cache that is not refreshed within a transaction.
+    const QUESTION: &str = "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c \
+        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = 'version')";
+    let exists = client.query_typed(QUESTION, &[(&schema, Type::TEXT)]).await?;
     if !column::<bool>(exists.first().ok_or(Fault::Malformed("no row"))?, 0)? {
         return Ok(0);
     }

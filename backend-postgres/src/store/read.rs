@@ -3,8 +3,8 @@
 use litefleet::store::{Lineage, LogRow, PageRow, ReadRow};
 use litefleet::{DatabaseId, PageNo, PageSet, Txid};
 
-use super::Inner;
 use super::rows::{Stored, at, push, ranges};
+use super::Inner;
 use crate::error::Outcome;
 use crate::statements::Call;
 use crate::wire::{Blob, bigint, bigints, column, count, number};
@@ -50,7 +50,9 @@ impl Inner {
             count(self.config.limits.log_bytes),
         ];
         let rows = self.pool.call(Call::ReadLog, &params).await?;
-        let record = |row| Ok(LogRow { txid: Txid(number(column(row, 0)?)?), record: column::<Blob>(row, 1)?.0 });
+        let record = |row| {
+            Ok(LogRow { txid: Txid(number(column(row, 0)?)?), record: column::<Blob>(row, 1)?.0 })
+        };
         rows.iter().map(record).collect()
     }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::TcpStream;
 use std::time::Duration;
 
-use super::supervised::{Supervised, folder, give};
+use super::supervised::{Supervised, as_user, folder, give};
 use super::{Server, free_port, wait_until};
 
 /// A pooler in front of a server; removed with this value.
@@ -35,7 +35,7 @@ impl Bouncer {
         let program = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer"].into_iter().find(|path| fs::exists(path).unwrap());
         let program = program.expect("no PgBouncer here: install Debian's package pgbouncer").to_owned();
         let log = folder.join("log");
-        let running = Supervised::start(&folder, "KILL", &log, &[program, settings.display().to_string()]);
+        let running = Supervised::start(&folder, "KILL", &log, &as_user(&[program, settings.display().to_string()]));
         wait_until("PgBouncer is ready", Duration::from_secs(20), || TcpStream::connect(("127.0.0.1", port)).is_ok());
         Self { port, _running: running }
     }

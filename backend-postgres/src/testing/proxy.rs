@@ -87,7 +87,8 @@ impl Proxy {
         (self.shared.to_server.load(Ordering::SeqCst), self.shared.to_client.load(Ordering::SeqCst))
     }
 
-    /// Does something to the next requests that have these bytes in them, after letting some through.
+    /// Does something to the next requests that have these bytes in them (any, when there are none), after letting some
+    /// through.
     pub fn arm(&self, cut: Cut, pattern: &str, skip: u64, times: u64) {
         *self.shared.held.lock().unwrap() = true;
         *self.shared.armed.lock().unwrap() = Some(Armed { cut, pattern: pattern.as_bytes().to_vec(), skip, times });
@@ -159,7 +160,8 @@ impl Link {
     fn fate(&self, bytes: &[u8]) -> Option<Cut> {
         let mut armed = self.shared.armed.lock().unwrap();
         let found = armed.as_mut()?;
-        if !bytes.windows(found.pattern.len().max(1)).any(|window| window == found.pattern) {
+        let length = found.pattern.len();
+        if length > 0 && !bytes.windows(length).any(|window| window == found.pattern) {
             return None;
         }
         if found.skip > 0 {

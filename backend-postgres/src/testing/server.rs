@@ -18,6 +18,8 @@ pub struct ServerOptions {
     /// Whether a committed transaction is on the disk, as servers have it unless told otherwise. Tests that never cut the
     /// power do without.
     pub durable: bool,
+    /// Bytes of a small disk of its own at [`Server::small_disk`]: for a tablespace that gets full. Only root can have it.
+    pub small_disk: Option<u64>,
     /// Where the server's folder is made; the folder for temporary files by default.
     pub parent: Option<PathBuf>,
 }
@@ -27,8 +29,14 @@ pub struct ServerOptions {
 pub struct Server {
     folder: PathBuf,
     port: u16,
+    small_disk: Option<u64>,
     running: Option<Supervised>,
 }
+
+/// Mounts a small disk that only the server and its processes see, and starts it there.
+const WITH_SMALL_DISK: &str = r#"
+mount -t tmpfs -o "size=$1,uid=$(id -u postgres),gid=$(id -g postgres),mode=700" tmpfs "$2" && shift 2 && exec "$@"
+"#;
 
 /// The folder of the server's programs: `LITEFLEET_POSTGRES_BIN`, or the newest of Debian's.
 pub(super) fn programs() -> PathBuf {
@@ -68,7 +76,7 @@ impl Server {
         command.extend(arguments.map(str::to_owned));
         command.push(data.display().to_string());
         run(&command);
-        let server = Self { folder, port: free_port(), running: None };
+        let server = Self { folder, port: free_port(), small_disk: options.small_disk, running: None };
         server.configure(options);
         server.begin()
     }
@@ -81,12 +89,17 @@ impl Server {
         let from = format!("host=127.0.0.1 port={} user=postgres application_name={name}", self.port);
         let data = folder.join("data").display().to_string();
         run(&[backup, "-R".into(), "-c".into(), "fast".into(), "-d".into(), from, "-D".into(), data]);
-        let server = Self { folder, port: free_port(), running: None };
+        let server = Self { folder, port: free_port(), small_disk: None, running: None };
         server.configure(options);
         server.begin()
     }
 
     fn configure(&self, options: &ServerOptions) {
+        if options.small_disk.is_some() {
+            let small = self.small_disk();
+            fs::create_dir(&small).unwrap();
+            give(&small);
+        }
         let mut lines = vec![
             format!("port = {}", self.port),
             "listen_addresses = '127.0.0.1'".to_owned(),
@@ -127,7 +140,15 @@ impl Server {
         let program = programs().join("postgres").display().to_string();
         let data = self.folder.join("data").display().to_string();
         let log = self.folder.join("log");
-        self.running = Some(Supervised::start(&self.folder, "QUIT", &log, &[program, "-D".into(), data]));
+        let mut command = as_user(&[program, "-D".into(), data]);
+        if let Some(bytes) = self.small_disk {
+            let mut mounting = vec!["unshare".to_owned(), "--mount".into(), "sh".into(), "-c".into()];
+            mounting.extend([WITH_SMALL_DISK.to_owned(), "sh".into(), bytes.to_string()]);
+            mounting.push(self.small_disk().display().to_string());
+            mounting.append(&mut command);
+            command = mounting;
+        }
+        self.running = Some(Supervised::start(&self.folder, "QUIT", &log, &command));
         wait_until("the server is ready", Duration::from_secs(60), || self.is_ready());
     }
 
@@ -174,6 +195,32 @@ impl Server {
         run(&[program, "-D".into(), data, "-w".into(), "promote".into()]);
     }
 
+    /// Gives it a certificate and a key, for its next start; from then on it also accepts TLS.
+    pub fn encrypt(&self, certificate: &str, key: &str) {
+        let data = self.folder.join("data");
+        for (name, text) in [("server.crt", certificate), ("server.key", key)] {
+            let file = data.join(name);
+            fs::write(&file, text).unwrap();
+            give(&file);
+        }
+        let own = data.join("litefleet.conf");
+        let before = fs::read_to_string(&own).unwrap();
+        fs::write(&own, before + "ssl = on\n").unwrap();
+    }
+
+    /// Where its small disk is.
+    pub fn small_disk(&self) -> PathBuf {
+        self.folder.join("small")
+    }
+
+    /// Makes its small disk as large as this.
+    pub fn enlarge_small_disk(&self, bytes: u64) {
+        let (pid, size) = (self.pid().to_string(), format!("remount,size={bytes}"));
+        let mut command = Command::new("nsenter");
+        command.args(["-t", &pid, "-m", "mount", "-o", &size]).arg(self.small_disk());
+        assert!(command.status().unwrap().success(), "the small disk cannot be enlarged");
+    }
+
     /// The port that it listens on.
     pub fn port(&self) -> u16 {
         self.port
@@ -198,8 +245,7 @@ impl Server {
     pub fn sql(&self, sql: &str) -> String {
         let program = programs().join("psql");
         let port = self.port.to_string();
-        let arguments =
-            ["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-U", "postgres", "-p", &port];
+        let arguments = ["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-U", "postgres", "-p", &port];
         let output = Command::new(program).args(arguments).args(["-c", sql, "postgres"]).output().unwrap();
         assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap().trim().to_owned()

@@ -27,14 +27,14 @@ pub(super) struct Supervised {
 }
 
 impl Supervised {
-    /// Starts a command that stops at `signal` and works in `folder`.
+    /// Starts a command that stops at `signal` and works in `folder`; [`as_user`] makes it another user's.
     pub(super) fn start(folder: &Path, signal: &str, log: &Path, command: &[String]) -> Self {
         let output = File::options().create(true).append(true).open(log).unwrap();
         let mut shell = Command::new("sh")
             .args(["-c", SUPERVISOR, "sh"])
             .arg(folder)
             .arg(signal)
-            .args(as_user(command))
+            .args(command)
             .stdin(Stdio::piped())
             .stdout(output.try_clone().unwrap())
             .stderr(output)

@@ -1,6 +1,8 @@
 //! What the tests share: one server for all of a program, and a schema for each store.
 #![allow(dead_code, reason = "each program uses some of it")]
 
+pub(crate) mod child;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};

@@ -6,26 +6,10 @@ use foundationdb::options::{MutationType, StreamingMode, TransactionOption};
 use foundationdb::{KeySelector, RangeOption, Transaction};
 
 use crate::cluster::{Cluster, code, get};
+use crate::random::Random;
 use crate::test;
 
 type Model = BTreeMap<String, String>;
-
-/// Numbers that are the same in every run of the same seed (xorshift).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
-
-    /// One of a few keys, so that changes meet.
-    fn key(&mut self) -> String {
-        format!("k{:02}", self.below(24))
-    }
-}
 
 /// Below and above all keys of the model lie these, so that no selector leaves the test's own keys.
 const FENCE: i32 = 8;
@@ -146,7 +130,7 @@ fn pages_of_a_long_range_follow_one_another() {
             (StreamingMode::Iterator, false),
             (StreamingMode::Iterator, true),
             (StreamingMode::WantAll, false),
-            (StreamingMode::Small, true),
+            (StreamingMode::Medium, true),
         ] {
             let transaction = cluster.begin();
             let mut next = Some(RangeOption {
