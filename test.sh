@@ -97,6 +97,8 @@ fi
 
 packages=()
 command -v cc >/dev/null || packages+=(gcc libc6-dev)
+# The bindings to FoundationDB's client library are made from its headers when its tests are built.
+[ -n "${LIBCLANG_PATH:-}" ] || compgen -G '/usr/lib/llvm-*/lib/libclang.so*' >/dev/null || packages+=(libclang-dev)
 command -v unshare >/dev/null || packages+=(util-linux)
 command -v mount >/dev/null || packages+=(mount)
 if [ ${#packages[@]} -gt 0 ]; then

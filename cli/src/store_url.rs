@@ -1,6 +1,7 @@
 //! Store URLs: which back end, and where. The only file that knows the back ends.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,10 +24,20 @@ pub(crate) const FORMS: &str = "embedded:/folder, a plain folder, postgres://hos
 pub(crate) enum StoreUrl {
     /// A folder of this machine.
     Embedded(PathBuf),
-    /// Tables of a Postgres server. The URL may have a password in it: it is never shown.
-    Postgres(String),
+    /// Tables of a Postgres server.
+    Postgres(PostgresUrl),
     /// In this process, gone with it.
     Memory,
+}
+
+/// A URL that may have a password in it, which is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct PostgresUrl(String);
+
+impl fmt::Debug for PostgresUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("postgres:…")
+    }
 }
 
 impl StoreUrl {
@@ -49,7 +60,7 @@ impl StoreUrl {
             }
             "postgres" | "postgresql" => {
                 PostgresConfig::from_url(text.to_str().unwrap_or_default()).map_err(Failure::from)?;
-                Ok(Self::Postgres(format!("{scheme}:{rest}")))
+                Ok(Self::Postgres(PostgresUrl(format!("{scheme}:{rest}"))))
             }
             "memory" if rest.is_empty() => Ok(Self::Memory),
             "memory" => usage(format!("memory: takes nothing after it, and here is '{rest}'")),
@@ -71,7 +82,7 @@ impl StoreUrl {
     pub(crate) fn open(&self, create: bool, wait: Duration) -> Result<Arc<dyn PageStore>> {
         match self {
             Self::Memory => Ok(Arc::new(MemoryStore::new(Arc::new(SystemClock::default())))),
-            Self::Postgres(url) => {
+            Self::Postgres(PostgresUrl(url)) => {
                 let store = PostgresConfig::from_url(url).and_then(PostgresStore::connect_blocking);
                 Ok(Arc::new(store.map_err(Failure::from)?))
             }
@@ -96,11 +107,20 @@ impl StoreUrl {
         }
     }
 
-    /// As it can be given to another process.
-    pub(crate) fn to_argument(&self) -> OsString {
+    /// For people: without a password.
+    pub(crate) fn shown(&self) -> String {
+        match self {
+            Self::Memory => "memory:".to_owned(),
+            Self::Postgres(_) => "the Postgres store that --store names".to_owned(),
+            Self::Embedded(folder) => format!("embedded:{}", folder.display()),
+        }
+    }
+
+    /// As it can be given to another process, in its environment: arguments can be seen by everybody.
+    pub(crate) fn to_variable(&self) -> OsString {
         match self {
             Self::Memory => "memory:".into(),
-            Self::Postgres(url) => url.into(),
+            Self::Postgres(PostgresUrl(url)) => url.into(),
             Self::Embedded(folder) => {
                 let mut argument = OsString::from("embedded:");
                 argument.push(folder);
@@ -152,6 +172,10 @@ mod tests {
         assert_eq!(parse("./x:y").unwrap(), embedded("./x:y"));
         assert_eq!(parse("c:\\x").unwrap(), embedded("c:\\x"));
         assert_eq!(parse("memory:").unwrap(), StoreUrl::Memory);
+        let postgres = parse("postgres://me:hidden@h/d?schema=s").unwrap();
+        assert_eq!(postgres.to_variable(), "postgres://me:hidden@h/d?schema=s");
+        assert!(!format!("{postgres:?} {}", postgres.shown()).contains("hidden"));
+        assert!(!parse("postgres://me:hidden@h/d?nonsense=1").unwrap_err().1.contains("hidden"));
         for bad in ["", "embedded:", "memory:x", "mysql://h/d"] {
             assert_eq!(parse(bad).unwrap_err().0, Exit::Usage, "{bad}");
         }

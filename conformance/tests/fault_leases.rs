@@ -172,6 +172,163 @@ fn a_lease_is_taken_by_force_only_when_asked() {
     assert_eq!(values(&holder.open("a", "")), [1, 2]);
 }
 
+/// Waits until a process was told that its session is over.
+fn wait_for_the_news(process: &Process) {
+    while process.fleet().counters().get(Operation::RenewSession).errors == 0 {
+        pause(Duration::from_millis(10));
+    }
+}
+
+/// Renews its session ten times a second of real time, while the clock of the test stands still.
+fn often() -> FleetSettings {
+    FleetSettings { session_lifetime: Duration::from_millis(300), session_margin: Duration::ZERO, ..Process::small() }
+}
+
+/// Never renews its session by itself.
+fn never() -> FleetSettings {
+    FleetSettings { session_lifetime: Duration::from_secs(100_000), ..Process::small() }
+}
+
+/// Force ended nothing but the right to write: the deposed process read its old state until it next wrote.
+#[test]
+fn who_was_deposed_by_force_stops_at_its_next_renewal() {
+    let place = Place::new();
+    let (holder, other) = (place.process_on(Arc::clone(&place.store), often()), place.process());
+    let connection = create(&holder);
+    let elsewhere = holder.open("b", "");
+    elsewhere.execute_batch("CREATE TABLE t (v, b); INSERT INTO t (v) VALUES (7)").unwrap();
+    let taker = other.open("a", "&takeover=1");
+    insert(&taker, 2).unwrap();
+    wait_for_the_news(&holder);
+    read(&connection).unwrap_err();
+    let error = words(&connection, "litefleet_error");
+    assert!(error.contains("committed up to txid 3") && error.ends_with("(fenced)"), "{error}");
+    assert!(words(&connection, "litefleet_status").contains("stopped: "));
+    // Nobody else has the other one, whose lease ended with the session.
+    assert_eq!(values(&elsewhere), [7]);
+    insert(&elsewhere, 8).unwrap();
+    assert_eq!(values(&other.follow("b")), [7, 8]);
+    drop((connection, taker));
+    assert_eq!(values(&holder.open("a", "")), [1, 2]);
+}
+
+/// Also when it cannot renew its session.
+#[test]
+fn who_was_deposed_by_force_stops_when_it_cannot_rely_on_its_session_any_more() {
+    let place = Place::new();
+    let [holder, other] = [(); 2].map(|()| place.process_on(Arc::clone(&place.store), never()));
+    let connection = create(&holder);
+    let taker = other.open("a", "&takeover=1");
+    insert(&taker, 2).unwrap();
+    assert_eq!(values(&connection), [1], "it has not been told yet");
+    place.clock.advance(never().session_lifetime - never().session_margin);
+    read(&connection).unwrap_err();
+    let error = words(&connection, "litefleet_error");
+    assert!(error.contains("committed up to txid 3") && error.ends_with("(fenced)"), "{error}");
+}
+
+#[test]
+fn who_was_deposed_by_one_that_wrote_nothing_goes_on() {
+    for told in [false, true] {
+        let place = Place::new();
+        let settings = if told { often() } else { never() };
+        let (holder, other) = (place.process_on(Arc::clone(&place.store), settings), place.process());
+        let connection = create(&holder);
+        let taker = other.open("a", "&takeover=1");
+        assert_eq!(values(&taker), [1]);
+        if told {
+            wait_for_the_news(&holder);
+        }
+        assert_eq!(read(&connection).is_err(), told);
+        assert!(is_busy(&insert(&connection, 2).unwrap_err()), "the taker has the lease");
+        assert!(!words(&connection, "litefleet_status").contains("stopped: "));
+        drop(taker);
+        insert(&connection, 3).unwrap();
+        assert_eq!(values(&connection), [1, 3]);
+        // Taken and given back between two commits, it is not even noticed.
+        drop(other.open("a", "&takeover=1").execute_batch("SELECT count(*) FROM t"));
+        begin_large(&connection).unwrap();
+        connection.execute_batch("COMMIT").unwrap();
+        assert_eq!(values(&other.follow("a")).len(), 202);
+        assert_eq!(other.problems("a"), Vec::<String>::new());
+    }
+}
+
+/// A grant that reached the store late raised the epoch under the one that was granted instead of it: the next write was
+/// taken for a deposed one, and the database stopped.
+#[test]
+fn a_late_open_of_our_own_is_no_other_holder() {
+    let write: fn(&Connection) = |connection| {
+        insert(connection, 2).unwrap();
+    };
+    let stage: fn(&Connection) = |connection| {
+        begin_large(connection).unwrap();
+        connection.execute_batch("ROLLBACK; BEGIN; INSERT INTO t (v) VALUES (2); COMMIT").unwrap();
+    };
+    let checkpoint: fn(&Connection) = |connection| {
+        assert!(words(connection, "litefleet_checkpoint").starts_with("checkpoint at"));
+        insert(connection, 2).unwrap();
+    };
+    for next in [write, stage, checkpoint] {
+        let place = Place::new();
+        let (process, plan) = place.faulty();
+        plan.arm(Fault { operation: Some(Operation::Open), after: 0, times: 1, effect: Effect::Late });
+        let connection = create(&process);
+        assert_eq!(block_on(async move { plan.deliver().await }), 1);
+        next(&connection);
+        assert_eq!(values(&connection), [1, 2]);
+        // What is held is given back, under whatever epoch.
+        drop(connection);
+        assert_eq!(values(&place.process().open("a", "")), [1, 2]);
+    }
+}
+
+/// Nobody knew of the lease that a late grant had left, and nobody else could have it.
+#[test]
+fn a_lease_that_a_late_open_has_taken_again_is_given_back() {
+    let place = Place::new();
+    let (process, plan) = place.faulty();
+    plan.arm(Fault { operation: Some(Operation::Open), after: 0, times: 1, effect: Effect::Late });
+    let connection = create(&process);
+    assert_eq!(values(&connection), [1]);
+    connection.query_row("PRAGMA litefleet_checkpoint", [], |_| Ok(())).unwrap();
+    assert_eq!(block_on(async move { plan.deliver().await }), 1);
+    drop(connection);
+    insert(&place.process().open("a", ""), 2).unwrap();
+}
+
+/// The reply to a commit is lost, and the epoch is over by a late open of our own: nobody else decides the outcome.
+#[test]
+fn an_unknown_outcome_under_an_epoch_that_a_late_open_ended_is_resolved() {
+    for effect in [Effect::LoseReply, Effect::LoseRequest, Effect::Late] {
+        for parameters in ["", "&lease=transaction"] {
+            let place = Place::new();
+            let (process, plan) = place.faulty();
+            let connection = process.open("a", parameters);
+            connection.execute_batch("CREATE TABLE t (v, b); INSERT INTO t (v) VALUES (1)").unwrap();
+            connection.query_row("PRAGMA litefleet_release", [], |_| Ok(())).unwrap();
+            plan.arm(Fault { operation: Some(Operation::Open), after: 0, times: 1, effect: Effect::Late });
+            connection.execute_batch("BEGIN IMMEDIATE; INSERT INTO t (v) VALUES (2)").unwrap();
+            plan.arm(Fault { operation: Some(Operation::Commit), after: 0, times: 1, effect });
+            plan.arm(Fault { operation: Some(Operation::Head), after: 0, times: 1, effect: Effect::Refuse });
+            let (late, done) = (Arc::clone(&plan), std::sync::mpsc::channel());
+            std::thread::spawn(move || {
+                // After the commit was sent, before its outcome is looked for: the look is refused at first.
+                while late.hits() < 3 {
+                    std::thread::yield_now();
+                }
+                block_on(async move { late.deliver().await });
+                done.0.send(()).unwrap();
+            });
+            connection.execute_batch("COMMIT").unwrap();
+            done.1.recv().unwrap();
+            insert(&connection, 3).unwrap();
+            drop(connection);
+            assert_eq!(values(&place.process().open("a", "")), [1, 2, 3], "{effect:?} {parameters}");
+        }
+    }
+}
+
 /// Late writes of a deposed holder, of every kind.
 #[test]
 fn what_a_deposed_writer_sent_late_changes_nothing() {

@@ -17,6 +17,17 @@ pub enum LeaseMode {
     Transaction,
 }
 
+/// How the locks of the connections of a process exclude each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Locking {
+    /// Each read transaction has a snapshot: readers do not block the writer, nor the writer readers.
+    #[default]
+    Snapshot,
+    /// SHARED, RESERVED, PENDING and EXCLUSIVE exclude each other as SQLite's documentation says of a rollback journal:
+    /// a commit waits for readers, and readers wait for the commit.
+    Sqlite,
+}
+
 /// Settings of a process: one cache, one session, however many databases.
 #[derive(Clone, Debug)]
 pub struct FleetSettings {
@@ -52,6 +63,8 @@ impl Default for FleetSettings {
 pub struct DatabaseSettings {
     /// `lease=exclusive|transaction`
     pub lease: LeaseMode,
+    /// `locking=snapshot|sqlite`
+    pub locking: Locking,
     /// `lease_idle=MS`: give an exclusive lease back after so long without a lock; zero keeps it until close.
     pub lease_idle: Duration,
     /// `takeover=1`: take the lease even from a live holder, who is fenced.
@@ -84,6 +97,7 @@ impl Default for DatabaseSettings {
     fn default() -> Self {
         Self {
             lease: LeaseMode::Exclusive,
+            locking: Locking::Snapshot,
             lease_idle: Duration::ZERO,
             takeover: false,
             busy: Duration::ZERO,
@@ -105,6 +119,7 @@ impl DatabaseSettings {
     /// The names of all parameters, as they stand in a URI.
     pub const PARAMETERS: &[&str] = &[
         "lease",
+        "locking",
         "lease_idle",
         "takeover",
         "busy",
@@ -133,6 +148,13 @@ impl DatabaseSettings {
                     _ => return Err(wrong("exclusive or transaction")),
                 }
             }
+            "locking" => {
+                self.locking = match value {
+                    "snapshot" => Locking::Snapshot,
+                    "sqlite" => Locking::Sqlite,
+                    _ => return Err(wrong("snapshot or sqlite")),
+                }
+            }
             "takeover" => {
                 self.takeover = match value {
                     "1" | "true" | "yes" | "on" => true,
@@ -158,8 +180,60 @@ impl DatabaseSettings {
             "checkpoint_idle" => self.checkpoint_idle = millis()?,
             "retention" => self.retention = millis()?,
             "transaction_bytes" => self.transaction_bytes = number()?.max(64 << 10),
-            _ => return Err(Error::invalid(format!("there is no parameter {name}"))),
+            _ => return Err(unknown(name)),
         }
         Ok(())
+    }
+}
+
+/// The error for a name that is none, with the one that is most like it.
+fn unknown(name: &str) -> Error {
+    let nearest = DatabaseSettings::PARAMETERS.iter().min_by_key(|known| distance(name, known));
+    let most = name.len().max(3) / 3;
+    let hint = match nearest.filter(|known| distance(name, known) <= most) {
+        Some(known) => format!("did you mean {known}?"),
+        None => format!("there are {}", DatabaseSettings::PARAMETERS.join(", ")),
+    };
+    Error::invalid(format!("there is no parameter {name}: {hint}"))
+}
+
+/// How many bytes must be put in, taken out or replaced to turn one name into the other.
+fn distance(one: &str, other: &str) -> usize {
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (index, byte) in one.bytes().enumerate() {
+        let mut diagonal = index;
+        let mut left = index + 1;
+        for (above, target) in row.iter_mut().zip(std::iter::once(None).chain(other.bytes().map(Some))) {
+            let Some(target) = target else {
+                *above = left;
+                continue;
+            };
+            let here = (diagonal + usize::from(byte != target)).min(*above + 1).min(left + 1);
+            (diagonal, left) = (*above, here);
+            *above = here;
+        }
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_parameter_can_be_set_and_a_misspelt_one_is_recognised() {
+        let mut settings = DatabaseSettings::default();
+        for name in DatabaseSettings::PARAMETERS {
+            let set = ["1", "exclusive", "none"].iter().any(|value| settings.set(name, value).is_ok());
+            assert!(set, "{name}");
+        }
+        for (wrong, right) in
+            [("leese", "lease"), ("Busy", "busy"), ("checkpoint_byte", "checkpoint_bytes"), ("stalenes", "staleness")]
+        {
+            let error = settings.set(wrong, "1").unwrap_err();
+            assert_eq!(error.message(), format!("there is no parameter {wrong}: did you mean {right}?"));
+        }
+        assert!(settings.set("colour", "1").unwrap_err().message().contains("there are lease, lease_idle"));
+        assert_eq!((distance("", "abc"), distance("abc", ""), distance("kitten", "sitting")), (3, 3, 3));
     }
 }

@@ -83,10 +83,10 @@ pub(crate) fn run() {
     let process = Process::new(Arc::new(store), settings);
     let parameters = if task.shares { "&lease=transaction" } else { "" };
     let mut number = task.first;
-    while !task.folder.join("stop").exists() {
-        let Some(name) = task.databases.get(usize::try_from(number).unwrap_or_default() % task.databases.len()) else {
+    for name in task.databases.iter().cycle() {
+        if task.folder.join("stop").exists() {
             break;
-        };
+        }
         let connection = process.open(name, parameters);
         connection.busy_timeout(Duration::from_secs(1)).expect("a handler can be set");
         // Several in a row on one connection, and then it is opened again.

@@ -61,6 +61,22 @@ pub fn second_writer_is_busy(harness: &dyn EngineHarness) {
     assert_eq!(number(&one, "SELECT sum(x) FROM t"), 5);
 }
 
+/// A wait for another writer of the process ends with its commit, and where it cannot help there is none: SQLite has read
+/// by then, and must begin again.
+pub fn waiting_for_a_writer_ends_when_it_has_committed(harness: &dyn EngineHarness) {
+    let bench = Bench::new(harness);
+    let (one, two) = (bench.open("a"), bench.open_with("a", "busy=300"));
+    run(&one, "CREATE TABLE t(x)");
+    run(&two, "PRAGMA busy_timeout=0; BEGIN; SELECT count(*) FROM t");
+    run(&one, "INSERT INTO t VALUES(1); BEGIN IMMEDIATE");
+    assert_eq!(code(&two, "INSERT INTO t VALUES(2)"), BUSY_SNAPSHOT, "whatever the other writer does");
+    run(&two, "ROLLBACK");
+    assert_eq!(code(&two, "BEGIN IMMEDIATE"), BUSY, "it waits, and the other one goes on");
+    run(&one, "INSERT INTO t VALUES(3); COMMIT");
+    run(&two, "BEGIN IMMEDIATE; INSERT INTO t VALUES(4); COMMIT");
+    assert_eq!(number(&one, "SELECT sum(x) FROM t"), 8);
+}
+
 /// A rollback after a spill plays the journal back into the buffer, and nothing reaches the store.
 pub fn spilled_transaction_rolls_back(harness: &dyn EngineHarness) {
     let bench = Bench::new(harness);

@@ -51,6 +51,7 @@ macro_rules! __each_engine_case {
             isolation::readers_and_the_writer_do_not_block_each_other
             isolation::stale_snapshot_cannot_become_the_writer
             isolation::second_writer_is_busy
+            isolation::waiting_for_a_writer_ends_when_it_has_committed
             isolation::spilled_transaction_rolls_back
             isolation::transaction_larger_than_every_bound_commits
             isolation::savepoints_roll_back_to_themselves
@@ -62,6 +63,8 @@ macro_rules! __each_engine_case {
             modes::failed_transaction_without_journal_leaves_nothing
             modes::failed_shrinking_commit_under_exclusive_loses_nothing
             opening::bad_parameters_are_refused
+            opening::misspelt_parameters_are_refused
+            opening::page_size_is_known_before_the_first_read
             opening::names_are_checked
             opening::missing_database_cannot_be_opened
             opening::follower_sees_commits_and_cannot_write
@@ -88,6 +91,9 @@ macro_rules! __each_engine_case {
             several::participant_that_cannot_prepare_aborts_all
             several::lost_reply_of_several_is_resolved
             several::foreign_participant_is_refused
+            several::foreign_participant_before_ours_is_refused
+            several::foreign_participant_that_was_only_locked_does_not_matter
+            several::failure_of_several_is_told_in_words
             several::readers_see_all_of_several_or_nothing
             trips::open_and_warm_read_take_one_trip
             trips::small_commit_takes_one_trip_and_reads_none

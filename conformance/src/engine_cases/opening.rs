@@ -1,6 +1,7 @@
 //! Opening: names, URI parameters, followers, pragmas, and the threads that SQLite is called on.
 
 use litefleet::DatabaseName;
+use litefleet::vfs::{OpenMode, Vfs};
 use rusqlite::{Connection, OpenFlags};
 
 use super::bench::{Bench, EngineHarness, code, error_code, fill, number, run, text, try_run};
@@ -33,6 +34,45 @@ pub fn bad_parameters_are_refused(harness: &dyn EngineHarness) {
     assert!(!bench.fleet.exists(&DatabaseName::new("a").unwrap()).unwrap(), "nothing was created");
     let good = "lease=exclusive&busy=10&staleness=0&checkpoint_records=100&compression=none&transaction_bytes=100000";
     run(&bench.open_with("a", good), "CREATE TABLE t(x)");
+}
+
+/// A misspelt parameter is refused, and SQLite's own are not ours to refuse.
+pub fn misspelt_parameters_are_refused(harness: &dyn EngineHarness) {
+    let bench = Bench::new(harness);
+    for bad in ["leese=transaction", "busy=10&Takeover=1", "x=", "checkpoints_records=3&mode=rw"] {
+        let code = first_use(bench.try_open("a", bad));
+        assert_eq!(code & 0xff, CANTOPEN, "{bad}");
+    }
+    assert!(!bench.fleet.exists(&DatabaseName::new("a").unwrap()).unwrap(), "nothing was created");
+    let vfs = Vfs::new(bench.fleet.clone());
+    let error = vfs.open(&DatabaseName::new("a").unwrap(), OpenMode::Create, [("leese", "transaction")]).unwrap_err();
+    assert!(error.message().contains("did you mean lease?"), "{error}");
+    let sqlites = "mode=rwc&cache=private&psow=1&nolock=0&immutable=0&modeof=/tmp&8_3_names=1&busy=10";
+    run(&bench.open_with("a", sqlites), "CREATE TABLE t(x)");
+}
+
+/// SQLite reads the header when it opens a file. The store is not asked for it; a database that is open in the process has
+/// it at hand.
+pub fn page_size_is_known_before_the_first_read(harness: &dyn EngineHarness) {
+    let bench = Bench::plain(harness);
+    let first = bench.open("a");
+    run(&first, "PRAGMA page_size=8192; CREATE TABLE t(x); INSERT INTO t VALUES(1)");
+    let before = bench.trips();
+    assert_eq!(number(&bench.open("a"), "PRAGMA page_size"), 8192);
+    assert_eq!(bench.trips(), before);
+    drop(first);
+    let before = bench.trips();
+    let second = bench.open("a");
+    assert_eq!((number(&second, "PRAGMA page_size"), bench.trips()), (4096, before), "it takes no trip to open");
+    assert_eq!(number(&second, "SELECT count(*) FROM t"), 1);
+    assert_eq!(number(&second, "PRAGMA page_size"), 8192, "since the first read");
+    // A wish that comes before the first read changes nothing that is there.
+    let third = bench.another().open("a");
+    drop(second);
+    run(&third, "PRAGMA page_size=512; INSERT INTO t VALUES(2)");
+    assert_eq!(number(&third, "PRAGMA page_size"), 8192);
+    drop(third);
+    bench.check("a");
 }
 
 /// Names are checked, and any other character may stand in them.

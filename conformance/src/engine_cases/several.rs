@@ -174,6 +174,72 @@ pub fn foreign_participant_is_refused(harness: &dyn EngineHarness) {
     assert_eq!(number(&plain, "SELECT count(*) FROM two.t"), 0);
 }
 
+/// The foreign file came to its commit point first. When ours was then refused, its rollback looked for the super-journal,
+/// which is none of its own VFS's, and took itself for committed.
+pub fn foreign_participant_before_ours_is_refused(harness: &dyn EngineHarness) {
+    let bench = Bench::new(harness);
+    let path = bench.path("foreign.db");
+    run(&Connection::open(&path).unwrap(), "CREATE TABLE f(x)");
+    let connection = bench.open("a");
+    run(&connection, &format!("ATTACH 'file:{}?vfs=unix' AS f; ATTACH 'b' AS b", path.display()));
+    run(&connection, "CREATE TABLE b.t(x)");
+    for mode in ["DELETE", "TRUNCATE", "PERSIST"] {
+        run(&connection, &format!("PRAGMA f.journal_mode={mode}; INSERT INTO f.f VALUES(1)"));
+        let there = number(&connection, "SELECT count(*) FROM f.f");
+        run(&connection, "BEGIN; INSERT INTO f.f VALUES(2); INSERT INTO b.t VALUES(2)");
+        assert_ne!(code(&connection, "COMMIT"), 0, "{mode}");
+        assert!(text(&connection, "PRAGMA litefleet_error").contains("cannot be atomic"), "{mode}");
+        if !connection.is_autocommit() {
+            run(&connection, "ROLLBACK");
+        }
+        assert_eq!(number(&connection, "SELECT count(*) FROM f.f"), there, "{mode}");
+        assert_eq!(number(&connection, "SELECT count(*) FROM b.t"), 0, "{mode}");
+    }
+}
+
+/// `BEGIN IMMEDIATE` locks every attached database, and SQLite lists all of them. One that was not written stands in
+/// nobody's way, wherever it is.
+pub fn foreign_participant_that_was_only_locked_does_not_matter(harness: &dyn EngineHarness) {
+    let bench = Bench::new(harness);
+    let path = bench.path("foreign.db");
+    run(&Connection::open(&path).unwrap(), "CREATE TABLE f(x)");
+    let connection = bench.open("a");
+    run(&connection, &format!("ATTACH 'file:{}?vfs=unix' AS f; ATTACH 'b' AS b", path.display()));
+    run(&connection, "CREATE TABLE main.t(x); CREATE TABLE b.t(x)");
+    let mut rows = 0;
+    for mode in ["DELETE", "TRUNCATE", "PERSIST"] {
+        run(&connection, &format!("PRAGMA f.journal_mode={mode}; INSERT INTO f.f VALUES(1)"));
+        for both in ["INSERT INTO main.t VALUES(1)", "INSERT INTO main.t VALUES(1); INSERT INTO b.t VALUES(1)"] {
+            run(&connection, &format!("BEGIN IMMEDIATE; {both}; COMMIT"));
+            rows += 1;
+        }
+        assert_ne!(code(&connection, "BEGIN IMMEDIATE; INSERT INTO main.t VALUES(1); DELETE FROM f.f; COMMIT"), 0);
+        if !connection.is_autocommit() {
+            run(&connection, "ROLLBACK");
+        }
+        assert_eq!(number(&connection, "SELECT count(*) FROM main.t"), rows, "{mode}");
+    }
+    assert_eq!(number(&connection, "SELECT count(*) FROM f.f"), 3);
+    assert_eq!(number(&connection, "SELECT count(*) FROM b.t"), 3);
+    drop(connection);
+    assert_eq!(number(&Connection::open(&path).unwrap(), "SELECT count(*) FROM f"), 3);
+}
+
+/// The commit of several is the deletion of a file, whose error SQLite does not tell in words.
+pub fn failure_of_several_is_told_in_words(harness: &dyn EngineHarness) {
+    let bench = Bench::new(harness);
+    let connection = three(&bench);
+    bench.arm(Operation::Commit, 0, 1, Effect::Full);
+    assert_ne!(code(&connection, &format!("BEGIN; {ALL}; COMMIT")), 0);
+    for schema in ["main", "b", "c"] {
+        let words = text(&connection, &format!("PRAGMA {schema}.litefleet_error"));
+        assert!(words.contains("commit of several databases") && words.contains("no room"), "{schema}: {words}");
+    }
+    assert_eq!(values(&connection), [0; 3]);
+    run(&connection, &format!("BEGIN; {ALL}; COMMIT"));
+    assert_eq!(seen(&bench), [1; 3]);
+}
+
 /// Another connection of the process sees all of the transaction or nothing of it, and its caches are not deceived.
 pub fn readers_see_all_of_several_or_nothing(harness: &dyn EngineHarness) {
     let bench = Bench::new(harness);

@@ -4,6 +4,7 @@
 //! what the transactions wrote, not pages.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -19,6 +20,9 @@ const CHUNK: usize = 256;
 const LARGEST_DELTA: usize = 1024;
 /// Commits wait for a checkpoint when the tail is this many times over its bound.
 const OVERRUN: usize = 8;
+/// The tail is never much more than this many times its bound: what snapshots in use hold back is given up then, and as
+/// long as no checkpoint can be made commits are refused.
+const LARGEST_TAIL: usize = 16;
 
 /// Says that no checkpoint is scheduled any more, also when it panicked.
 struct Scheduled<'a>(&'a Database);
@@ -71,6 +75,31 @@ impl Database {
         });
     }
 
+    /// Before a commit: a tail at its bound is made shorter by a checkpoint, or the commit is refused. Old records could be
+    /// read from the store again instead of being kept; but where no checkpoint can be made the log grows without an end,
+    /// and with it the next open and the work of the first checkpoint that succeeds.
+    pub(super) async fn make_room(&self) -> Result<()> {
+        let bound = self.largest_tail();
+        if self.core().new_weight <= bound {
+            return Ok(());
+        }
+        let made = self.checkpoint().await.map(|_| ());
+        made.context(format_args!(
+            "the log tail is over {bound} bytes, 16 times checkpoint_bytes, and no checkpoint can be made"
+        ))
+    }
+
+    /// Gives up snapshots in use that hold back too much of the tail.
+    pub(super) fn bound_tail(&self, core: &mut Core, now: Duration) {
+        if core.tail.weight() > self.largest_tail() {
+            core.expire_pins(now, Duration::ZERO);
+        }
+    }
+
+    pub(super) fn largest_tail(&self) -> usize {
+        self.settings().checkpoint_bytes.saturating_mul(LARGEST_TAIL)
+    }
+
     /// A checkpoint, and the garbage that it makes collectable.
     pub(super) async fn maintain(&self) -> Result<()> {
         self.checkpoint().await?;
@@ -85,7 +114,6 @@ impl Database {
 
     async fn checkpoint_alone(&self) -> Result<Txid> {
         self.ensure_lease().await?;
-        let (_, epoch) = self.held()?;
         let Some(plan) = self.core().plan() else { return Ok(self.core().checkpoint) };
         let start = self.fleet.clock.monotonic();
         let limits = self.fleet.store.limits();
@@ -99,9 +127,9 @@ impl Database {
             written += rows.len();
             if last || !rows.is_empty() {
                 let time = self.fleet.clock.unix();
-                let request = CheckpointRequest { database: plan.database, epoch, txid: plan.to, rows, last, time };
-                let sent = self.retry(|| self.fleet.store.checkpoint(request.clone())).await;
-                sent.map_err(|error| self.refused(error, epoch))?;
+                let (database, txid) = (plan.database, plan.to);
+                let request = |epoch| CheckpointRequest { database, epoch, txid, rows: rows.clone(), last, time };
+                self.under_lease(|epoch| self.fleet.store.checkpoint(request(epoch))).await?;
             }
             if last {
                 break;

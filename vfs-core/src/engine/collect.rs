@@ -8,7 +8,7 @@ use super::database::Database;
 use crate::codec::{Record, StagedPages};
 use crate::error::{Context, Result};
 use crate::store::{CollectRequest, Collected};
-use crate::types::{DatabaseId, PageNo, PageRange, PageSet, Txid, UnixMillis, pages_for_size};
+use crate::types::{PageNo, PageRange, PageSet, Txid, UnixMillis, pages_for_size};
 
 /// What a collection did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,22 +59,19 @@ impl Database {
         Ok(report)
     }
 
-    async fn read_log_piece(&self, database: DatabaseId, after: Txid, to: Txid) -> Result<Vec<crate::store::LogRow>> {
-        let lineage = [crate::store::Lineage { database, max_txid: Txid::MAX }];
-        self.retry(|| self.fleet.store.read_log(&lineage, after, to)).await
-    }
-
     async fn collect_pages(&self, pages: Vec<PageRange>, log_through: Txid) -> Result<Collected> {
-        let (database, epoch) = self.held()?;
+        let database = self.id()?;
         let retention = u64::try_from(self.settings().retention.as_millis()).unwrap_or(u64::MAX);
         let completed_before = UnixMillis(self.fleet.clock.unix().get().saturating_sub(retention));
         let at_most = {
             let core = self.core();
             core.oldest_pin().unwrap_or(core.head)
         };
-        let request = CollectRequest { database, epoch, at_most, completed_before, pages, log_through };
-        let reply = self.retry(|| self.fleet.store.collect(request.clone())).await;
-        reply.map_err(|error| self.refused(error, epoch))
+        let request = |epoch| {
+            let pages = pages.clone();
+            CollectRequest { database, epoch, at_most, completed_before, pages, log_through }
+        };
+        self.under_lease(|epoch| self.fleet.store.collect(request(epoch))).await
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -14,7 +13,7 @@ use crate::codec::{Patch, PatchBase, Record, RecordBody, StagedPages, diff, imag
 use crate::config::LeaseMode;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::store::{CommitMode, CommitRequest, HeadRequest, LeaseRequest, OpenRequest, Tail};
-use crate::types::{CommitId, Epoch, PageNo, PageSet, pages_for_size};
+use crate::types::{CommitId, PageNo, PageSet, pages_for_size};
 
 /// Runs of staged pages that a record names before it says "any page".
 const STAGED_RUNS: usize = 4096;
@@ -24,8 +23,6 @@ const RECORD_OVERHEAD: usize = 64 << 10;
 const COMMIT_TRIES: usize = 3;
 /// The most bytes of log that come along when an outcome is looked for.
 const OUTCOME_TAIL: usize = 64 << 20;
-/// The tail that snapshots in use hold back may be this many times the bound of a checkpoint; then they are given up.
-const PINNED_TAIL: usize = 16;
 
 /// A commit that is ready to be sent.
 #[derive(Debug)]
@@ -44,6 +41,13 @@ enum Fate {
     Undone,
     /// It is done, and then another process took the lease over, for this reason the database stops.
     DoneThenFenced(Error),
+}
+
+/// Whether the log tail must have room for a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Room {
+    Needed,
+    Given,
 }
 
 /// The pages that a transaction really changed.
@@ -81,9 +85,21 @@ impl Database {
     /// nothing. After an error nothing was committed, unless the database has stopped, and the buffer is empty: SQLite
     /// rolls back, and what it plays back equals what is stored.
     pub fn commit(&self, buffer: &mut TransactionBuffer, pinned: Snapshot) -> Result<Snapshot> {
+        self.commit_in(buffer, pinned, Room::Needed)
+    }
+
+    /// As [`commit`](Self::commit), for what SQLite writes back to undo a commit: it must not fail for want of room.
+    pub fn commit_back(&self, buffer: &mut TransactionBuffer, pinned: Snapshot) -> Result<Snapshot> {
+        self.commit_in(buffer, pinned, Room::Given)
+    }
+
+    fn commit_in(&self, buffer: &mut TransactionBuffer, pinned: Snapshot, room: Room) -> Result<Snapshot> {
         let start = self.fleet.clock.monotonic();
         let committed = self.fleet.bridge.wait(async {
             let Some(prepared) = self.prepare(buffer).await? else { return Ok(None) };
+            if room == Room::Needed {
+                self.make_room().await?;
+            }
             self.send(prepared).await.map(Some)
         });
         let taken = self.fleet.clock.monotonic().saturating_sub(start);
@@ -119,8 +135,17 @@ impl Database {
         self.unpin(pinned);
     }
 
+    /// Prepares a commit that is made together with those of other databases.
+    pub async fn prepare_with_others(&self, buffer: &mut TransactionBuffer) -> Result<Option<Prepared>> {
+        let prepared = self.prepare(buffer).await?;
+        if prepared.is_some() {
+            self.make_room().await.context(self.words("commit"))?;
+        }
+        Ok(prepared)
+    }
+
     /// Turns the buffer into a commit, staging what must be staged. `None` when nothing was changed.
-    pub async fn prepare(&self, buffer: &mut TransactionBuffer) -> Result<Option<Prepared>> {
+    async fn prepare(&self, buffer: &mut TransactionBuffer) -> Result<Option<Prepared>> {
         if let Some(broken) = &buffer.broken {
             return Err(broken.clone());
         }
@@ -129,7 +154,9 @@ impl Database {
         }
         self.ensure_lease().await?;
         self.check_base(buffer)?;
-        self.adopt_header_size(buffer)?;
+        if !buffer.foreign {
+            self.adopt_header_size(buffer)?;
+        }
         let mut changes = self.changes(buffer)?;
         let unchanged = changes.patches.is_empty()
             && buffer.size == buffer.base_size
@@ -140,7 +167,7 @@ impl Database {
             // What was staged is discarded before the next staging, or the next commit.
             return Ok(None);
         }
-        if self.freshen_counter(buffer)? {
+        if !buffer.foreign && self.freshen_counter(buffer)? {
             changes = self.changes(buffer)?;
         }
         let limits = self.fleet.store.limits();
@@ -200,7 +227,8 @@ impl Database {
                 Some(old) => (PatchBase::Previous, diff(old, image)),
                 None => (PatchBase::Zeros, diff(&zeros, image)),
             };
-            if previous.is_some() && runs.is_empty() {
+            let written_back = |old: &Bytes| page == PageNo::FIRST && header::is_counter_written_back(image, old);
+            if previous.as_ref().is_some_and(|old| runs.is_empty() || written_back(old)) {
                 continue;
             }
             let mut runs = runs;
@@ -232,9 +260,7 @@ impl Database {
             return Ok(false);
         }
         let (used, next) = (header::change_counter(before), header::change_counter(now));
-        // Counters wrap around: "before" is the half of the circle behind.
-        let was_used = header::is_sqlite(before) && used.wrapping_sub(next) < u32::MAX / 2;
-        let fresh = match (was_used, buffer.header_altered) {
+        let fresh = match (header::counter_was_used(now, before), buffer.header_altered) {
             (true, _) => used.wrapping_add(1),
             (false, true) => next.wrapping_add(1),
             (false, false) => return Ok(false),
@@ -312,36 +338,21 @@ impl Database {
                     }
                     Fate::Undone => self.renew_attempt(&mut prepared)?,
                 },
-                ErrorKind::Conflict if prepared.request.staged.is_none() => self.discard_staged().await?,
-                ErrorKind::Fenced if !self.is_current(prepared.request.epoch) => {
-                    // The lease was given back or taken anew within this process: nobody else need have had it.
+                ErrorKind::Conflict if prepared.request.staged.is_none() => self.discard_staged_alone().await?,
+                ErrorKind::Fenced => {
+                    // The lease was given back or taken anew within this process, or lost to one that has committed
+                    // nothing. If it has, that is found out here.
                     self.acquire_lease().await?;
                     if self.core().head != prepared.request.expected {
                         return Err(error);
                     }
                     self.renew_attempt(&mut prepared)?;
                 }
-                ErrorKind::Fenced | ErrorKind::NotFound => return Err(self.stop(error)),
+                ErrorKind::NotFound => return Err(self.stop(error)),
                 _ => return Err(error),
             }
         }
         Err(Error::unavailable("the commit did not reach the store, several times over; nothing was committed"))
-    }
-
-    /// Whether an epoch is that of the lease held here.
-    pub(super) fn is_current(&self, epoch: Epoch) -> bool {
-        self.core().lease.is_some_and(|lease| lease.epoch == epoch)
-    }
-
-    /// A write was refused as fenced. Only when the lease is still thought to be held under that epoch has somebody
-    /// else taken it.
-    pub(super) fn refused(&self, error: Error, epoch: Epoch) -> Error {
-        match error.kind() {
-            ErrorKind::Fenced if self.is_current(epoch) => self.stop(error),
-            ErrorKind::NotFound => self.stop(error),
-            ErrorKind::Fenced => Error::unavailable("the lease was given back meanwhile").with_source(error),
-            _ => error,
-        }
     }
 
     /// The same commit under the present epoch and a new id. The one before can never take effect any more.
@@ -361,7 +372,7 @@ impl Database {
         let bytes = request.record.len() as u64;
         metrics::counter!("litefleet_commits_total").increment(1);
         metrics::counter!("litefleet_commit_record_bytes_total").increment(bytes);
-        let (now, settings) = (self.fleet.clock.monotonic(), self.settings());
+        let now = self.fleet.clock.monotonic();
         let mut core = self.core();
         if let Err(error) = self.publish(&mut core, Record::new(request.expected.next(), body), Some(images)) {
             drop(core);
@@ -376,9 +387,7 @@ impl Database {
             core.lease = None;
             core.shared = true;
         }
-        if core.tail.weight() > settings.checkpoint_bytes.saturating_mul(PINNED_TAIL) {
-            core.expire_pins(now, Duration::ZERO);
-        }
+        self.bound_tail(&mut core, now);
         Ok(core.pin(now))
     }
 
@@ -417,7 +426,16 @@ impl Database {
         let (known, epoch) = (request.expected, request.epoch);
         let ask = HeadRequest { database: request.database, known, epoch: Some(epoch), tail_bytes: OUTCOME_TAIL };
         let reply = self.retry(|| self.fleet.store.head(ask)).await?;
-        if reply.head.epoch > epoch {
+        let head = &reply.head;
+        if head.epoch > epoch {
+            // A late open of our own may have raised the epoch: the lease is still ours, and was all the time.
+            let done = head.txid == known.next() && head.commit_id == request.commit_id;
+            if (done || head.txid == known) && self.adopt(head) {
+                if done && request.release {
+                    self.retry(|| self.fleet.store.release(request.database, head.epoch, Vec::new())).await?;
+                }
+                return Ok(Some(if done { Fate::Done } else { Fate::Undone }));
+            }
             // The epoch is over: what it was is what it will be.
             let done = match (reply.ended, reply.tail) {
                 (Some(end), _) => end.txid == known.next() && end.commit_id == request.commit_id,

@@ -25,6 +25,25 @@ pub(super) fn set_change_counter(page: &mut [u8], value: u32) {
     }
 }
 
+/// Whether a counter is the one that was used before another, or one before that. Counters wrap around: "before" is the
+/// half of the circle behind.
+fn is_used(counter: u32, last: u32) -> bool {
+    last.wrapping_sub(counter) < u32::MAX / 2
+}
+
+/// Whether the counter of a page was used in the state before.
+pub(super) fn counter_was_used(page: &[u8], before: &[u8]) -> bool {
+    is_sqlite(before) && is_used(change_counter(page), change_counter(before))
+}
+
+/// Whether nothing differs but a change counter that was used before: a rollback has written back the page as SQLite knows
+/// it, which is not told when a commit gets a fresh counter.
+pub(super) fn is_counter_written_back(page: &[u8], before: &[u8]) -> bool {
+    let mut same = page.to_vec();
+    set_change_counter(&mut same, change_counter(before));
+    is_sqlite(page) && counter_was_used(page, before) && same == before
+}
+
 /// The size of the file in bytes, when the header says it.
 pub(super) fn file_size(page: &[u8]) -> Option<u64> {
     let pages = word(page, 28);

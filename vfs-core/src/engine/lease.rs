@@ -11,7 +11,7 @@ use crate::codec::Record;
 use crate::config::LeaseMode;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::store::{DiscardRequest, Head, HeadRequest, LeaseRequest, LogRow, OpenRequest, Opened, ReadRow, Tail};
-use crate::types::{DatabaseId, Txid};
+use crate::types::{DatabaseId, Epoch, Txid};
 
 /// The most bytes of log that an open brings along; a longer tail is read in pieces.
 const INLINE_TAIL: usize = 4 << 20;
@@ -130,11 +130,13 @@ impl Database {
         if self.role == Role::Follower {
             return Err(Error::invalid("opened read-only"));
         }
-        if core.writer {
-            return Err(Error::lease_held("another connection of this process is writing"));
-        }
+        // SQLite has read page 1 by now, and checked its cache against it: no other snapshot can take the place of this
+        // one, so there is nothing to wait for.
         if snapshot.txid != core.head {
             return Err(stale(snapshot, core.head));
+        }
+        if core.writer {
+            return Err(Error::lease_held("another connection of this process is writing"));
         }
         core.writer = true;
         Ok(())
@@ -225,8 +227,10 @@ impl Database {
         };
         metrics::counter!("litefleet_leases_released_total").increment(1);
         match self.fleet.store.release(database, lease.epoch, warm).await {
-            // Somebody else has it already, or the database is gone: it is not ours in either case.
-            Err(error) if matches!(error.kind(), ErrorKind::Fenced | ErrorKind::NotFound) => Ok(()),
+            // Somebody else has it already, or a late request of our own.
+            Err(error) if error.kind() == ErrorKind::Fenced => self.release_again(database, lease).await,
+            // The database is gone.
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             reply => reply,
         }
     }
@@ -247,6 +251,7 @@ impl Database {
                     Ok(opened) => break (opened, live.session),
                     Err(error) if error.kind() == ErrorKind::LeaseHeld => {
                         metrics::counter!("litefleet_leases_refused_total").increment(1);
+                        self.check_deposed().await?;
                         if self.fleet.clock.monotonic().saturating_sub(start) + pause > settings.busy {
                             return Err(error);
                         }
@@ -273,7 +278,7 @@ impl Database {
             }
             if taken? {
                 if staged && !self.core().writer {
-                    self.discard_staged().await?;
+                    self.discard_staged_alone().await?;
                 }
                 return Ok(());
             }
@@ -365,16 +370,41 @@ impl Database {
         tail: Tail,
         lease: Option<Lease>,
     ) -> Result<bool> {
-        let rows = match tail {
-            Tail::Complete(rows) => rows,
+        match tail {
+            Tail::Complete(rows) => self.append(database, known, &rows)?,
             Tail::Reload => return Ok(false),
-            Tail::Truncated => match self.read_log(database, known, head.txid).await {
-                Err(error) if error.kind() == ErrorKind::SnapshotTooOld => return Ok(false),
-                rows => rows?,
-            },
-        };
-        let records = decode(database, &rows)?;
+            // So many, and nobody here reads what was before the checkpoint.
+            Tail::Truncated if head.checkpoint > known && self.core().oldest_pin().is_none() => return Ok(false),
+            Tail::Truncated => {
+                let mut at = known;
+                while at < head.txid {
+                    if head.checkpoint > known && self.core().tail.weight() > self.largest_tail() {
+                        return Ok(false);
+                    }
+                    let piece = match self.read_log_piece(database, at, head.txid).await {
+                        Err(error) if error.kind() == ErrorKind::SnapshotTooOld => return Ok(false),
+                        piece => piece?,
+                    };
+                    self.append(database, at, &piece)?;
+                    at = self.core().head;
+                }
+            }
+        }
         let now = self.fleet.clock.monotonic();
+        let mut core = self.core();
+        if core.head != head.txid {
+            drop(core);
+            return Ok(false);
+        }
+        core.note_head(head, now);
+        self.bound_tail(&mut core, now);
+        grant(&mut core, lease);
+        Ok(true)
+    }
+
+    /// Makes records that follow what is known a part of it.
+    fn append(&self, database: DatabaseId, known: Txid, rows: &[LogRow]) -> Result<()> {
+        let records = decode(database, rows)?;
         let mut core = self.core();
         if core.head != known {
             return Err(Error::internal("the head moved while nobody could write"));
@@ -385,13 +415,7 @@ impl Database {
                 return Err(self.stop(error));
             }
         }
-        if core.head != head.txid {
-            drop(core);
-            return Ok(false);
-        }
-        core.note_head(head, now);
-        grant(&mut core, lease);
-        Ok(true)
+        Ok(())
     }
 
     /// Makes what an open returned the whole state. False when the log moved on meanwhile.
@@ -453,24 +477,39 @@ impl Database {
 
     /// The records after `after` up to `to`, in as many calls as it takes.
     pub(super) async fn read_log(&self, database: DatabaseId, after: Txid, to: Txid) -> Result<Vec<LogRow>> {
-        let lineage = [crate::store::Lineage { database, max_txid: Txid::MAX }];
         let mut rows: Vec<LogRow> = Vec::new();
         loop {
             let from = rows.last().map_or(after, |row| row.txid);
             if from >= to {
                 return Ok(rows);
             }
-            let more = self.retry(|| self.fleet.store.read_log(&lineage, from, to)).await?;
-            if more.first().map(|row| row.txid) != Some(from.next()) {
-                return Err(Error::corrupt(format!("the log has no record after txid {from}")));
-            }
-            rows.extend(more);
+            rows.extend(self.read_log_piece(database, from, to).await?);
         }
+    }
+
+    /// The first records after `after`, as many as come in one call.
+    pub(super) async fn read_log_piece(&self, database: DatabaseId, after: Txid, to: Txid) -> Result<Vec<LogRow>> {
+        let lineage = [crate::store::Lineage { database, max_txid: Txid::MAX }];
+        let piece = self.retry(|| self.fleet.store.read_log(&lineage, after, to)).await?;
+        if piece.first().map(|row| row.txid) != Some(after.next()) {
+            return Err(Error::corrupt(format!("the log has no record after txid {after}")));
+        }
+        Ok(piece)
     }
 
     /// Deletes what a transaction has staged and not committed.
     pub(super) async fn discard_staged(&self) -> Result<()> {
-        let (database, epoch) = self.held()?;
+        self.under_lease(|epoch| self.discard_under(epoch)).await
+    }
+
+    /// The same for a caller that holds `acquiring`.
+    pub(super) async fn discard_staged_alone(&self) -> Result<()> {
+        let (_, epoch) = self.held()?;
+        self.discard_under(epoch).await.map_err(|error| self.refused(error, epoch))
+    }
+
+    async fn discard_under(&self, epoch: Epoch) -> Result<()> {
+        let database = self.id()?;
         let (expected, generation) = {
             let core = self.core();
             (core.head, core.generation)
@@ -478,8 +517,7 @@ impl Database {
         let limit = self.fleet.store.limits().write_rows;
         loop {
             let request = DiscardRequest { database, epoch, expected, generation, limit };
-            let discarded = self.retry(|| self.fleet.store.discard_staged(request)).await;
-            let discarded = discarded.map_err(|error| self.refused(error, epoch))?;
+            let discarded = self.retry(|| self.fleet.store.discard_staged(request)).await?;
             let mut core = self.core();
             core.generation = discarded.generation;
             if discarded.done {

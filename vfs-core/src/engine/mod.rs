@@ -12,6 +12,7 @@ mod checkpoint;
 mod collect;
 mod commit;
 mod database;
+mod fencing;
 mod fleet;
 mod header;
 mod lease;

@@ -55,6 +55,23 @@ impl Database {
         read_through(snapshot.size, offset, out, &pages)
     }
 
+    /// Reads without a snapshot what is in the cache of the newest page known here, and nothing otherwise.
+    pub fn peek(&self, offset: u64, out: &mut [u8]) -> usize {
+        out.fill(0);
+        let (head, size) = {
+            let core = self.core();
+            if core.stopped.is_some() {
+                return 0;
+            }
+            (core.head, core.size)
+        };
+        let Some((page, start)) = within_page(size, offset, out.len()) else { return 0 };
+        match self.cached(head, page) {
+            Ok(Some(image)) => copy_part(&image, start, out).unwrap_or(0),
+            Ok(None) | Err(_) => 0,
+        }
+    }
+
     /// As [`read`](Self::read), through the buffer of an open transaction.
     pub fn read_buffered(&self, buffer: &TransactionBuffer, offset: u64, out: &mut [u8]) -> Result<usize> {
         if let Some((page, start)) = within_page(buffer.size, offset, out.len()) {

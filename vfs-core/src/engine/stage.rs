@@ -53,7 +53,7 @@ impl Database {
             return Err(broken.clone());
         }
         self.ensure_lease().await?;
-        let (database, epoch) = self.held()?;
+        let database = self.id()?;
         if buffer.staged.is_empty() {
             if self.core().leftovers {
                 self.discard_staged().await?;
@@ -73,19 +73,12 @@ impl Database {
                     _ => encode_zero(database, *page, txid),
                 }
             };
-            let rows = chunk.iter().map(row).collect();
+            let rows: Vec<PageRow> = chunk.iter().map(row).collect();
             // Of two requests the later one counts, also when the reply to the earlier one was lost.
             buffer.sequence += 1;
-            let request = StageRequest {
-                database,
-                epoch,
-                expected: buffer.base,
-                generation: buffer.generation,
-                sequence: buffer.sequence,
-                rows,
-            };
-            let staged = self.retry(|| self.fleet.store.stage(request.clone())).await;
-            if let Err(error) = staged.map_err(|error| self.refused(error, epoch)) {
+            let (expected, generation, sequence) = (buffer.base, buffer.generation, buffer.sequence);
+            let request = |epoch| StageRequest { database, epoch, expected, generation, sequence, rows: rows.clone() };
+            if let Err(error) = self.under_lease(|epoch| self.fleet.store.stage(request(epoch))).await {
                 if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Fenced | ErrorKind::NotFound) {
                     buffer.broken = Some(error.clone());
                 }

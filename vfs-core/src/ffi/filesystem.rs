@@ -8,7 +8,6 @@ use super::codes::{self, Step};
 use super::file::{FileKind, c_bytes, install, mark_closed, store};
 use super::guard::guard;
 use super::register::Registered;
-use crate::config::DatabaseSettings;
 use crate::error::{Error, Result};
 use crate::types::DatabaseName;
 use crate::vfs::{Journal, OpenMode, refuse_wal};
@@ -19,6 +18,14 @@ const OPEN_MAIN_DB: c_int = 0x100;
 const OPEN_MAIN_JOURNAL: c_int = 0x800;
 const OPEN_SUPER_JOURNAL: c_int = 0x4000;
 const OPEN_WAL: c_int = 0x8_0000;
+
+/// URI parameters that SQLite's core and its own VFSs read, from its documentation of URI file names and its source.
+const SQLITES_OWN: &[&str] = &["vfs", "mode", "cache", "psow", "nolock", "immutable", "modeof", "8_3_names"];
+
+unsafe extern "C" {
+    /// In SQLite since 3.31; older bindings lack it.
+    fn sqlite3_uri_key(name: *const c_char, index: c_int) -> *const c_char;
+}
 
 /// The longest name with what SQLite puts behind it.
 pub(super) const MAX_PATH: c_int = 1024;
@@ -108,14 +115,31 @@ unsafe fn open(ours: &Registered, name: *const c_char, flags: c_int) -> Result<F
         }
     }
     let mut parameters = Vec::new();
-    for key in DatabaseSettings::PARAMETERS {
-        // SAFETY: the caller promises a name of SQLite's.
-        if let Some(value) = unsafe { uri_parameter(name, key) }? {
-            parameters.push((*key, value));
-        }
+    // SAFETY: the caller promises a name of SQLite's.
+    for key in unsafe { uri_keys(name) }?.into_iter().filter(|key| !SQLITES_OWN.contains(&key.as_str())) {
+        // SAFETY: as above.
+        let value = unsafe { uri_parameter(name, &key) }?;
+        parameters.push((key, value.unwrap_or_default()));
     }
-    let file = vfs.open(&database, mode, parameters.iter().map(|(key, value)| (*key, value.as_str())))?;
+    let file = vfs.open(&database, mode, parameters.iter().map(|(key, value)| (key.as_str(), value.as_str())))?;
     Ok(FileKind::Main(Box::new(file)))
+}
+
+/// The names of the URI parameters.
+///
+/// # Safety
+/// `name` must be a file name that SQLite made.
+unsafe fn uri_keys(name: *const c_char) -> Result<Vec<String>> {
+    let mut keys = Vec::new();
+    for index in 0.. {
+        // SAFETY: the caller promises a name of SQLite's; past the last parameter the answer is null.
+        let key = unsafe { sqlite3_uri_key(name, index) };
+        // SAFETY: the key is null or a string that lives as long as the name.
+        let Some(bytes) = (unsafe { c_bytes(key) }) else { break };
+        let key = std::str::from_utf8(bytes).map_err(|_| Error::invalid("a URI parameter that is not UTF-8"))?;
+        keys.push(key.to_owned());
+    }
+    Ok(keys)
 }
 
 /// # Safety

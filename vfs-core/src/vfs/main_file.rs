@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::locks::LockLevel;
+use super::locks::{LockLevel, LockTable};
 use super::super_journal::SuperGroup;
 use super::{JOURNAL, Vfs};
+use crate::config::Locking;
 use crate::engine::{Database, Snapshot, TransactionBuffer};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -13,6 +14,9 @@ use crate::error::{Error, ErrorKind, Result};
 pub struct MainFile {
     vfs: Arc<Vfs>,
     database: Arc<Database>,
+    locks: Arc<LockTable>,
+    /// This connection in `locks`.
+    connection: u64,
     level: LockLevel,
     /// Pinned while the lock is at least SHARED.
     snapshot: Option<Snapshot>,
@@ -27,9 +31,12 @@ pub struct MainFile {
 
 impl MainFile {
     pub(super) fn new(vfs: Arc<Vfs>, database: Arc<Database>) -> Self {
+        let locks = vfs.lock_table(database.name());
         Self {
             vfs,
             database,
+            connection: locks.connection(),
+            locks,
             level: LockLevel::None,
             snapshot: None,
             buffer: None,
@@ -89,6 +96,13 @@ impl MainFile {
         true
     }
 
+    /// Remembers why a transaction over several databases failed, which no call on this file returned.
+    pub(super) fn learn_failure(&mut self) {
+        if let Some(error) = self.vfs.super_journals().take_failure(self.database.name()) {
+            self.last_error = Some(error);
+        }
+    }
+
     /// A call that would undo a commit of this connection has failed: what SQLite tells its user is not what is stored.
     fn undoing<T>(&self, result: Result<T>) -> Result<T> {
         result.map_err(|error| {
@@ -108,14 +122,12 @@ impl MainFile {
         self.buffer.as_mut().ok_or_else(|| Error::internal("written without the RESERVED lock"))
     }
 
-    /// Reads at an offset. Returns how many bytes there were; the rest of `out` is zeros. Before the first lock a file
-    /// looks empty.
+    /// Reads at an offset. Returns how many bytes there were; the rest of `out` is zeros. Before the first lock SQLite
+    /// reads the header, once and as a hint: then the store is not asked for it, and a database that is not open in this
+    /// process looks empty.
     pub fn read(&mut self, offset: u64, out: &mut [u8]) -> Result<usize> {
         self.settle();
-        let Some(snapshot) = self.snapshot else {
-            out.fill(0);
-            return Ok(0);
-        };
+        let Some(snapshot) = self.snapshot else { return Ok(self.database.peek(offset, out)) };
         // SQLite reads exactly these bytes, the change counter and what follows, when it begins a transaction and never
         // within one. What is still buffered then is left over from one that failed without being played back:
         // `journal_mode=OFF` under `locking_mode=EXCLUSIVE`, which neither writes back nor unlocks.
@@ -138,6 +150,13 @@ impl MainFile {
         let database = Arc::clone(&self.database);
         let written = self.buffer().and_then(|buffer| database.write(buffer, offset, bytes));
         self.undoing(written)
+    }
+
+    /// Says that it is not SQLite who writes in this transaction, but somebody who handles the database as a file: nothing
+    /// is concluded from the header of page 1, and nothing in it replaced.
+    pub fn write_as_foreigner(&mut self) -> Result<()> {
+        self.buffer()?.set_foreign();
+        Ok(())
     }
 
     /// Sets the size of the file.
@@ -180,14 +199,8 @@ impl MainFile {
         };
         // Whatever comes now, this one takes part: if it fails, all do.
         self.group = Some(Arc::clone(&group));
-        if let Some(foreign) = group.journals().into_iter().find(|journal| !self.vfs.owns_journal(journal)) {
-            group.abort();
-            return Err(Error::invalid(format!(
-                "{foreign} belongs to a database outside this VFS: a transaction over both cannot be atomic"
-            )));
-        }
         let Some(buffer) = &mut self.buffer else { return Ok(()) };
-        let prepared = self.vfs.fleet().wait(self.database.prepare(buffer));
+        let prepared = self.vfs.fleet().wait(self.database.prepare_with_others(buffer));
         match prepared {
             Ok(Some(prepared)) => group.join(Arc::clone(&self.database), prepared),
             Ok(None) => Ok(()),
@@ -204,7 +217,11 @@ impl MainFile {
             return Ok(());
         }
         let (Some(buffer), Some(snapshot)) = (&mut self.buffer, self.snapshot) else { return Ok(()) };
-        let committed = self.database.commit(buffer, snapshot);
+        let committed = if self.unconfirmed {
+            self.database.commit_back(buffer, snapshot)
+        } else {
+            self.database.commit(buffer, snapshot)
+        };
         let committed = self.undoing(committed)?;
         if committed != snapshot {
             // The second of two commits undoes the first.
@@ -226,7 +243,19 @@ impl MainFile {
         if level <= self.level {
             return Ok(());
         }
-        if self.snapshot.is_none() {
+        let strict = self.database.settings().locking == Locking::Sqlite;
+        let before = self.level;
+        let (reached, allowed) = self.locks.raise(self.connection, before, level, strict);
+        let taken = self.take(reached);
+        if taken.is_err() {
+            self.locks.lower(self.connection, reached, self.level);
+        }
+        taken.and(allowed.map_err(|error| error.context(self.database.name())))
+    }
+
+    /// Gets from the engine what a level of lock stands for.
+    fn take(&mut self, level: LockLevel) -> Result<()> {
+        if level >= LockLevel::Shared && self.snapshot.is_none() {
             self.snapshot = Some(self.database.begin_read()?);
             self.level = LockLevel::Shared;
         }
@@ -243,6 +272,7 @@ impl MainFile {
             return;
         }
         self.leave_group();
+        self.learn_failure();
         self.unconfirmed = false;
         if level < LockLevel::Reserved
             && let Some(buffer) = self.buffer.take()
@@ -254,12 +284,13 @@ impl MainFile {
         {
             self.database.unpin(snapshot);
         }
+        self.locks.lower(self.connection, self.level, level);
         self.level = level;
     }
 
     /// Whether some connection of this process is writing.
     pub fn has_reserved_lock(&self) -> bool {
-        self.database.has_writer()
+        self.locks.has_writer() || self.database.has_writer()
     }
 
     /// Whether the name now means another database, as far as is known here.

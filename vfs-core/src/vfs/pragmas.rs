@@ -30,7 +30,10 @@ impl MainFile {
         Some(match name.as_str() {
             "litefleet_checkpoint" => self.checkpoint_now(),
             "litefleet_release" => self.release_now(),
-            "litefleet_error" => Ok(self.last_error().map(ToString::to_string).unwrap_or_default()),
+            "litefleet_error" => {
+                self.learn_failure();
+                Ok(self.last_error().map(ToString::to_string).unwrap_or_default())
+            }
             _ => Ok(self.status_text()),
         })
     }

@@ -7,8 +7,12 @@
 //! without the wish for durability.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::fs::File;
+use std::io::{ErrorKind as IoErrorKind, Read as _};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use super::{JOURNAL, Vfs};
 use crate::engine::{Database, Prepared, Snapshot, commit_atomically};
 use crate::error::{Error, Result};
 use crate::types::DatabaseName;
@@ -25,6 +29,9 @@ enum Progress {
 
 #[derive(Debug, Default)]
 struct State {
+    /// Its name, and the VFS that it was made through.
+    name: String,
+    vfs: Weak<Vfs>,
     content: Vec<u8>,
     prepared: Vec<(Arc<Database>, Prepared)>,
     progress: Progress,
@@ -55,15 +62,29 @@ impl SuperGroup {
         count
     }
 
-    /// Writes the super-journal.
+    /// Writes the super-journal. `Invalid` when it then names a journal that would not stand or fall with it: this comes
+    /// before the first participant's commit point, after which a foreign one that rolls back takes itself for committed.
     pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         let start = usize::try_from(offset).map_err(|_| Error::full("a super-journal of that size"))?;
-        let mut state = self.lock();
-        let end = start + bytes.len();
-        if state.content.len() < end {
-            state.content.resize(end, 0);
+        let (name, vfs) = {
+            let mut state = self.lock();
+            let end = start + bytes.len();
+            if state.content.len() < end {
+                state.content.resize(end, 0);
+            }
+            state.content[start..end].copy_from_slice(bytes);
+            (state.name.clone(), state.vfs.upgrade())
+        };
+        let Some(vfs) = vfs else { return Ok(()) };
+        for journal in names(bytes) {
+            if !vfs.owns_journal(&journal) && !is_idle(&journal) {
+                let error = Error::invalid(format!(
+                    "{journal} belongs to a database outside this VFS: a transaction over both cannot be atomic"
+                ));
+                vfs.super_journals().note_failure(&name, &error);
+                return Err(error);
+            }
         }
-        state.content[start..end].copy_from_slice(bytes);
         Ok(())
     }
 
@@ -74,9 +95,7 @@ impl SuperGroup {
 
     /// The journals that it lists.
     pub(super) fn journals(&self) -> Vec<String> {
-        let state = self.lock();
-        let names = state.content.split(|byte| *byte == 0).filter(|name| !name.is_empty());
-        names.map(|name| String::from_utf8_lossy(name).into_owned()).collect()
+        names(&self.lock().content)
     }
 
     /// A participant reached its commit point, with a change.
@@ -142,19 +161,45 @@ impl SuperGroup {
 /// of each participant looks for it, and takes itself for committed when it is gone. SQLite deletes it with the first,
 /// having found no journal that names it, since journals of ours are never found.
 #[derive(Debug, Default)]
-pub struct SuperJournals(Mutex<HashMap<String, Arc<SuperGroup>>>);
+pub struct SuperJournals {
+    groups: Mutex<HashMap<String, Arc<SuperGroup>>>,
+    /// Why transactions over several databases failed, by participant, until it is told.
+    failures: Mutex<HashMap<String, Error>>,
+}
 
 impl SuperJournals {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<SuperGroup>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failures(&self) -> MutexGuard<'_, HashMap<String, Error>> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The transaction of a super-journal failed in a call that is not one on a participant's file.
+    pub(super) fn note_failure(&self, name: &str, error: &Error) {
+        let journals = self.get(name).map(|group| group.journals()).unwrap_or_default();
+        let participants = journals.iter().filter_map(|journal| journal.strip_suffix(JOURNAL));
+        // SQLite names a super-journal after the main database, which need not take part.
+        let main = name.rsplit_once("-mj").map(|(main, _)| main);
+        let mut failures = self.failures();
+        for participant in participants.chain(main) {
+            failures.insert(participant.to_owned(), error.clone());
+        }
+    }
+
+    /// Why the last transaction over several databases failed that this one took part in. Told once.
+    pub(super) fn take_failure(&self, database: &DatabaseName) -> Option<Error> {
+        self.failures().remove(database.as_str())
     }
 
     /// Makes a super-journal, and forgets those that nobody needs any more: `is_writing` tells of a journal whether its
     /// database has a writer.
-    pub(super) fn create(&self, name: &str, is_writing: &dyn Fn(&str) -> bool) -> Arc<SuperGroup> {
+    pub(super) fn create(&self, vfs: Weak<Vfs>, name: &str, is_writing: &dyn Fn(&str) -> bool) -> Arc<SuperGroup> {
         let mut groups = self.lock();
         groups.retain(|_, group| group.is_needed(is_writing));
-        Arc::clone(groups.entry(name.to_owned()).or_default())
+        let new = || Arc::new(SuperGroup(Mutex::new(State { name: name.to_owned(), vfs, ..State::default() })));
+        Arc::clone(groups.entry(name.to_owned()).or_insert_with(new))
     }
 
     /// The group of a super-journal.
@@ -182,12 +227,34 @@ impl SuperJournals {
     pub(super) fn delete(&self, name: &str, durably: bool) -> Result<bool> {
         let Some(group) = self.get(name) else { return Ok(is_super_journal(name)) };
         if durably {
-            group.commit()?;
+            group.commit().inspect_err(|error| self.note_failure(name, error))?;
             self.lock().remove(name);
         } else {
             group.abort();
         }
         Ok(true)
+    }
+}
+
+/// The names in a part of a super-journal, each with a NUL behind it.
+fn names(content: &[u8]) -> Vec<String> {
+    let names = content.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    names.map(|name| String::from_utf8_lossy(name).into_owned()).collect()
+}
+
+/// Whether a journal is that of a file of the operating system that was locked and not written: it is not there, empty, or
+/// begins with a header of zeros, as SQLite leaves it behind (28 bytes, by its file format documentation). A file that was
+/// written has its journal's header on disk already; in journal modes without one SQLite promises no atomicity.
+fn is_idle(journal: &str) -> bool {
+    let path = Path::new(journal);
+    let database = journal.strip_suffix(JOURNAL).map(Path::new);
+    if !path.is_absolute() || !database.is_some_and(Path::is_file) {
+        return false;
+    }
+    let mut header = Vec::new();
+    match File::open(path).and_then(|file| file.take(28).read_to_end(&mut header)) {
+        Ok(_) => header.iter().all(|byte| *byte == 0),
+        Err(error) => error.kind() == IoErrorKind::NotFound,
     }
 }
 

@@ -1,0 +1,78 @@
+//! The store that the environment names, and the fleet over it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use litefleet::store::{MemoryStore, PageStore};
+use litefleet::{Error, Fleet, FleetSettings, Result};
+use litefleet_embedded::{EmbeddedConfig, EmbeddedStore};
+
+/// `memory`, or `embedded:` and a folder.
+const STORE: &str = "LITEFLEET_SUITE_STORE";
+/// Settings of all databases, as in a URI: `locking=sqlite&lease=transaction`.
+const SETTINGS: &str = "LITEFLEET_SUITE_SETTINGS";
+const VFS: &str = "litefleet";
+
+static FLEET: Mutex<Option<Fleet>> = Mutex::new(None);
+
+fn slot() -> MutexGuard<'static, Option<Fleet>> {
+    FLEET.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_default()
+}
+
+fn open_store(text: &str) -> Result<Arc<dyn PageStore>> {
+    if let Some(folder) = text.strip_prefix("embedded:") {
+        // The test programs are many and small: no store of theirs needs the usual memory.
+        let config = EmbeddedConfig::new(folder).cache_bytes(4 << 20).memtable_bytes(4 << 20).reserve_bytes(0);
+        return match EmbeddedStore::open(config) {
+            Ok(store) => Ok(Arc::new(store)),
+            // An embedded store has one process. The others see an empty store of their own, so that a test that needs
+            // several goes on, and fails only where they should see each other.
+            Err(error) => {
+                eprintln!("litefleet suite: {error}");
+                Ok(Arc::new(MemoryStore::default()))
+            }
+        };
+    }
+    match text {
+        "memory" => Ok(Arc::new(MemoryStore::default())),
+        _ => Err(Error::invalid(format!("{STORE}={text}: expected memory or embedded:FOLDER"))),
+    }
+}
+
+fn open() -> Result<Fleet> {
+    let mut settings = FleetSettings { worker_threads: 1, ..FleetSettings::default() };
+    for pair in variable(SETTINGS).split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        settings.database.set(name, value)?;
+    }
+    Fleet::builder(open_store(&variable(STORE))?).settings(settings).build()
+}
+
+/// Opens the store where it is not open, and registers the VFS where it is new, or `again`: after `sqlite3_shutdown`.
+/// Whether it was registered.
+pub(crate) fn start(again: bool) -> Result<bool> {
+    let mut slot = slot();
+    let new = slot.is_none();
+    if new {
+        *slot = Some(open()?);
+    }
+    if let Some(fleet) = slot.as_ref().filter(|_| new || again) {
+        fleet.register(VFS, false)?;
+    }
+    Ok(new || again)
+}
+
+/// Closes the store.
+pub(crate) fn stop() -> Result<()> {
+    let Some(fleet) = slot().take() else { return Ok(()) };
+    fleet.unregister(VFS)?;
+    fleet.shutdown()
+}
+
+/// The fleet. `Unavailable` where its store is not open.
+pub(crate) fn fleet() -> Result<Fleet> {
+    slot().clone().ok_or_else(|| Error::unavailable("the store is not open"))
+}

@@ -1,0 +1,468 @@
+/* The VFS under test as the default of a test program.
+**
+** A `sqlite3_vfs` in front of Litefleet's, whose files are Litefleet's own. It does what a file system
+** does and a store of databases need not: a database's name is its absolute path, a file that a script made with the
+** operating system's means moves into the store when SQLite opens it, and SQLite's simulation of faults and its counters
+** (`os_common.h` in its tree) work as in its own VFS. No call of SQLite's is answered here that Litefleet could answer.
+*/
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "bridge.h"
+#include "faults.h"
+#include "sqlite3.h"
+
+#define OURS (SQLITE_OPEN_MAIN_DB | SQLITE_OPEN_MAIN_JOURNAL | SQLITE_OPEN_SUPER_JOURNAL | SQLITE_OPEN_WAL)
+/* Room for a file of Litefleet's, which cannot be asked yet how much it needs: the store is opened when something is asked
+** of it, so that of several processes the one has it that was there first. */
+#define SPARE 256
+#define JOURNALS (SQLITE_OPEN_MAIN_JOURNAL | SQLITE_OPEN_SUPER_JOURNAL)
+
+/* A file that SQLite has open through us. */
+typedef struct Open Open;
+struct Open {
+  sqlite3_file *file;
+  const sqlite3_io_methods *methods; /* Litefleet's */
+  int flags;
+  int sync_folder; /* a journal was made: its first sync also syncs the folder */
+  Open *next;
+  char path[PATH_ROOM];
+};
+
+static sqlite3_vfs bridge;      /* what SQLite uses */
+static sqlite3_vfs *litefleet;  /* what is under test */
+static sqlite3_vfs *host;       /* the operating system's */
+static sqlite3_io_methods methods;
+static Open *all;
+static int after_shutdown;      /* SQLite has forgotten Litefleet's VFS */
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+
+/* Never through SQLite's allocator: its tests count what it hands out. */
+static Open *find(sqlite3_file *file) {
+  Open *open;
+  pthread_mutex_lock(&mutex);
+  for (open = all; open && open->file != file; open = open->next) {}
+  pthread_mutex_unlock(&mutex);
+  return open;
+}
+
+static Open *find_journal(const char *path) {
+  Open *open;
+  pthread_mutex_lock(&mutex);
+  for (open = all; open && !((open->flags & JOURNALS) && strcmp(open->path, path) == 0); open = open->next) {}
+  pthread_mutex_unlock(&mutex);
+  return open;
+}
+
+static void changed(void) {
+  if (bridge_names_changed) bridge_names_changed();
+}
+
+static int on_host(const char *path) {
+  struct stat facts;
+  return lstat(path, &facts) == 0;
+}
+
+/* --- paths --- */
+
+const char *bridge_root(void) {
+  static char root[PATH_ROOM];
+  if (!root[0]) {
+    const char *given = getenv("LITEFLEET_SUITE_ROOT");
+    if (!given || strlen(given) >= sizeof(root)) given = "/";
+    strcpy(root, given);
+  }
+  return root;
+}
+
+static int in_root(const char *path) {
+  const char *root = bridge_root();
+  size_t length = strlen(root);
+  return strncmp(path, root, length) == 0 && (path[length] == '/' || path[length] == 0 || length == 1);
+}
+
+int bridge_full_path(const char *path, char *out) {
+  size_t used = 0;
+  if (path[0] != '/') {
+    if (!getcwd(out, PATH_ROOM)) return 1;
+    used = strlen(out);
+    if (used == 1) used = 0;
+  }
+  while (*path) {
+    size_t length;
+    while (*path == '/') path++;
+    length = strcspn(path, "/");
+    if (length == 2 && path[0] == '.' && path[1] == '.') {
+      while (used > 0 && out[--used] != '/') {}
+    } else if (length > 0 && !(length == 1 && path[0] == '.')) {
+      if (used + length + 2 > PATH_ROOM) return 1;
+      out[used++] = '/';
+      memcpy(out + used, path, length);
+      used += length;
+    }
+    path += length;
+  }
+  if (used == 0) out[used++] = '/';
+  out[used] = 0;
+  return 0;
+}
+
+/* The VFS under test, with its store open; NULL where that failed. Then nothing of ours can be opened: never a file of the
+** host's instead. Registering Litefleet's VFS puts it behind the default one, where it would become the default when a test
+** removes that: the bridge goes in between. */
+static sqlite3_vfs *under_test(void) {
+  int registered = litefleet_suite_start(after_shutdown);
+  if (registered < 0) return NULL;
+  after_shutdown = 0;
+  if (!litefleet) litefleet = sqlite3_vfs_find("litefleet");
+  if (registered) sqlite3_vfs_register(&bridge, sqlite3_vfs_find(NULL) == &bridge);
+  return litefleet;
+}
+
+/* --- ours as files, for scripts --- */
+
+/* A script can take the right to write from a file: like SQLite's own VFS we then open it for reading only. */
+typedef struct Permission Permission;
+struct Permission {
+  int mode;
+  Permission *next;
+  char path[PATH_ROOM];
+};
+static Permission *permissions;
+
+static Permission *find_permission(const char *path) {
+  Permission *found;
+  for (found = permissions; found && strcmp(found->path, path) != 0; found = found->next) {}
+  return found;
+}
+
+int bridge_mode(const char *path) {
+  Permission *found = find_permission(path);
+  return found ? found->mode : 0644;
+}
+
+void bridge_set_mode(const char *path, int mode) {
+  Permission *found = find_permission(path);
+  if (!found) {
+    found = calloc(1, sizeof(*found));
+    if (!found) abort();
+    strcpy(found->path, path);
+    found->next = permissions;
+    permissions = found;
+  }
+  found->mode = mode;
+}
+
+int bridge_is_ours(const char *path) { return in_root(path) && !on_host(path) && bridge_size(path) >= 0; }
+
+int64_t bridge_size(const char *path) {
+  Open *journal = find_journal(path);
+  sqlite3_int64 size = 0;
+  if (!journal) return under_test() ? litefleet_suite_size(path) : -1;
+  return journal->methods->xFileSize(journal->file, &size) == SQLITE_OK ? size : -1;
+}
+
+int64_t bridge_read(const char *path, uint64_t at, void *out, size_t count) {
+  Open *journal = find_journal(path);
+  int64_t size = bridge_size(path);
+  if (size < 0) return -1;
+  if (at >= (uint64_t)size) return 0;
+  if (count > (uint64_t)size - at) count = (size_t)((uint64_t)size - at);
+  if (!journal) return litefleet_suite_read(path, at, out, count);
+  return journal->methods->xRead(journal->file, out, (int)count, (sqlite3_int64)at) == SQLITE_OK ? (int64_t)count : -1;
+}
+
+int bridge_write(const char *path, uint64_t at, const void *bytes, size_t count) {
+  Open *journal = find_journal(path);
+  if (!journal) return litefleet_suite_write(path, at, bytes, count);
+  return journal->methods->xWrite(journal->file, bytes, (int)count, (sqlite3_int64)at) != SQLITE_OK;
+}
+
+int bridge_truncate(const char *path, uint64_t size) {
+  Open *journal = find_journal(path);
+  int failed;
+  if (journal) return journal->methods->xTruncate(journal->file, (sqlite3_int64)size) != SQLITE_OK;
+  if (!under_test()) return 1;
+  failed = litefleet_suite_truncate(path, size);
+  changed();
+  return failed;
+}
+
+int bridge_delete(const char *path) {
+  int failed = 0;
+  if (!find_journal(path)) failed = !under_test() || litefleet_suite_delete(path);
+  changed();
+  return failed;
+}
+
+struct Listing {
+  size_t folder;
+  void (*each)(void *, const char *);
+  void *context;
+};
+
+static void list_one(void *context, const char *path) {
+  struct Listing *listing = context;
+  if (!strchr(path + listing->folder, '/')) listing->each(listing->context, path + listing->folder);
+}
+
+void bridge_list(const char *folder, void (*each)(void *, const char *), void *context) {
+  struct Listing listing = {strlen(folder) + 1, each, context};
+  char prefix[PATH_ROOM + 1];
+  size_t skip = 0;
+  Open *open;
+  if (!in_root(folder) || !under_test()) return;
+  snprintf(prefix, sizeof(prefix), "%s/", folder);
+  litefleet_suite_list(prefix, list_one, &listing);
+  /* What is called for each name may look at the list itself. */
+  do {
+    char path[PATH_ROOM] = "";
+    size_t index = 0;
+    pthread_mutex_lock(&mutex);
+    for (open = all; open && index < skip; open = open->next) index++;
+    for (; open && !((open->flags & JOURNALS) && strncmp(open->path, prefix, strlen(prefix)) == 0); open = open->next) {
+      skip++;
+    }
+    if (open) strcpy(path, open->path);
+    pthread_mutex_unlock(&mutex);
+    if (path[0]) list_one(&listing, path);
+    skip++;
+  } while (open);
+}
+
+/* Moves a file that a script made with the operating system's means into the store. */
+static int import(const char *path) {
+  char *bytes = NULL;
+  struct stat facts;
+  int failed = 1;
+  int file = open(path, O_RDONLY);
+  if (file < 0 || fstat(file, &facts) != 0) goto done;
+  bytes = malloc((size_t)facts.st_size + 1);
+  if (!bytes || read(file, bytes, (size_t)facts.st_size) != facts.st_size) goto done;
+  /* What was in the store under that name was replaced by the file. */
+  if (litefleet_suite_size(path) >= 0 && litefleet_suite_delete(path)) goto done;
+  if (litefleet_suite_truncate(path, 0)) goto done;
+  if (facts.st_size > 0 && litefleet_suite_write(path, 0, bytes, (size_t)facts.st_size)) goto done;
+  failed = unlink(path) != 0;
+  bridge_set_mode(path, facts.st_mode & 0777);
+  changed();
+done:
+  if (file >= 0) close(file);
+  free(bytes);
+  return failed;
+}
+
+/* --- methods of files --- */
+
+static int lock_level(Open *open) {
+  int level = 0;
+  if (open->flags & SQLITE_OPEN_MAIN_DB) open->methods->xFileControl(open->file, SQLITE_FCNTL_LOCKSTATE, &level);
+  return level;
+}
+
+static int file_close(sqlite3_file *file) {
+  Open *open = find(file), **place;
+  const sqlite3_io_methods *inner = open->methods;
+  int journal = open->flags & JOURNALS;
+  pthread_mutex_lock(&mutex);
+  for (place = &all; *place != open; place = &(*place)->next) {}
+  *place = open->next;
+  pthread_mutex_unlock(&mutex);
+  free(open);
+  count_open(-1);
+  if (journal) changed();
+  return inner->xClose(file);
+}
+
+static int file_read(sqlite3_file *file, void *out, int count, sqlite3_int64 at) {
+  Open *open = find(file);
+  if (fault()) return SQLITE_IOERR_READ;
+  if ((open->flags & SQLITE_OPEN_MAIN_DB) && lock_level(open) == SQLITE_LOCK_NONE) {
+    /* The VFS that simulates crashes copies a file when it opens it, before any lock. */
+    int64_t there = litefleet_suite_read(open->path, (uint64_t)at, out, (size_t)count);
+    if (there < 0) there = 0;
+    memset((char *)out + there, 0, (size_t)(count - there));
+    return there < count ? SQLITE_IOERR_SHORT_READ : SQLITE_OK;
+  }
+  return open->methods->xRead(file, out, count, at);
+}
+
+static int file_write(sqlite3_file *file, const void *bytes, int count, sqlite3_int64 at) {
+  Open *open = find(file);
+  if (fault()) return SQLITE_IOERR_WRITE;
+  if (disk_full()) return SQLITE_FULL;
+  return open->methods->xWrite(file, bytes, count, at);
+}
+
+static int file_truncate(sqlite3_file *file, sqlite3_int64 size) {
+  Open *open = find(file);
+  if (fault()) return SQLITE_IOERR_TRUNCATE;
+  return open->methods->xTruncate(file, size);
+}
+
+static int file_sync(sqlite3_file *file, int flags) {
+  Open *open = find(file);
+  if (disk_full()) return SQLITE_FULL;
+  count_sync((flags & 0x0f) == SQLITE_SYNC_FULL);
+  if (fault()) return SQLITE_IOERR_FSYNC;
+  if (open->sync_folder) count_sync(0);
+  open->sync_folder = 0;
+  return open->methods->xSync(file, flags);
+}
+
+static int file_size(sqlite3_file *file, sqlite3_int64 *out) {
+  Open *open = find(file);
+  if (fault()) return SQLITE_IOERR_FSTAT;
+  if ((open->flags & SQLITE_OPEN_MAIN_DB) && lock_level(open) == SQLITE_LOCK_NONE) {
+    int64_t size = litefleet_suite_size(open->path);
+    *out = size < 0 ? 0 : size;
+    return SQLITE_OK;
+  }
+  return open->methods->xFileSize(file, out);
+}
+
+static int file_lock(sqlite3_file *file, int level) { return find(file)->methods->xLock(file, level); }
+
+static int file_unlock(sqlite3_file *file, int level) { return find(file)->methods->xUnlock(file, level); }
+
+static int file_check_reserved(sqlite3_file *file, int *out) {
+  if (fault()) return SQLITE_IOERR_CHECKRESERVEDLOCK;
+  return find(file)->methods->xCheckReservedLock(file, out);
+}
+
+static int file_control(sqlite3_file *file, int operation, void *argument) {
+  return find(file)->methods->xFileControl(file, operation, argument);
+}
+
+static int file_sector_size(sqlite3_file *file) { return find(file)->methods->xSectorSize(file); }
+
+static int file_characteristics(sqlite3_file *file) { return find(file)->methods->xDeviceCharacteristics(file); }
+
+static const sqlite3_io_methods in_front = {
+    1,           file_close,  file_read,           file_write,   file_truncate,    file_sync,           file_size,
+    file_lock,   file_unlock, file_check_reserved, file_control, file_sector_size, file_characteristics,
+    NULL, NULL, NULL, NULL, NULL, NULL,
+};
+
+/* --- methods of the VFS --- */
+
+static int is_folder(const char *path) {
+  struct stat facts;
+  return stat(path, &facts) == 0 && S_ISDIR(facts.st_mode);
+}
+
+static int in_folder(const char *path) {
+  char folder[PATH_ROOM];
+  snprintf(folder, sizeof(folder), "%s", path);
+  *strrchr(folder, '/') = 0;
+  return !folder[0] || is_folder(folder);
+}
+
+static int vfs_open(sqlite3_vfs *self, const char *path, sqlite3_file *file, int flags, int *out_flags) {
+  Open *open;
+  int code, main_db = flags & SQLITE_OPEN_MAIN_DB;
+  (void)self;
+  file->pMethods = NULL;
+  if (!path || !(flags & OURS) || !in_root(path)) return host->xOpen(host, path, file, flags, out_flags);
+  if (is_folder(path) || !in_folder(path)) return SQLITE_CANTOPEN;
+  if (!under_test()) return SQLITE_CANTOPEN;
+  if (main_db && on_host(path) && import(path)) return SQLITE_CANTOPEN;
+  if (main_db && litefleet_suite_size(path) < 0) {
+    /* A file system shows a file from the moment that it is opened, and says at once that there is none. */
+    if (!(flags & SQLITE_OPEN_CREATE) || litefleet_suite_truncate(path, 0)) return SQLITE_CANTOPEN;
+    bridge_set_mode(path, 0644);
+    changed();
+  }
+  if (main_db) {
+    int mode = bridge_mode(path);
+    if (!(mode & 0444)) return SQLITE_CANTOPEN;
+    if (!(mode & 0222)) flags = (flags & ~(SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE)) | SQLITE_OPEN_READONLY;
+  }
+  code = litefleet->xOpen(litefleet, path, file, flags, out_flags);
+  if (code != SQLITE_OK) return code;
+  open = calloc(1, sizeof(*open));
+  if (!open) abort();
+  open->file = file;
+  open->methods = file->pMethods;
+  open->flags = flags;
+  open->sync_folder = (flags & JOURNALS) && (flags & SQLITE_OPEN_CREATE);
+  snprintf(open->path, sizeof(open->path), "%s", path);
+  file->pMethods = &methods;
+  pthread_mutex_lock(&mutex);
+  open->next = all;
+  all = open;
+  pthread_mutex_unlock(&mutex);
+  count_open(1);
+  if (flags & JOURNALS) changed();
+  return SQLITE_OK;
+}
+
+static int vfs_delete(sqlite3_vfs *self, const char *path, int sync) {
+  int code;
+  (void)self;
+  if (fault()) return SQLITE_IOERR_DELETE;
+  if (!in_root(path)) return host->xDelete(host, path, sync);
+  if (sync & 1) count_sync(0);
+  if (on_host(path)) return unlink(path) == 0 ? SQLITE_OK : SQLITE_IOERR_DELETE;
+  if (!under_test()) return SQLITE_IOERR_DELETE;
+  code = litefleet->xDelete(litefleet, path, sync);
+  changed();
+  return code;
+}
+
+static int vfs_access(sqlite3_vfs *self, const char *path, int flags, int *out) {
+  (void)self;
+  if (fault()) return SQLITE_IOERR_ACCESS;
+  if (!under_test()) return SQLITE_IOERR_ACCESS;
+  if (in_root(path) && !on_host(path)) return litefleet->xAccess(litefleet, path, flags, out);
+  {
+    struct stat facts;
+    *out = flags == SQLITE_ACCESS_EXISTS
+               ? stat(path, &facts) == 0 && (!S_ISREG(facts.st_mode) || facts.st_size > 0)
+               : access(path, R_OK | W_OK) == 0;
+  }
+  return SQLITE_OK;
+}
+
+static int vfs_full_path(sqlite3_vfs *self, const char *path, int room, char *out) {
+  char full[PATH_ROOM];
+  (void)self;
+  if (bridge_full_path(path, full) || strlen(full) >= (size_t)room) return SQLITE_CANTOPEN;
+  strcpy(out, full);
+  return SQLITE_OK;
+}
+
+/* A process that is started can open the store, where nothing here has a database open. */
+static void before_fork(void) {
+  const char *store = getenv("LITEFLEET_SUITE_STORE");
+  if (!all && store && strncmp(store, "embedded:", 9) == 0) litefleet_suite_stop();
+}
+
+/* What -DSQLITE_EXTRA_INIT names: SQLite calls it each time that it initialises. */
+int litefleet_suite_init(const char *unused) {
+  static int first = 1;
+  (void)unused;
+  if (!host) host = sqlite3_vfs_find(NULL);
+  bridge = *host;
+  bridge.zName = "litefleet-suite";
+  bridge.pNext = NULL;
+  bridge.szOsFile += SPARE;
+  bridge.xOpen = vfs_open;
+  bridge.xDelete = vfs_delete;
+  bridge.xAccess = vfs_access;
+  bridge.xFullPathname = vfs_full_path;
+  methods = in_front;
+  after_shutdown = !first;
+  if (first) {
+    first = 0;
+    pthread_atfork(before_fork, NULL, NULL);
+    if (bridge_tcl_start) bridge_tcl_start();
+  }
+  return sqlite3_vfs_register(&bridge, 1);
+}

@@ -1,0 +1,90 @@
+//! The reviewed list of expected differences.
+
+use std::fs;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::Result;
+use crate::run::Settings;
+
+/// Why a case differs. There is no "unknown".
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Category {
+    /// Tests a file of the host's file system, or the VFS that SQLite has for it.
+    Host,
+    /// Tests write-ahead logging, which a store that is itself a log does not have.
+    Wal,
+    /// Tests several processes at one database, and the store has one process.
+    MultiProcess,
+    /// Tests that a reader blocks the writer, or the writer a reader. Only with `locking=snapshot`.
+    Snapshot,
+    /// Tests journals left behind by a crash: the store holds only committed states, so there are none.
+    Journal,
+}
+
+impl Category {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::Wal => "wal",
+            Self::MultiProcess => "multi-process",
+            Self::Snapshot => "snapshot",
+            Self::Journal => "journal",
+        }
+    }
+
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Self::Host => "the host's file system, or SQLite's own VFS for it",
+            Self::Wal => "write-ahead logging, which a store that is itself a log does not have",
+            Self::MultiProcess => "several processes at one database, where the store has one process",
+            Self::Snapshot => "a reader that blocks the writer, or the other way round: `locking=snapshot` has neither",
+            Self::Journal => "journals as files: ours are memory, and after a crash the store needs none",
+        }
+    }
+}
+
+/// Cases of one file that are expected to fail, for one reason.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Difference {
+    pub(crate) file: String,
+    pub(crate) category: Category,
+    pub(crate) reason: String,
+    /// Names; `*` at the end stands for any letters.
+    pub(crate) cases: Vec<String>,
+    /// Only over this store.
+    pub(crate) store: Option<String>,
+    /// Only with this value of `locking`.
+    pub(crate) locking: Option<String>,
+    /// Fails in some runs and not in others: it need not fail.
+    #[serde(default)]
+    pub(crate) sometimes: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct List {
+    #[serde(default)]
+    difference: Vec<Difference>,
+}
+
+impl Difference {
+    pub(crate) fn applies(&self, settings: &Settings) -> bool {
+        self.store.as_ref().is_none_or(|store| store == settings.store.name())
+            && self.locking.as_ref().is_none_or(|locking| locking == settings.locking.name())
+    }
+
+    pub(crate) fn covers(pattern: &str, case: &str) -> bool {
+        pattern.strip_suffix('*').map_or(pattern == case, |start| case.starts_with(start))
+    }
+}
+
+/// Reads the list.
+pub(crate) fn load(workspace: &Path) -> Result<Vec<Difference>> {
+    let path = workspace.join("conformance/suite/differences.toml");
+    let text = fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let list: List = toml::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
+    Ok(list.difference)
+}

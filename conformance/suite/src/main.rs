@@ -1,0 +1,154 @@
+//! Runs SQLite's own tests over the Litefleet VFS.
+//!
+//! `litefleet-suite veryquick` fetches SQLite's source, builds its test program with SQLite's own VFS and with ours, runs
+//! each test file with both, and compares: what fails with ours must be in the list of expected differences, and what is
+//! in that list must fail. See `docs/conformance.md`.
+
+mod clock;
+mod differences;
+mod outcome;
+mod page;
+mod programs;
+mod report;
+mod run;
+mod selection;
+mod source;
+mod verdict;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+
+/// What goes wrong outside the tests themselves, in words.
+pub(crate) type Result<T, E = String> = std::result::Result<T, E>;
+
+/// Runs SQLite's own tests over the Litefleet VFS, and says what holds.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// veryquick, full, short (what continuous integration has time for), or names of test files, such as select1 or
+    /// 'wal*'.
+    #[arg(default_value = "veryquick")]
+    selection: Vec<String>,
+    /// The store under test.
+    #[arg(long, value_enum, default_value = "embedded")]
+    store: Store,
+    /// How locks exclude each other: the setting `locking`.
+    #[arg(long, value_enum, default_value = "sqlite")]
+    locking: Locking,
+    /// Test files at the same time.
+    #[arg(long, default_value_t = 2)]
+    jobs: usize,
+    /// The most seconds for one test file.
+    #[arg(long, default_value_t = 300)]
+    seconds: u64,
+    /// Where to keep the source and what is built. Default: suite in Cargo's target folder.
+    #[arg(long)]
+    cache: Option<PathBuf>,
+    /// Where to write the report as JSON. Default: report-*.json in the cache.
+    #[arg(long)]
+    report: Option<PathBuf>,
+    /// Write the page that a person reads, from the reports in the cache.
+    #[arg(long)]
+    page: Option<PathBuf>,
+    /// Run no tests: only write the page.
+    #[arg(long, requires = "page")]
+    page_only: bool,
+    /// Keep the output of each test file that does not pass, in this folder.
+    #[arg(long)]
+    outputs: Option<PathBuf>,
+}
+
+/// A store to run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Store {
+    Memory,
+    Embedded,
+}
+
+/// A value of the setting `locking`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Locking {
+    /// Locks exclude each other as in SQLite's rollback mode.
+    Sqlite,
+    /// Readers do not block the writer: the default of the product.
+    Snapshot,
+}
+
+impl Store {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Embedded => "embedded",
+        }
+    }
+}
+
+impl Locking {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Sqlite => "sqlite",
+            Self::Snapshot => "snapshot",
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    match suite(&Arguments::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(words) => {
+            eprintln!("litefleet-suite: {words}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn suite(arguments: &Arguments) -> Result<bool> {
+    let workspace = source::workspace()?;
+    let cache = match &arguments.cache {
+        Some(cache) => cache.clone(),
+        None => source::target(&workspace).join("suite"),
+    };
+    let mut good = true;
+    if !arguments.page_only {
+        let tree = source::fetch(&cache)?;
+        let programs = programs::build(&workspace, &cache, &tree)?;
+        let files = selection::files(&arguments.selection, &programs, &tree, &cache)?;
+        let differences = differences::load(&workspace)?;
+        let settings = run::Settings {
+            store: arguments.store,
+            locking: arguments.locking,
+            jobs: arguments.jobs.max(1),
+            limit: Duration::from_secs(arguments.seconds),
+            outputs: arguments.outputs.clone(),
+        };
+        let stock = run::stock(&programs, &tree, &files, &settings, &cache)?;
+        let start = clock::now();
+        let ours = run::ours(&programs, &tree, &files, &stock, &settings)?;
+        let seconds = start.elapsed().as_secs_f64();
+        let verdict = verdict::judge(&files, &stock, &ours, &differences, &settings);
+        let run = report::Run {
+            selection: arguments.selection.join(" "),
+            store: settings.store.name().into(),
+            locking: settings.locking.name().into(),
+            sqlite: tree.version.clone(),
+            date: clock::today(),
+            seconds,
+            jobs: settings.jobs,
+        };
+        let report = report::Report::new(run, verdict);
+        let path = arguments.report.clone().unwrap_or_else(|| cache.join(report.file_name()));
+        report.write(&path)?;
+        report.print();
+        eprintln!("report: {}", path.display());
+        good = report.is_good();
+    }
+    if let Some(path) = &arguments.page {
+        page::write(path, &cache)?;
+        eprintln!("page: {}", path.display());
+    }
+    Ok(good)
+}

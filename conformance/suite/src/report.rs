@@ -1,0 +1,130 @@
+//! The report of a run, as JSON and in a few lines.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Result;
+use crate::verdict::FileVerdict;
+
+/// What was run.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Run {
+    pub(crate) selection: String,
+    pub(crate) store: String,
+    pub(crate) locking: String,
+    pub(crate) sqlite: String,
+    pub(crate) date: String,
+    pub(crate) seconds: f64,
+    pub(crate) jobs: usize,
+}
+
+/// The report of a run.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Report {
+    pub(crate) run: Run,
+    pub(crate) totals: Totals,
+    pub(crate) files: Vec<FileVerdict>,
+}
+
+/// Sums over all files.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Totals {
+    pub(crate) files: usize,
+    pub(crate) whole: usize,
+    pub(crate) cases: usize,
+    pub(crate) stock_cases: usize,
+    /// Cases that do not pass, by category of the list.
+    pub(crate) differing: BTreeMap<String, usize>,
+    /// Files with a case of a category.
+    pub(crate) differing_files: BTreeMap<String, usize>,
+    pub(crate) unexpected: usize,
+    /// Seconds of all files together.
+    pub(crate) seconds: f64,
+    pub(crate) stock_seconds: f64,
+}
+
+/// The name of what stands in no list.
+pub(crate) const UNLISTED: &str = "not listed";
+
+impl Report {
+    pub(crate) fn new(run: Run, files: Vec<FileVerdict>) -> Self {
+        let mut totals = Totals { files: files.len(), ..Totals::default() };
+        for file in &files {
+            totals.whole += usize::from(file.is_whole());
+            totals.unexpected += usize::from(!file.is_expected());
+            totals.cases += file.cases;
+            totals.stock_cases += file.stock_cases;
+            totals.seconds += file.seconds;
+            totals.stock_seconds += file.stock_seconds;
+            let mut categories: Vec<&str> = Vec::new();
+            for case in &file.differing {
+                let category = case.category.as_deref().unwrap_or(UNLISTED);
+                *totals.differing.entry(category.to_owned()).or_default() += 1;
+                categories.push(category);
+            }
+            categories.sort_unstable();
+            categories.dedup();
+            for category in categories {
+                *totals.differing_files.entry(category.to_owned()).or_default() += 1;
+            }
+        }
+        Self { run, totals, files }
+    }
+
+    /// Nothing failed that should not, and nothing passed that should not.
+    pub(crate) fn is_good(&self) -> bool {
+        self.totals.unexpected == 0
+    }
+
+    pub(crate) fn file_name(&self) -> String {
+        let name = match self.run.selection.as_str() {
+            name @ ("veryquick" | "full" | "short") => name,
+            _ => "named",
+        };
+        format!("report-{name}-{}-{}.json", self.run.store, self.run.locking)
+    }
+
+    pub(crate) fn write(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self).map_err(|e| e.to_string())?;
+        fs::write(path, text).map_err(|e| format!("{}: {e}", path.display()))
+    }
+
+    /// Says to a person what came of it.
+    pub(crate) fn print(&self) {
+        for file in self.files.iter().filter(|file| !file.is_expected()) {
+            eprintln!("{} ({} cases, {} with SQLite's own VFS)", file.file, file.cases, file.stock_cases);
+            let cases: Vec<&str> =
+                file.differing.iter().filter(|c| c.category.is_none()).map(|c| c.case.as_str()).collect();
+            if !cases.is_empty() {
+                let shown = cases.iter().take(12).copied().collect::<Vec<_>>().join(" ");
+                eprintln!("  fail and are not listed ({}): {shown}", cases.len());
+            }
+            if !file.passing.is_empty() {
+                eprintln!("  are listed and pass: {}", file.passing.join(" "));
+            }
+            if let Some(end) = &file.end {
+                eprintln!("  {end}");
+            }
+        }
+        let totals = &self.totals;
+        eprintln!(
+            "{} of {} files pass whole; {} cases, {} with SQLite's own VFS; {:.0} s, {:.0} s of work, {:.0} s with \
+             SQLite's own VFS",
+            totals.whole,
+            totals.files,
+            totals.cases,
+            totals.stock_cases,
+            self.run.seconds,
+            totals.seconds,
+            totals.stock_seconds
+        );
+        for (category, cases) in &totals.differing {
+            let files = totals.differing_files.get(category).copied().unwrap_or_default();
+            eprintln!("  {category}: {cases} cases in {files} files");
+        }
+        eprintln!("test result: {} passed; {} failed", totals.files - totals.unexpected, totals.unexpected);
+    }
+}

@@ -1,0 +1,83 @@
+//! Which test files: as SQLite's own `permutations.test` names them.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::Result;
+use crate::programs::Programs;
+use crate::source::Tree;
+
+/// What continuous integration has time for: of each kind some, and all that tests files, locks, journals and faults.
+const SHORT: &str = include_str!("../short.txt");
+
+/// The files of a selection, as paths in the tree, such as `test/select1.test`.
+pub(crate) fn files(selection: &[String], programs: &Programs, tree: &Tree, cache: &Path) -> Result<Vec<String>> {
+    let suite = match selection {
+        [one] if one == "veryquick" || one == "full" => one,
+        _ => "full",
+    };
+    let mut files = list(suite, programs, tree, cache)?;
+    match selection {
+        [one] if one == suite => return Ok(files),
+        [one] if one == "short" => {
+            let wanted: Vec<String> = SHORT.lines().map(str::to_owned).collect();
+            files.retain(|file| wanted.iter().any(|pattern| matches(pattern, file)));
+        }
+        _ => files.retain(|file| selection.iter().any(|pattern| matches(pattern, file))),
+    }
+    if files.is_empty() {
+        return Err(format!("no test file is called {}", selection.join(" ")));
+    }
+    Ok(files)
+}
+
+/// Whether a file is meant: by its path, its name, or its name without `.test`, with `*` for any letters.
+fn matches(pattern: &str, file: &str) -> bool {
+    let name = file.rsplit('/').next().unwrap_or(file);
+    [file, name, name.strip_suffix(".test").unwrap_or(name)].iter().any(|text| glob(pattern, text))
+}
+
+fn glob(pattern: &str, text: &str) -> bool {
+    let Some((first, rest)) = pattern.split_once('*') else { return pattern == text };
+    let Some(text) = text.strip_prefix(first) else { return false };
+    (0..=text.len()).any(|at| text.get(at..).is_some_and(|end| glob(rest, end)))
+}
+
+fn list(suite: &str, programs: &Programs, tree: &Tree, cache: &Path) -> Result<Vec<String>> {
+    let script = cache.join("list.tcl");
+    // With this variable the script makes its lists and runs nothing.
+    let text = format!(
+        "namespace eval trd {{ variable tcltest; array set tcltest {{a b}} }}\n\
+         set testdir {tree}/test; set argv0 list.tcl\n\
+         source $testdir/permutations.test\n\
+         foreach file [dict get $::testspec({suite}) -files] {{\n\
+         if {{[file tail $file] eq $file}} {{ set file $testdir/$file }}\n\
+         puts [file normalize $file]\n}}\n",
+        tree = tree.path.display()
+    );
+    fs::write(&script, text).map_err(|e| format!("{}: {e}", script.display()))?;
+    let output = Command::new(&programs.stock).arg(&script).output();
+    let output = output.map_err(|e| format!("cannot start {}: {e}", programs.stock.display()))?;
+    if !output.status.success() {
+        return Err(format!("permutations.test failed: {}", String::from_utf8_lossy(&output.stderr)));
+    }
+    let root = format!("{}/", fs::canonicalize(&tree.path).map_err(|e| e.to_string())?.display());
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut files: Vec<String> = text.lines().filter_map(|line| line.strip_prefix(&root)).map(str::to_owned).collect();
+    files.sort();
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches;
+
+    #[test]
+    fn files_are_named_in_three_ways() {
+        assert!(matches("select1", "test/select1.test"));
+        assert!(matches("select*", "test/select1.test"));
+        assert!(matches("ext/fts5/*", "ext/fts5/test/fts5aa.test"));
+        assert!(!matches("select", "test/select1.test"));
+    }
+}

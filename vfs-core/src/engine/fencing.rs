@@ -1,0 +1,113 @@
+//! Lost leases: what it means when a write is refused as fenced, or an open finds another holder.
+//!
+//! An epoch that is over was ended by another process, which took the lease after the session here had expired or by
+//! force, or by a request of our own that arrived late and was granted again. Only a commit in between makes the state
+//! here useless: then the database stops. Without one the lease is taken anew, and the write sent under its epoch.
+
+use std::future::Future;
+
+use super::database::{Database, Lease};
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::{Head, HeadRequest};
+use crate::types::{DatabaseId, Epoch};
+
+/// How often a write is sent under another epoch.
+const TRIES: usize = 3;
+
+impl Database {
+    /// Whether an epoch is that of the lease held here.
+    pub(super) fn is_current(&self, epoch: Epoch) -> bool {
+        self.core().lease.is_some_and(|lease| lease.epoch == epoch)
+    }
+
+    /// A write was refused for good. Only when the lease is still thought to be held under that epoch has somebody else
+    /// taken it.
+    pub(super) fn refused(&self, error: Error, epoch: Epoch) -> Error {
+        match error.kind() {
+            ErrorKind::Fenced if self.is_current(epoch) => self.stop(error),
+            ErrorKind::NotFound => self.stop(error),
+            ErrorKind::Fenced => Error::unavailable("the lease was given back meanwhile").with_source(error),
+            _ => error,
+        }
+    }
+
+    /// Sends a write under the lease's epoch, and where that is over under a new one. The caller does not hold
+    /// `acquiring`.
+    pub(super) async fn under_lease<T, F, Fut>(&self, mut call: F) -> Result<T>
+    where
+        F: FnMut(Epoch) -> Fut,
+        Fut: Future<Output = Result<T>>,
+    {
+        let mut tries = 1;
+        loop {
+            let (_, epoch) = self.held()?;
+            match self.retry(|| call(epoch)).await {
+                Err(error) if error.kind() == ErrorKind::Fenced && tries < TRIES => self.regain(error, epoch).await?,
+                reply => return reply.map_err(|error| self.refused(error, epoch)),
+            }
+            tries += 1;
+        }
+    }
+
+    /// Takes a lease anew that was lost. An error: it was given back, is somebody else's now, or the database has stopped.
+    async fn regain(&self, error: Error, epoch: Epoch) -> Result<()> {
+        let _one = self.acquiring.lock().await;
+        if self.core().lease.is_some_and(|lease| lease.epoch > epoch) {
+            return Ok(());
+        }
+        // Work in the background may outlive the last connection. A grant would fence whoever opened it since.
+        if !self.is_current(epoch) || !self.is_connected() {
+            return Err(self.refused(error, epoch));
+        }
+        match self.acquire_lease().await {
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(self.stop(error)),
+            regained => regained,
+        }
+    }
+
+    /// Another process holds the lease that was held here. If it has committed, the state here is of no use any more.
+    pub(super) async fn check_deposed(&self) -> Result<()> {
+        let (database, known, commit_id) = {
+            let core = self.core();
+            match core.database {
+                Some(database) if core.lease.is_some() && !core.shared => (database, core.head, core.commit_id),
+                _ => return Ok(()),
+            }
+        };
+        let request = HeadRequest { database, known, epoch: None, tail_bytes: 0 };
+        let head = match self.retry(|| self.fleet.store.head(request)).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Err(self.stop(error)),
+            reply => reply?.head,
+        };
+        if head.txid == known && head.commit_id == commit_id {
+            return Ok(());
+        }
+        let what = format!("another process took the lease over, and committed up to txid {}", head.txid);
+        Err(self.stop(Error::fenced(what)))
+    }
+
+    /// Makes the lease ours again that a late request of our own has raised the epoch of. False when it is not ours.
+    pub(super) fn adopt(&self, head: &Head) -> bool {
+        let mut core = self.core();
+        let Some(lease) = core.lease else { return false };
+        let ours = head.holder.as_ref().is_some_and(|holder| holder.session == lease.session);
+        if ours {
+            core.lease = Some(Lease { epoch: head.epoch, ..lease });
+        }
+        ours
+    }
+
+    /// A lease could not be given back, because its epoch is over. If it was granted to us again since, nobody here knows
+    /// of it: it is given back under its new epoch.
+    pub(super) async fn release_again(&self, database: DatabaseId, lease: Lease) -> Result<()> {
+        let request = HeadRequest { database, known: self.core().head, epoch: None, tail_bytes: 0 };
+        let head = match self.retry(|| self.fleet.store.head(request)).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            reply => reply?.head,
+        };
+        if head.holder.is_none_or(|holder| holder.session != lease.session) {
+            return Ok(());
+        }
+        self.retry(|| self.fleet.store.release(database, head.epoch, Vec::new())).await
+    }
+}
