@@ -87,7 +87,8 @@ pub(crate) async fn connect(config: &PostgresConfig, tls: Option<&MakeRustlsConn
 }
 
 fn places(config: &PostgresConfig) -> Vec<Place> {
-    let (hosts, addresses, ports) = (config.server.get_hosts(), config.server.get_hostaddrs(), config.server.get_ports());
+    let (hosts, addresses, ports) =
+        (config.server.get_hosts(), config.server.get_hostaddrs(), config.server.get_ports());
     let port = |index: usize| ports.get(index).or(ports.first()).copied().unwrap_or(5432);
     let place = |index: usize| match (hosts.get(index), addresses.get(index)) {
         (Some(Host::Unix(folder)), _) => Some(Place::Unix { folder: folder.clone(), port: port(index) }),

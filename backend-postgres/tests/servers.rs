@@ -171,7 +171,8 @@ fn process_that_was_stopped_past_its_lease_can_write_nothing() {
     drop(connect(&server.url(), "litefleet", |config| config));
     let folder = tempfile::tempdir().unwrap();
     let names = ["a", "b"];
-    let first = Task { first: 1, holds: true, folder: folder.path().join("first"), ..task(server.url(), &folder, &names) };
+    let first =
+        Task { first: 1, holds: true, folder: folder.path().join("first"), ..task(server.url(), &folder, &names) };
     let second = Task { first: 1000, ..task(server.url(), &folder, &names) };
     std::fs::create_dir(&first.folder).unwrap();
     let mut stopped = child::start(&first);

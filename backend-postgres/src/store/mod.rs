@@ -4,9 +4,9 @@
 //! and it does not matter on which thread, or in which runtime, a caller waits.
 
 mod commit;
+mod naming;
 mod open;
 mod outcome;
-mod naming;
 mod read;
 mod rows;
 mod sessions;
