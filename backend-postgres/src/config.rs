@@ -97,9 +97,10 @@ impl PostgresConfig {
         let mut rest = Vec::new();
         for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
             let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-            match OWN.contains(&name) {
-                true => own.push((name, decode(name, value)?)),
-                false => rest.push(parameter),
+            if OWN.contains(&name) {
+                own.push((name, decode(name, value)?));
+            } else {
+                rest.push(parameter);
             }
         }
         let server = if rest.is_empty() { address.to_owned() } else { format!("{address}?{}", rest.join("&")) };

@@ -224,6 +224,7 @@ async fn finish(client: Client, config: &PostgresConfig, ends: Option<(SocketAdd
     Ok(Connected { client, prepares })
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it stands in `map_err`")]
 fn unreachable(error: io::Error) -> Fault {
     Fault::Connect { message: error.to_string(), kind: ErrorKind::Unavailable }
 }
