@@ -4,6 +4,7 @@
 //! and it does not matter on which thread, or in which runtime, a caller waits.
 
 mod commit;
+mod grants;
 mod naming;
 mod open;
 mod outcome;
@@ -30,6 +31,7 @@ use crate::error::Outcome;
 use crate::pool::Pool;
 use crate::statements::Statements;
 use crate::{schema, tls};
+use grants::Grants;
 use watch::Watchers;
 
 /// What calls need, on whichever thread they run.
@@ -40,6 +42,7 @@ pub(crate) struct Inner {
     /// For sessions and watches: a renewal must not wait until a long read is done.
     control: Pool,
     watchers: Watchers,
+    grants: Grants,
 }
 
 /// A store on Postgres.
@@ -91,6 +94,7 @@ impl PostgresStore {
             pool: pool(config.pool_size),
             control: pool(1),
             watchers: Watchers::default(),
+            grants: Grants::default(),
             config: Arc::clone(&config),
         };
         Ok(Self { inner: Arc::new(inner), runtime: Some(runtime) })
@@ -188,7 +192,17 @@ impl PageStore for PostgresStore {
 
     async fn open(&self, request: OpenRequest) -> Result<Opened> {
         let inner = Arc::clone(&self.inner);
-        self.run(async move { inner.open(&request).await }).await
+        if request.lease.is_none() {
+            return self.run(async move { inner.open(&request).await }).await;
+        }
+        let (mut turn, _grant) = self.inner.grants.begin();
+        let call = async move {
+            turn.come().await;
+            let outcome = inner.open(&request).await;
+            drop(turn);
+            outcome
+        };
+        self.run(call).await
     }
 
     async fn release(&self, database: DatabaseId, epoch: Epoch, warm: Vec<PageNo>) -> Result<()> {
