@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::future::FutureExt;
 use litefleet::ErrorKind;
@@ -50,16 +51,27 @@ pub(crate) struct Connected {
     pub(crate) prepares: bool,
 }
 
-/// Tries the servers of the URL in their order, or in any if it says so.
-pub(crate) async fn connect(config: &PostgresConfig, tls: Option<&MakeRustlsConnect>) -> Outcome<Connected> {
-    let mut places = places(config);
+/// Tries the servers of the URL in their order, or in any if it says so; but the one that was right the last time first:
+/// after a failover the others may be silent, and cost the whole time-out each.
+pub(crate) async fn connect(
+    config: &PostgresConfig,
+    tls: Option<&MakeRustlsConnect>,
+    last: &AtomicUsize,
+) -> Outcome<Connected> {
+    let mut places: Vec<(usize, Place)> = places(config).into_iter().enumerate().collect();
     if config.server.get_load_balance_hosts() == LoadBalanceHosts::Random {
         places.shuffle(&mut rand::rng());
+    } else {
+        let last = last.load(Ordering::Relaxed);
+        places.sort_by_key(|(index, _)| *index != last);
     }
     let (mut failures, mut crowded) = (Vec::new(), false);
-    for place in places {
+    for (index, place) in places {
         let (message, kind) = match timeout(config.connect_timeout, try_place(&place, config, tls).boxed()).await {
-            Ok(Ok(connected)) => return Ok(connected),
+            Ok(Ok(connected)) => {
+                last.store(index, Ordering::Relaxed);
+                return Ok(connected);
+            }
             Ok(Err(Fault::Connect { message, kind })) => (message, kind),
             Ok(Err(fault)) => {
                 if let Fault::Server(error) = &fault

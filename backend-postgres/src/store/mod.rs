@@ -15,6 +15,7 @@ mod watch;
 mod write;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::{BoxFuture, FutureExt};
@@ -33,6 +34,9 @@ use crate::statements::Statements;
 use crate::{schema, tls};
 use grants::Grants;
 use watch::Watchers;
+
+/// How long to wait for the answer of a renewal: a connection that is dead must be found out while there is time for another.
+const CONTROL_PATIENCE: Duration = Duration::from_secs(4);
 
 /// What calls need, on whichever thread they run.
 #[derive(Debug)]
@@ -89,10 +93,11 @@ impl PostgresStore {
         let tls = tls::connector(&config)?;
         let config = Arc::new(config);
         let statements = Arc::new(Statements::new(&config.schema));
-        let pool = |size| Pool::new(Arc::clone(&config), tls.clone(), Arc::clone(&statements), size);
+        let pool =
+            |size, patience| Pool::new(Arc::clone(&config), tls.clone(), Arc::clone(&statements), size, patience);
         let inner = Inner {
-            pool: pool(config.pool_size),
-            control: pool(1),
+            pool: pool(config.pool_size, config.call_timeout),
+            control: pool(1, CONTROL_PATIENCE),
             watchers: Watchers::default(),
             grants: Grants::default(),
             config: Arc::clone(&config),
