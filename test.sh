@@ -4,7 +4,7 @@
 #   ./test.sh                 everything
 #   ./test.sh format tests    only these steps
 #
-# Steps: format lints tests postgres kills sanitizers miri docs licences.
+# Steps: format lints tests postgres suite kills sanitizers miri docs licences.
 # Works on a fresh Debian with Rust: installs what is missing with apt-get. Whole output of each step: target/test-logs.
 # LITEFLEET_TEST_SECONDS bounds the whole run; LITEFLEET_KILL_ROUNDS sets the rounds of the kill test. LITEFLEET_SEED seeds
 # the fault tests: the same each time unless it says otherwise, so that a run can be repeated; 'random' tries others.
@@ -112,6 +112,13 @@ packages=()
 command -v cc >/dev/null || packages+=(gcc libc6-dev)
 # The bindings to FoundationDB's client library are made from its headers when its tests are built.
 [ -n "${LIBCLANG_PATH:-}" ] || compgen -G '/usr/lib/llvm-*/lib/libclang.so*' >/dev/null || packages+=(libclang-dev)
+# SQLite's own tests are taken from Debian's archive and built here.
+if [ -x /usr/lib/apt/apt-helper ]; then
+    [ -e /usr/include/tcl8.6/tcl.h ] || packages+=(tcl8.6-dev)
+    [ -e /usr/include/zlib.h ] || packages+=(zlib1g-dev)
+    command -v make >/dev/null || packages+=(make)
+    command -v xz >/dev/null || packages+=(xz-utils)
+fi
 command -v unshare >/dev/null || packages+=(util-linux)
 command -v mount >/dev/null || packages+=(mount)
 [ ${#packages[@]} -eq 0 ] || install "${packages[@]}"
@@ -182,6 +189,17 @@ if wanted postgres; then
     step postgres 1800 "postgres: the store and engine cases, faults, dying servers and errors on throwaway servers" \
         bash -c 'cargo clippy --locked -p litefleet-postgres --features servers --all-targets -- -D warnings &&
             exec cargo test --locked -p litefleet-postgres --features servers --no-fail-fast -- "$@"' postgres "${skip[@]}"
+fi
+
+if wanted suite; then
+    what="suite: a part of SQLite's own tests over the VFS, embedded store"
+    if [ ! -x /usr/lib/apt/apt-helper ]; then
+        left_out "$what" "SQLite's source comes from Debian's archive, and this is not Debian or Ubuntu"
+    else
+        step suite 900 "$what" cargo run --locked -q -p litefleet-suite -- short
+        left_out "suite: the rest of SQLite's 1188 test files of veryquick, and locking=snapshot" \
+            "they take 10 minutes more (cargo run -p litefleet-suite -- veryquick)"
+    fi
 fi
 
 if wanted kills; then

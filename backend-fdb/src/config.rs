@@ -131,7 +131,8 @@ impl FdbConfig {
     ///
     /// `Invalid`, and the message says what was expected.
     pub fn from_url(url: &str) -> Result<Self> {
-        let rest = url.strip_prefix("fdb:").ok_or_else(|| Error::invalid(format!("'{url}' does not begin with fdb:")))?;
+        let rest =
+            url.strip_prefix("fdb:").ok_or_else(|| Error::invalid(format!("'{url}' does not begin with fdb:")))?;
         let (file, query) = rest.split_once('?').unwrap_or((rest, ""));
         let mut config = Self::default();
         let file = decode(file)?;
@@ -205,11 +206,9 @@ impl FdbConfig {
 
     fn check_limits(&self) -> Result<()> {
         let limits = &self.limits;
-        // What a commit writes besides the record, and its conflict ranges.
-        const OVERHEAD: usize = 1024;
         let all = [
-            ("record_bytes", limits.record_bytes.saturating_add(OVERHEAD)),
-            ("atomic_bytes", limits.atomic_databases.saturating_mul(OVERHEAD).saturating_add(limits.atomic_bytes)),
+            ("record_bytes", limits.record_bytes.saturating_add(COMMIT_BYTES)),
+            ("atomic_bytes", limits.atomic_databases.saturating_mul(COMMIT_BYTES).saturating_add(limits.atomic_bytes)),
             ("write_rows", limits.write_rows.saturating_mul(ROW_BYTES)),
             // A row's deletion.
             ("collect_pages", limits.collect_pages.saturating_mul(64)),
@@ -222,6 +221,9 @@ impl FdbConfig {
         }
     }
 }
+
+/// What a commit writes besides the record, and its conflict ranges, at the most.
+const COMMIT_BYTES: usize = 1024;
 
 /// About what a row of a page that does not compress costs in a transaction.
 const ROW_BYTES: usize = 4096 + 512;
@@ -249,7 +251,8 @@ mod tests {
 
     #[test]
     fn urls_are_read() {
-        let config = FdbConfig::from_url("fdb:/etc/foundationdb/fdb.cluster?prefix=a%00b&timeout=250&tag=x&tag=y").unwrap();
+        let config =
+            FdbConfig::from_url("fdb:/etc/foundationdb/fdb.cluster?prefix=a%00b&timeout=250&tag=x&tag=y").unwrap();
         assert_eq!(config.cluster_file, Some("/etc/foundationdb/fdb.cluster".into()));
         assert_eq!(config.prefix, b"a\0b");
         assert_eq!(config.timeout, Duration::from_millis(250));

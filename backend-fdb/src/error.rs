@@ -96,7 +96,9 @@ fn advice(error: FdbError, message: String) -> String {
             format!("{message}: is the cluster up (fdbcli --exec status), and is the cluster file the right one?")
         }
         code::DATABASE_LOCKED => format!("{message}: an operator has locked the cluster (fdbcli: unlock)"),
-        code::NO_CLUSTER_FILE_FOUND => format!("{message}: name one in the store's URL, as in fdb:/etc/foundationdb/fdb.cluster"),
+        code::NO_CLUSTER_FILE_FOUND => {
+            format!("{message}: name one in the store's URL, as in fdb:/etc/foundationdb/fdb.cluster")
+        }
         _ => message,
     }
 }

@@ -4,7 +4,8 @@ fn keys() -> Keys {
     Keys::new(b"p".to_vec())
 }
 
-const NUMBERS: [u64; 14] = [0, 1, 2, 9, 255, 256, 257, 65_535, 65_536, 1 << 24, 1 << 32, 1 << 56, u64::MAX - 1, u64::MAX];
+const NUMBERS: [u64; 14] =
+    [0, 1, 2, 9, 255, 256, 257, 65_535, 65_536, 1 << 24, 1 << 32, 1 << 56, u64::MAX - 1, u64::MAX];
 
 #[test]
 fn numbers_sort_as_their_bytes_do_and_come_back() {
@@ -87,11 +88,9 @@ fn ranges_hold_what_they_say() {
         assert!(within(&keys().singles(id), &key) && within(&keys().small(id), &key) && within(&keys().all(), &key));
         assert!(!within(&keys().bulk(id), &key));
     }
-    for key in [
-        keys().checkpoint(id, Txid::MAX),
-        keys().epoch_end(id, Epoch(u64::MAX)),
-        keys().staged(id, u64::MAX, u64::MAX),
-    ] {
+    for key in
+        [keys().checkpoint(id, Txid::MAX), keys().epoch_end(id, Epoch(u64::MAX)), keys().staged(id, u64::MAX, u64::MAX)]
+    {
         assert!(within(&keys().small(id), &key) && !within(&keys().singles(id), &key));
     }
     for key in [keys().log(id, Txid(1), 3), keys().row(id, PageNo(u32::MAX), Txid::MAX)] {

@@ -49,6 +49,7 @@ mod network;
 mod sessions;
 mod store;
 mod transact;
+mod tx;
 mod values;
 
 pub use config::{FdbConfig, NetworkConfig};

@@ -39,7 +39,10 @@ pub struct NetworkConfig {
 
 enum State {
     Idle,
-    Running { config: NetworkConfig, _thread: NetworkAutoStop },
+    Running {
+        config: Box<NetworkConfig>,
+        _thread: NetworkAutoStop,
+    },
     /// It could not be started, or was stopped at the end of the process.
     Over(Error),
 }
@@ -56,7 +59,7 @@ fn lock() -> MutexGuard<'static, State> {
 pub(crate) fn start(wanted: &NetworkConfig) -> Result<()> {
     let mut state = lock();
     match &*state {
-        State::Running { config, .. } if config == wanted => Ok(()),
+        State::Running { config, .. } if **config == *wanted => Ok(()),
         State::Running { .. } => Err(Error::invalid(
             "the network settings of FoundationDB (TLS, tracing, knobs) hold for the whole process, and another store of \
              this process was opened with different ones",
@@ -64,7 +67,7 @@ pub(crate) fn start(wanted: &NetworkConfig) -> Result<()> {
         State::Over(error) => Err(error.clone()),
         State::Idle => match boot(wanted) {
             Ok(thread) => {
-                *state = State::Running { config: wanted.clone(), _thread: thread };
+                *state = State::Running { config: Box::new(wanted.clone()), _thread: thread };
                 stop_at_exit();
                 Ok(())
             }

@@ -131,7 +131,7 @@ mod tests {
         assert_eq!(judge(2), Standing::Unchanged(Duration::ZERO), "renewed");
         clock.advance(LIFETIME);
         // A transaction that was begun before is no proof of what was true at its end.
-        let before = sessions.now() - LIFETIME / 10;
+        let before = sessions.now().saturating_sub(LIFETIME / 10);
         assert_eq!(sessions.judge(SESSION, &record(2), before), Standing::Unchanged(LIFETIME * 9 / 10));
         assert_eq!(judge(2), Standing::Expired);
         sessions.forget(SESSION);

@@ -300,11 +300,14 @@ impl Value for FenceValue {
     }
 }
 
-/// The end of an epoch, and FoundationDB's version when it ended.
+/// The end of an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct EpochEndValue {
     pub(crate) end: EpochEnd,
+    /// FoundationDB's version when it ended.
     pub(crate) version: u64,
+    /// Who had it, unless it was given back.
+    pub(crate) holder: Option<SessionId>,
 }
 
 impl Value for EpochEndValue {
@@ -315,13 +318,18 @@ impl Value for EpochEndValue {
         put_number(out, self.end.txid.get());
         out.extend_from_slice(&self.end.commit_id.bytes());
         put_number(out, self.version);
+        if let Some(session) = self.holder {
+            out.extend_from_slice(&session.bytes());
+        }
     }
 
     fn read(body: &mut &[u8]) -> Result<Self> {
         let epoch = Epoch(take_number(body)?);
         let txid = Txid(take_number(body)?);
         let end = EpochEnd { epoch, txid, commit_id: CommitId(array(body)?) };
-        Ok(Self { end, version: take_number(body)? })
+        let version = take_number(body)?;
+        let holder = if body.is_empty() { None } else { Some(SessionId(array(body)?)) };
+        Ok(Self { end, version, holder })
     }
 }
 
@@ -356,7 +364,9 @@ impl Value for PageSet {
             let first = last.saturating_add(take_number(body)?);
             last = first.saturating_add(take_number(body)?);
             let page = |number: u64| {
-                u32::try_from(number).map(PageNo).map_err(|_| Error::corrupt("a list of pages has one that is too large"))
+                u32::try_from(number)
+                    .map(PageNo)
+                    .map_err(|_| Error::corrupt("a list of pages has one that is too large"))
             };
             set.insert_range(PageRange::new(page(first)?, page(last)?));
         }
@@ -396,66 +406,5 @@ pub(crate) fn decode_row(value: &[u8]) -> Result<(RowKind, &[u8])> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fmt::Debug;
-
-    use super::*;
-
-    fn comes_back<T: Value + PartialEq + Debug>(value: T) {
-        let bytes = value.encode(b"key");
-        assert_eq!(T::decode(b"key", &bytes).unwrap(), value);
-        assert!(T::decode(b"another key", &bytes).is_err(), "in the wrong place");
-        for cut in 0..bytes.len() {
-            assert!(T::decode(b"key", bytes.get(..cut).unwrap()).is_err(), "cut off");
-        }
-        for index in 0..bytes.len() {
-            let mut damaged = bytes.clone();
-            *damaged.get_mut(index).unwrap() ^= 0x40;
-            assert!(T::decode(b"key", &damaged).is_err(), "damaged");
-        }
-    }
-
-    #[test]
-    fn values_come_back_and_damage_is_found() {
-        comes_back(HeadValue { txid: Txid(300), commit_id: CommitId([3; 16]), size: 1 << 40 });
-        for entry in [Entry::None, Entry::Open { last: 7 }, Entry::Discarding] {
-            comes_back(StagingValue { generation: 9, entry });
-        }
-        let holder = HolderValue { session: SessionId([9; 16]), label: "host:17".into() };
-        comes_back(LeaseValue { epoch: Epoch(4), holder: Some(holder) });
-        comes_back(LeaseValue { epoch: Epoch(4), holder: None });
-        comes_back(ProgressValue { checkpoint: Txid(5), horizon: Txid(4), log_start: Txid(3) });
-        for ended in [None, Some(1 << 40)] {
-            let lifetime = Duration::from_secs(30);
-            comes_back(SessionValue { lifetime, renewals: 2, ended, label: "host".into() });
-        }
-        comes_back(FenceValue { owner: [1; 8], nonce: [2; 8] });
-        let end = EpochEnd { epoch: Epoch(1), txid: Txid(2), commit_id: CommitId([4; 16]) };
-        comes_back(EpochEndValue { end, version: 99 });
-        comes_back(UnixMillis(1_700_000_000_000));
-        comes_back(String::from("näme"));
-        comes_back(17_u64);
-        let pages: PageSet = [1, 2, 3, 9, 70_000, u32::MAX].into_iter().map(PageNo).collect();
-        comes_back(pages);
-        comes_back(PageSet::new());
-    }
-
-    #[test]
-    fn rows_come_back() {
-        for kind in [RowKind::Image, RowKind::Delta { base: Txid(70_000) }, RowKind::Zero] {
-            for bytes in [b"".as_slice(), b"row"] {
-                let value = encode_row(kind, bytes);
-                assert_eq!(decode_row(&value).unwrap(), (kind, bytes));
-            }
-        }
-        assert!(decode_row(b"").is_err());
-        assert!(decode_row(b"\x09").is_err());
-        assert!(decode_row(b"\x02\x04\x01").is_err());
-    }
-
-    #[test]
-    fn a_head_is_small() {
-        let head = HeadValue { txid: Txid(1_000_000), commit_id: CommitId([1; 16]), size: 100 << 20 };
-        assert!(head.encode(b"key").len() <= 31);
-    }
-}
+#[path = "values_tests.rs"]
+mod tests;

@@ -154,7 +154,7 @@ impl Pool {
             match timeout_at(deadline, self.open()).await {
                 Ok(Ok(connection)) => return Ok(InUse { connection, reused: false, _permit: permit }),
                 // The server takes no more: wait for one of those that we have.
-                Ok(Err(Fault::Crowded(_))) if self.others_are_in_use() && Instant::now() + CROWDED < deadline => {
+                Ok(Err(Fault::Crowded(_))) if self.one_may_come_back() && Instant::now() + CROWDED < deadline => {
                     sleep(CROWDED).await;
                 }
                 Ok(Err(fault)) => return Err(fault),
@@ -168,9 +168,10 @@ impl Pool {
         }
     }
 
-    /// Whether anybody but the caller, who has a permit, uses a connection or is about to.
-    fn others_are_in_use(&self) -> bool {
-        self.size.saturating_sub(self.permits.available_permits()) > 1
+    /// Whether anybody but the caller, who has a permit, uses a connection, or has just given it back: that is before its
+    /// permit is free again.
+    fn one_may_come_back(&self) -> bool {
+        self.size.saturating_sub(self.permits.available_permits()) > 1 || !self.idle().is_empty()
     }
 
     /// The one that was used last, so that those that are not needed grow old.

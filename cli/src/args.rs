@@ -72,6 +72,8 @@ pub(crate) enum Command {
     Ls(LsArgs),
     /// Says what the store knows about a database
     Info(InfoArgs),
+    /// Prints each commit of a database as it is made
+    Watch(WatchArgs),
     /// Checks every checksum, and runs SQLite's integrity check
     Verify(VerifyArgs),
     /// Removes a database
@@ -196,6 +198,33 @@ pub(crate) struct InfoArgs {
     #[arg(value_parser = parse_name)]
     pub(crate) name: DatabaseName,
     /// One JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  litefleet watch customers/acme
+  litefleet watch customers/acme --count 1 --timeout 60 && echo 'it was written'
+  litefleet watch customers/acme --after 0 --timeout 0     what the log still has
+
+Each line is a commit: its number, its time, and the size of the file after it.
+An embedded store is used by one process at a time: there only commits of the past can be seen.")]
+pub(crate) struct WatchArgs {
+    /// The database
+    #[arg(value_parser = parse_name)]
+    pub(crate) name: DatabaseName,
+    /// Begin after this commit instead of after the last one
+    #[arg(long, value_name = "TXID")]
+    pub(crate) after: Option<u64>,
+    /// End after so many commits
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<u64>,
+    /// End after so long; a failure when --count asked for more
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, allow_negative_numbers = true)]
+    pub(crate) timeout: Option<Duration>,
+    /// One JSON object a line
     #[arg(long)]
     pub(crate) json: bool,
 }

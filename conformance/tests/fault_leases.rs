@@ -221,7 +221,8 @@ fn who_was_deposed_by_force_stops_when_it_cannot_rely_on_its_session_any_more() 
     let taker = other.open("a", "&takeover=1");
     insert(&taker, 2).unwrap();
     assert_eq!(values(&connection), [1], "it has not been told yet");
-    place.clock.advance(never().session_lifetime - never().session_margin);
+    // Less the margin.
+    place.clock.advance(never().session_lifetime.saturating_sub(never().session_margin));
     read(&connection).unwrap_err();
     let error = words(&connection, "litefleet_error");
     assert!(error.contains("committed up to txid 3") && error.ends_with("(fenced)"), "{error}");

@@ -42,7 +42,7 @@ mod types;
 pub mod vfs;
 
 pub use config::{DatabaseSettings, FleetSettings, LeaseMode, Locking};
-pub use engine::{CollectReport, Fleet, FleetBuilder, Info, Progress, Role, VerifyReport};
+pub use engine::{CollectReport, Commit, Fleet, FleetBuilder, Info, Progress, Role, VerifyReport, Watch};
 pub use error::{Context, Error, ErrorKind, Result};
 pub use types::{
     CommitId, DatabaseId, DatabaseName, Epoch, MAX_NAME_BYTES, PAGE_SIZE, PageNo, PageRange, PageSet, SessionId, Txid,

@@ -204,7 +204,9 @@ impl PageStore for EmbeddedStore {
     async fn commit(&self, requests: Vec<CommitRequest>, mode: CommitMode) -> Result<Vec<Result<()>>> {
         let outcome = self.commit_all(&requests, mode);
         // Whatever came of it: those who watch look for themselves.
-        requests.iter().for_each(|request| self.watchers.wake(request.database));
+        for request in requests {
+            self.watchers.wake(request.database);
+        }
         outcome
     }
 

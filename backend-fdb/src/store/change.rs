@@ -5,10 +5,11 @@
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
-use litefleet::{CommitId, DatabaseId, Epoch, Error, ErrorKind, Result, SessionId, Txid};
+use litefleet::{CommitId, DatabaseId, Epoch, Error, Result, SessionId, Txid};
 
 use super::FdbStore;
 use super::read::missing;
+use crate::chunk;
 use crate::error::{Fault, Outcome};
 use crate::knowledge::{Core, Known, Touch, Witness};
 use crate::transact::{Attempts, Failed, Priority, Tx, says_read_first};
@@ -100,7 +101,9 @@ impl FdbStore {
         let mut cores = Vec::with_capacity(changes.len());
         for (change, touch) in changes.iter().zip(touches.iter()) {
             match &touch.state {
-                Some(known) if matches!(change.judge(&known.core), Ok(Verdict::Apply)) => cores.push(known.core.clone()),
+                Some(known) if matches!(change.judge(&known.core), Ok(Verdict::Apply)) => {
+                    cores.push(known.core.clone());
+                }
                 // What it will be told must be true now.
                 Some(_) | None => return Ok(false),
             }
@@ -147,9 +150,9 @@ impl FdbStore {
             witnesses.iter().map(|witness| (witness.session, self.knowledge.witnessed(witness, committed))).collect();
         let made = touches.iter_mut().zip(cores).filter_map(|(touch, core)| {
             let core = core?;
-            let chain = core.holder().and_then(|holder| {
-                chains.iter().find(|(session, _)| *session == holder).and_then(|(_, chain)| *chain)
-            });
+            let chain = core
+                .holder()
+                .and_then(|holder| chains.iter().find(|(session, _)| *session == holder).and_then(|(_, chain)| *chain));
             Some((touch, core, chain))
         });
         self.note(committed, made);
@@ -158,7 +161,6 @@ impl FdbStore {
 
     /// Reads, judges and writes. Returns the outcome of each change, how the databases stand that are written to, and
     /// what is known of the fences.
-    #[expect(clippy::type_complexity, reason = "three lists, named where they are taken apart")]
     async fn prepare<C: Change>(
         &self,
         tx: Tx,
@@ -194,12 +196,9 @@ impl FdbStore {
         let mut cores = Vec::with_capacity(changes.len());
         let mut witnesses: Vec<Witness> = Vec::new();
         for ((change, found), verdict) in changes.iter().zip(found).zip(&verdicts) {
-            let core = match (found.core, verdict) {
-                (Some(core), Ok(Verdict::Apply)) => core,
-                _ => {
-                    cores.push(None);
-                    continue;
-                }
+            let (Some(core), Ok(Verdict::Apply)) = (found.core, verdict) else {
+                cores.push(None);
+                continue;
             };
             let witness = found.witness;
             self.announce(&tx, &core, witness.map(|witness| (witness.session, witness.fence)))?;
@@ -256,7 +255,8 @@ impl FdbStore {
         }
     }
 
-    /// A commit may have happened, and its conditions hold no more: because it has, or because it never will.
+    /// A commit may have happened, and its conditions hold no more: because it has, or because it never will. Its record
+    /// tells, and where that was collected, the end of its epoch.
     async fn look_back<C: Change>(
         &self,
         tx: &Tx,
@@ -265,22 +265,18 @@ impl FdbStore {
         found: &Found,
         error: Error,
     ) -> Outcome<Result<Verdict>> {
-        match (error.kind(), &found.core) {
-            (ErrorKind::Fenced, Some(_)) => {
-                let key = self.keys.epoch_end(change.database(), commit.epoch);
-                let end = tx.peek::<EpochEndValue>(&key).await?;
-                Ok(match end {
-                    Some(found) if found.end.commit_id == commit.id => Ok(Verdict::Done),
-                    // Without one the epoch has not ended, the lease was given back, and the head says what was last.
-                    Some(_) | None => Err(error),
-                })
-            }
-            // Others have gone on from there: under the same epoch, it can only be from this commit or a rival's.
-            (ErrorKind::Conflict, Some(core)) if core.head.txid > commit.expected.next() => {
-                Ok(Err(Error::commit_unknown("the reply was lost, and the database has moved on meanwhile")))
-            }
-            _ => Ok(Err(error)),
+        let Some(core) = &found.core else { return Ok(Err(error)) };
+        let id = change.database();
+        let (record, end) = (self.keys.log(id, commit.expected.next(), 0), self.keys.epoch_end(id, commit.epoch));
+        let (record, end) = futures_util::try_join!(tx.peek_bytes(&record), tx.peek::<EpochEndValue>(&end))?;
+        let whose = record.as_deref().and_then(chunk::commit_of);
+        if whose == Some(commit.id) || end.is_some_and(|found| found.end.commit_id == commit.id) {
+            return Ok(Ok(Verdict::Done));
         }
+        if whose.is_none() && end.is_none() && core.head.txid > commit.expected {
+            return Ok(Err(Error::commit_unknown("the reply was lost, and the record was collected meanwhile")));
+        }
+        Ok(Err(error))
     }
 
     /// Takes note of changes that were made.

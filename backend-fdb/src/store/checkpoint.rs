@@ -13,7 +13,7 @@ use crate::values::{ProgressValue, encode_row};
 impl FdbStore {
     pub(super) async fn write_checkpoint(&self, request: &CheckpointRequest) -> Result<()> {
         self.check_rows("checkpoint", &request.rows, request.txid)?;
-        let body = |tx, _| self.try_checkpoint(tx, request);
+        let body = |tx, unknown| self.try_checkpoint(tx, request, unknown);
         let done = self.cluster.run("checkpoint", Priority::Background, body).await?;
         if let Some(committed) = done.committed {
             self.knowledge.committed(committed);
@@ -21,7 +21,7 @@ impl FdbStore {
         Ok(())
     }
 
-    async fn try_checkpoint(&self, tx: Tx, request: &CheckpointRequest) -> Outcome<Step<()>> {
+    async fn try_checkpoint(&self, tx: Tx, request: &CheckpointRequest, unknown: bool) -> Outcome<Step<()>> {
         let id = request.database;
         // Commits raise the head meanwhile, which makes the condition no less true.
         tx.conflict_with_writers(&only(self.keys.of(id, Kind::Lease)))?;
@@ -35,7 +35,14 @@ impl FdbStore {
             return Err(missing(id).into());
         }
         let (core, progress) = (singles.core()?, singles.progress()?);
-        core.fence(request.epoch)?;
+        if let Err(fenced) = core.fence(request.epoch) {
+            // A try whose reply was lost may have come before: then its rows are there.
+            let first = request.rows.first().filter(|_| unknown && !request.last);
+            let Some(row) = first else { return Err(fenced.into()) };
+            let found = tx.peek_bytes(&self.keys.row(id, row.page, row.txid)).await?;
+            let written = found.is_some_and(|found| *found == encode_row(row.kind, &row.bytes));
+            return if written { Ok(Step::Return(())) } else { Err(fenced.into()) };
+        }
         if request.txid < progress.checkpoint || request.txid > core.head.txid {
             return Err(Error::conflict(format!(
                 "checkpoint {} is not between the newest checkpoint {} and the head {}",

@@ -81,11 +81,14 @@ impl FdbStore {
         }
         // A checkpoint that may write a row based on one of these must look again.
         tx.conflict_with_readers(&progress_key)?;
-        let dead = rows.iter().flatten().flat_map(|(page, kinds)| {
-            dead(kinds, horizon).into_iter().map(|txid| self.keys.row(id, *page, txid))
-        });
+        let dead = rows
+            .iter()
+            .flatten()
+            .flat_map(|(page, kinds)| dead(kinds, horizon).into_iter().map(|txid| self.keys.row(id, *page, txid)));
         let dead: Vec<Key> = dead.take(DELETED_ROWS).collect();
-        dead.iter().for_each(|key| tx.clear(key));
+        for key in &dead {
+            tx.clear(key);
+        }
         let now = (dead.len() as u64, log_start.get() - before.log_start.get());
         let mut most = found.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         *most = (most.0.max(now.0), most.1.max(now.1));

@@ -52,7 +52,7 @@ impl Change for Committing<'_> {
         let request = self.1;
         let id = request.database;
         let txid = request.expected.next();
-        for (piece, value) in (0..).zip(chunk::cut(&request.record)) {
+        for (piece, value) in (0..).zip(chunk::cut(request.commit_id, &request.record)) {
             tx.put_bytes(&store.keys.log(id, txid, piece), &value)?;
         }
         let head = HeadValue { txid, commit_id: request.commit_id, size: request.size };
@@ -88,9 +88,10 @@ impl FdbStore {
         let valid = requests.iter().enumerate().zip(&outcomes).filter(|(_, outcome)| outcome.is_none());
         let valid: Vec<Committing<'_>> = valid.map(|((index, request), _)| Committing(index, request)).collect();
         let groups = if atomic { vec![valid] } else { groups(valid) };
-        let calls = groups.iter().filter(|group| !group.is_empty()).map(|group| async move {
-            (group, self.change("commit", group, atomic).await)
-        });
+        let calls = groups
+            .iter()
+            .filter(|group| !group.is_empty())
+            .map(|group| async move { (group, self.change("commit", group, atomic).await) });
         let mut failed: Option<(Ended, usize)> = None;
         let mut any_made = false;
         for (group, outcome) in join_all(calls).await {

@@ -10,7 +10,8 @@ use crate::transact::{Priority, Step, Tx};
 
 impl FdbStore {
     pub(super) async fn log(&self, lineage: &[Lineage], after: Txid, to: Txid) -> Result<Vec<LogRow>> {
-        let done = self.cluster.run("read the log", Priority::Normal, |tx, _| self.try_log(tx, lineage, after, to)).await?;
+        let done =
+            self.cluster.run("read the log", Priority::Normal, |tx, _| self.try_log(tx, lineage, after, to)).await?;
         Ok(done.value)
     }
 
@@ -24,10 +25,8 @@ impl FdbStore {
             let to = to.min(entry.max_txid);
             let range = self.keys.singles(entry.database);
             let room = limit.saturating_sub(bytes);
-            let (piece, records) = futures_util::try_join!(
-                tx.peek_range(&range, 0),
-                self.records(&tx, entry.database, from, to, room)
-            )?;
+            let (piece, records) =
+                futures_util::try_join!(tx.peek_range(&range, 0), self.records(&tx, entry.database, from, to, room))?;
             let singles = Singles::of(&self.keys, entry.database, piece.pairs());
             if singles.is_empty() {
                 return Err(missing(entry.database).into());

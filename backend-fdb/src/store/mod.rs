@@ -8,6 +8,7 @@ mod checkpoint;
 mod collect;
 mod commit;
 mod ids;
+mod lease;
 mod log;
 mod names;
 mod naming;

@@ -16,7 +16,7 @@ use crate::values::Value;
 const AT_ONCE: usize = 128;
 
 /// The most databases that one transaction lists.
-const LISTED: usize = 1_000;
+const LISTED: usize = 256;
 
 impl FdbStore {
     pub(super) async fn list_databases(
@@ -75,13 +75,7 @@ impl FdbStore {
         Ok(())
     }
 
-    async fn try_rename(
-        &self,
-        tx: Tx,
-        database: DatabaseId,
-        epoch: Epoch,
-        name: &DatabaseName,
-    ) -> Outcome<Step<()>> {
+    async fn try_rename(&self, tx: Tx, database: DatabaseId, epoch: Epoch, name: &DatabaseName) -> Outcome<Step<()>> {
         let (new_key, of_key) = (self.keys.name(name), self.keys.of(database, Kind::Name));
         // Neither head, staging entry nor lease is changed: those who rely on them need not be told.
         let (core, old, taken) =

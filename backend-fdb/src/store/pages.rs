@@ -117,9 +117,9 @@ impl FdbStore {
         let singles = try_join_all(singles.into_iter().map(|page| self.one_page(tx, database, page, at)));
         let (runs, singles) = futures_util::try_join!(runs, singles)?;
         let rows = runs.into_iter().flatten().chain(singles);
-        try_join_all(rows.map(|(page, rows)| self.with_base(tx, database, page, rows, at))).await.map(|found| {
-            found.into_iter().flatten().map(|found| (found.newest.page, found)).collect()
-        })
+        try_join_all(rows.map(|(page, rows)| self.with_base(tx, database, page, rows, at)))
+            .await
+            .map(|found| found.into_iter().flatten().map(|found| (found.newest.page, found)).collect())
     }
 
     /// The last rows of a page up to a txid.
@@ -230,9 +230,7 @@ impl FdbStore {
         limit: usize,
     ) -> Outcome<Step<(Vec<PageRow>, bool)>> {
         let (progress, range) = (self.keys.of(database, Kind::Progress), self.keys.rows_after(database, after));
-        let rows = async {
-            if limit == 0 { Ok(None) } else { tx.peek_range(&range, limit).await.map(Some) }
-        };
+        let rows = async { if limit == 0 { Ok(None) } else { tx.peek_range(&range, limit).await.map(Some) } };
         let (progress, piece) = futures_util::try_join!(tx.peek::<ProgressValue>(&progress), rows)?;
         if progress.is_none() {
             return Err(missing(database).into());

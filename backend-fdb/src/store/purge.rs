@@ -1,14 +1,17 @@
 //! Removing what nobody needs: rows and records of deleted databases, and sessions that ended long ago.
 
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
 use litefleet::store::Purged;
-use litefleet::{Result, SessionId};
+use litefleet::{DatabaseId, Result, SessionId};
 
 use super::FdbStore;
 use super::sessions::version_of;
 use crate::error::Outcome;
-use crate::keys::after_key;
+use crate::keys::{Key, after_key};
 use crate::sessions::Standing;
-use crate::transact::{Priority, Step, Tx};
+use crate::transact::{Piece, Priority, Step, Tx};
 use crate::values::{SessionValue, Value};
 
 /// The most keys that one transaction removes: their values come along when they are read.
@@ -28,6 +31,12 @@ struct Removed {
     none: bool,
 }
 
+/// What a try has found, and would remove.
+struct Tried {
+    found: (Option<DatabaseId>, Option<Key>),
+    count: usize,
+}
+
 impl FdbStore {
     pub(super) async fn purge_deleted(&self, limit: usize) -> Result<Purged> {
         let mut removed = 0;
@@ -36,10 +45,9 @@ impl FdbStore {
             if left == 0 {
                 break false;
             }
-            // A try that may have been committed has removed what the next does not find.
-            let most = std::sync::atomic::AtomicUsize::new(0);
-            let most = &most;
-            let body = |tx, _| self.try_purge(tx, left, most);
+            let last = Mutex::default();
+            let last = &last;
+            let body = |tx, unknown| self.try_purge(tx, left, last, unknown);
             let step = self.cluster.run("purge", Priority::Background, body).await?.value;
             removed += step.count;
             if step.none {
@@ -56,27 +64,38 @@ impl FdbStore {
         &self,
         tx: Tx,
         limit: usize,
-        most: &std::sync::atomic::AtomicUsize,
+        last: &Mutex<Option<Tried>>,
+        unknown: bool,
     ) -> Outcome<Step<Removed>> {
-        use std::sync::atomic::Ordering;
         let first = tx.peek_range(&self.keys.all_deleted(), 1).await?;
-        let Some(mark) = first.pairs().first() else {
-            let count = most.load(Ordering::Relaxed);
-            return Ok(Step::Return(Removed { count, none: true }));
+        let mark = match first.pairs().first() {
+            Some(mark) => Some((self.keys.deleted_in(mark.key())?, mark.key())),
+            None => None,
         };
-        let id = self.keys.deleted_in(mark.key())?;
-        let (from, to) = self.keys.bulk(id);
-        let range = (from.clone(), to);
-        let piece = tx.peek_range(&range, limit).await?;
-        let done = !piece.more && piece.pairs().len() < limit;
-        if let Some(last) = piece.pairs().last() {
-            tx.clear_range(&(from, after_key(last.key().to_vec())));
+        let (range, piece) = match mark {
+            Some((id, _)) => {
+                let range = self.keys.bulk(id);
+                let piece = tx.peek_range(&range, limit).await?;
+                (range, piece)
+            }
+            None => ((Vec::new(), Vec::new()), Piece::default()),
+        };
+        let beginning = piece.pairs().first().map(|pair| pair.key().to_vec());
+        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = (mark.map(|(id, _)| id), beginning);
+        if let Some(tried) = last.as_ref().filter(|tried| unknown && tried.found != now) {
+            // The try whose reply was lost has removed what it found.
+            return Ok(Step::Return(Removed { count: tried.count, none: false }));
         }
-        if done {
-            tx.clear(mark.key());
+        let Some((id, mark)) = mark else { return Ok(Step::Return(Removed { count: 0, none: true })) };
+        if let Some(end) = piece.pairs().last() {
+            tx.clear_range(&(range.0, after_key(end.key().to_vec())));
+        }
+        if !piece.more && piece.pairs().len() < limit {
+            tx.clear(mark);
         }
         let count = piece.pairs().iter().filter(|pair| self.keys.counts(id, pair.key())).count();
-        let count = most.fetch_max(count, Ordering::Relaxed).max(count);
+        *last = Some(Tried { found: now, count });
         Ok(Step::Commit(Removed { count, none: false }))
     }
 
@@ -94,7 +113,7 @@ impl FdbStore {
         &self,
         tx: Tx,
         after: Option<SessionId>,
-        before: std::time::Duration,
+        before: Duration,
     ) -> Outcome<Step<Option<SessionId>>> {
         let piece = tx.peek_range(&self.keys.sessions(after), SESSIONS).await?;
         let now = version_of(&tx).await?;
@@ -112,13 +131,12 @@ impl FdbStore {
                     tx.clear_range(&self.keys.session_all(session));
                     changed = true;
                 }
-                Some(_) => {}
                 None if self.sessions.judge(session, &record, before) == Standing::Expired => {
                     tx.conflict_with_writers(&crate::transact::only(pair.key().to_vec()))?;
                     self.end_within(&tx, session, record).await?;
                     changed = true;
                 }
-                None => {}
+                Some(_) | None => {}
             }
         }
         let all = !piece.more && piece.pairs().len() < SESSIONS;

@@ -3,7 +3,6 @@
 use litefleet::store::{HeadReply, HeadRequest, Tail};
 use litefleet::{DatabaseId, DatabaseName, Error, PageSet, Result, Txid};
 
-
 use super::FdbStore;
 use crate::chunk::Assembler;
 use crate::error::Outcome;

@@ -66,8 +66,7 @@ impl FdbStore {
             Some(record) => record.renewals + 1,
             None => 0,
         };
-        let value =
-            SessionValue { lifetime: request.lifetime, renewals, ended: None, label: request.label.clone() };
+        let value = SessionValue { lifetime: request.lifetime, renewals, ended: None, label: request.label.clone() };
         tx.put(&record_key, &value)?;
         // The last to start it is the one whose knowledge counts.
         if fence.is_none_or(|fence| fence.owner != self.knowledge.owner()) {

@@ -3,7 +3,7 @@
 //! Each request leaves a list of its pages, under the generation and its sequence. The lists of one generation are the
 //! staging entry's; a commit that makes the rows visible removes them all at once.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use litefleet::store::{DiscardRequest, Discarded, RowKind, StageRequest};
 use litefleet::{DatabaseId, Error, PageSet, Result};
@@ -13,7 +13,7 @@ use super::change::{Change, Commit, Ended, Verdict};
 use super::read::missing;
 use crate::error::Outcome;
 use crate::knowledge::{Core, Touch};
-use crate::transact::{Priority, Step, Tx};
+use crate::transact::{Pair, Priority, Step, Tx};
 use crate::values::{Entry, StagingValue, Value, encode_row};
 
 /// The most rows that one transaction deletes.
@@ -83,15 +83,13 @@ impl FdbStore {
     pub(super) async fn discard(&self, request: &DiscardRequest) -> Result<Discarded> {
         let touch = self.knowledge.begin(request.database);
         let touch = &touch;
-        // How many lists of pages one transaction looks at. A list that it cannot finish stays, shorter.
-        let removed = AtomicU64::new(0);
-        let removed = &removed;
-        let body = |tx, _| self.try_discard(tx, request, touch, removed);
+        let last = Mutex::default();
+        let last = &last;
+        let body = |tx, unknown| self.try_discard(tx, request, touch, last, unknown);
         let done = self.cluster.run("discard", Priority::Normal, body).await?;
         if let Some(committed) = done.committed {
             self.knowledge.committed(committed);
         }
-        tracing::debug!(database = %request.database, rows = removed.load(Ordering::Relaxed), "staged rows discarded");
         Ok(done.value)
     }
 
@@ -100,21 +98,20 @@ impl FdbStore {
         tx: Tx,
         request: &DiscardRequest,
         touch: &Touch,
-        removed: &AtomicU64,
+        last: &Mutex<Option<(Option<Pair>, Discarded)>>,
+        unknown: bool,
     ) -> Outcome<Step<Discarded>> {
         let id = request.database;
         let limit = request.limit.clamp(1, DELETED_ROWS);
         let lists = self.keys.all_staged(id);
-        let (core, lists, fence) = futures_util::try_join!(
-            self.core(&tx, id),
-            tx.peek_range(&lists, limit),
-            self.fence_of_touch(&tx, touch)
-        )?;
+        let (core, lists, fence) =
+            futures_util::try_join!(self.core(&tx, id), tx.peek_range(&lists, limit), self.fence_of_touch(&tx, touch))?;
         let core = core.ok_or_else(|| missing(id))?;
         core.fence(request.epoch)?;
         core.expect(request.expected)?;
         let current = core.staging.generation;
-        let raised = Some(current) == request.generation.checked_add(1) && !matches!(core.staging.entry, Entry::Open { .. });
+        let raised =
+            Some(current) == request.generation.checked_add(1) && !matches!(core.staging.entry, Entry::Open { .. });
         if request.generation != current && !raised {
             return Err(Error::conflict(format!(
                 "staging generation {} is not the current one, {current}",
@@ -123,6 +120,12 @@ impl FdbStore {
             .into());
         }
         let generation = if raised { current } else { current + 1 };
+        let first = lists.pairs().first().cloned();
+        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, discarded)) = last.as_ref().filter(|(found, _)| unknown && raised && *found != first) {
+            // The try whose reply was lost has deleted as many rows as this call may.
+            return Ok(Step::Return(*discarded));
+        }
         let mut room = limit;
         let mut done = !lists.more && lists.pairs().len() < limit;
         for pair in lists.pairs() {
@@ -146,7 +149,6 @@ impl FdbStore {
             }
             break;
         }
-        removed.store((limit - room) as u64, Ordering::Relaxed);
         let entry = if done { Entry::None } else { Entry::Discarding };
         let staging = StagingValue { generation, entry };
         if staging != core.staging {
@@ -155,6 +157,8 @@ impl FdbStore {
         // Whoever has relied on the staging entry conflicts, also when it is the same as before.
         tx.conflict_with_readers(&self.keys.of(id, crate::keys::Kind::Staging))?;
         self.announce(&tx, &core, fence)?;
-        Ok(Step::Commit(Discarded { generation, done }))
+        let discarded = Discarded { generation, done };
+        *last = Some((first, discarded));
+        Ok(Step::Commit(discarded))
     }
 }

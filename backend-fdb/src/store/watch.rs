@@ -38,7 +38,9 @@ impl FdbStore {
     async fn txid(&self, database: DatabaseId) -> Result<Txid> {
         let key = self.keys.of(database, Kind::Head);
         let key = key.as_slice();
-        let body = |tx: crate::transact::Tx, _| async move { tx.peek::<HeadValue>(key).await.map(crate::transact::Step::Return) };
+        let body = |tx: crate::transact::Tx, _| async move {
+            tx.peek::<HeadValue>(key).await.map(crate::transact::Step::Return)
+        };
         let head = self.cluster.run("watch", crate::transact::Priority::Normal, body).await?.value;
         head.map(|head| head.txid).ok_or_else(|| missing(database))
     }

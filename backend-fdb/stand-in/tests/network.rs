@@ -49,8 +49,6 @@ fn the_network_is_set_up_once_runs_once_and_stays_stopped() {
     let version = unsafe { CStr::from_ptr(c::fdb_get_client_version()) };
     assert_eq!(version.to_string_lossy().split(',').count(), 3, "{version:?}");
 
-    // SAFETY: no pointer is given.
-    assert_eq!(unsafe { c::fdb_setup_network() }, 2200, "before a version is selected");
     assert_eq!(select(710, 700), 2202, "a runtime above the header");
     assert_eq!(select(newest, newest + 10), 2203, "a header that the library does not know");
     assert_eq!(select(710, 710), 0);

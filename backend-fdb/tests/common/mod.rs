@@ -2,6 +2,8 @@
 //! that is cleared when the test is over.
 #![allow(dead_code, reason = "each test file uses some of it")]
 
+pub(crate) mod holder;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,6 +37,34 @@ fn number() -> u64 {
     LAST.fetch_add(1, Ordering::SeqCst)
 }
 
+/// The command for faults of every kind: of 10,000 commits, `rate` meet each kind of fault that says nothing of the
+/// outcome, and so forth.
+pub(crate) fn faults(seed: u64, rate: u32) -> String {
+    let moved = std::env::var("LITEFLEET_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0_u64);
+    let seed = seed.wrapping_add(moved.wrapping_mul(1_000));
+    let (often, seldom) = (rate, rate.div_ceil(30));
+    let faults = [
+        ("commit.not_committed", often),
+        ("commit.1021", often),
+        ("commit.1021.done", often),
+        ("commit.1021.late", seldom),
+        ("commit.1039.done", seldom),
+        ("commit.1039.late", seldom),
+        ("commit.1007", often),
+        ("commit.1037", seldom),
+        ("read.1007", seldom),
+        ("read.1009", seldom),
+        ("read.1037", seldom),
+        ("version.1037", seldom),
+        ("version.slow.5", seldom),
+        ("read.slow.5", seldom),
+        ("commit.slow.5", seldom),
+        ("commit.restart", seldom),
+    ];
+    let faults: Vec<String> = faults.iter().map(|(fault, rate)| format!("{fault}={rate}")).collect();
+    format!("faults seed={seed} {}", faults.join(" "))
+}
+
 /// A place for stores: a cluster, or a part of one.
 #[derive(Debug)]
 pub(crate) struct Place {
@@ -54,12 +84,6 @@ impl Place {
         let stand_in = StandIn::create(directory.path(), &format!("test{}", number())).expect("a cluster file");
         let cluster_file = stand_in.cluster_file().into();
         Self { cluster_file, prefix, stand_in: Some(stand_in), _directory: Some(directory) }
-    }
-
-    /// A place on the stand-in. `None` when the tests run on a real cluster.
-    pub(crate) fn on_stand_in() -> Option<Self> {
-        let place = Self::new();
-        place.stand_in.is_some().then_some(place)
     }
 
     pub(crate) fn command(&self, command: &str) {
@@ -132,8 +156,13 @@ impl Fdb {
         Self { limits: Some(TINY), ..Self::default() }
     }
 
-    pub(crate) fn with(commands: &[&str]) -> Self {
-        Self { commands: commands.iter().map(|command| (*command).to_owned()).collect(), ..Self::default() }
+    pub(crate) fn with(command: &str) -> Self {
+        Self::default().and(command)
+    }
+
+    pub(crate) fn and(mut self, command: &str) -> Self {
+        self.commands.push(command.to_owned());
+        self
     }
 
     async fn open(&self, place: &Place) -> FdbStore {
@@ -185,8 +214,8 @@ pub(crate) struct FdbEngine {
 }
 
 impl FdbEngine {
-    pub(crate) fn with(commands: &[&str]) -> Self {
-        Self { commands: commands.iter().map(|command| (*command).to_owned()).collect(), ..Self::default() }
+    pub(crate) fn with(command: &str) -> Self {
+        Self { commands: vec![command.to_owned()], ..Self::default() }
     }
 }
 

@@ -13,6 +13,7 @@ mod sql;
 #[cfg(test)]
 mod tests;
 mod verify;
+mod watch;
 
 use std::io::Write;
 
@@ -32,6 +33,7 @@ pub(crate) fn run(cli: &Cli) -> Result<()> {
         Command::Sql(args) => with_store(cli, args.create, |s| sql::run(s, args)),
         Command::Ls(args) => with_store(cli, false, |s| ls::run(s, args)),
         Command::Info(args) => with_store(cli, false, |s| info::run(s, args)),
+        Command::Watch(args) => with_store(cli, false, |s| watch::run(s, args)),
         Command::Verify(args) => with_store(cli, false, |s| verify::run(s, args)),
         Command::Rm(args) => with_store(cli, false, |s| names::remove(s, args)),
         Command::Mv(args) => with_store(cli, false, |s| names::rename(s, args)),
@@ -44,7 +46,15 @@ pub(crate) fn run(cli: &Cli) -> Result<()> {
 
 fn with_store(cli: &Cli, create: bool, body: impl FnOnce(&Session) -> Result<()>) -> Result<()> {
     let url = store(cli)?;
-    Session::run(&url, create, cli.wait, FleetSettings::default(), body)
+    let mut settings = FleetSettings::default();
+    // Connections wait by themselves, and can be interrupted; these commands have none.
+    settings.database.busy = match &cli.command {
+        Command::Rm(_) | Command::Mv(_) => cli.wait,
+        // What others have open is passed over when nobody asked for it.
+        Command::Gc(args) if !args.names.is_empty() => cli.wait,
+        _ => settings.database.busy,
+    };
+    Session::run(&url, create, cli.wait, settings, body)
 }
 
 /// The store that was named, or the user's own.

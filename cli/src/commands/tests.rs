@@ -1,5 +1,6 @@
 //! What commands do to one store, in one process: no file of the store is needed, so that these run over the memory store.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
@@ -7,7 +8,8 @@ use litefleet::{DatabaseName, FleetSettings};
 use rusqlite::Connection;
 
 use super::demo::data::{Fingerprint, SAMPLE};
-use super::{export, import};
+use super::{export, import, watch};
+use crate::args::WatchArgs;
 use crate::failure::{Exit, Result};
 use crate::session::{Access, Session};
 use crate::source;
@@ -63,7 +65,7 @@ fn replaced_by_another_page_size() {
             let from = sample(folder, more);
             import::database(session, &from, name, true, String::new())?;
             assert_eq!(fingerprint(session, name), Fingerprint::of(&from).unwrap(), "{more}");
-            let report = session.fleet.verify(name, &mut |_| {})?;
+            let report = session.fleet.verify(name, &mut |_| ControlFlow::Continue(()))?;
             assert_eq!(report.problems, [""; 0]);
         }
         Ok(())
@@ -82,7 +84,7 @@ fn larger_than_what_a_transaction_buffers() {
         export::database(session, name, &folder.join("exported.db"), false)?;
         let exported = Connection::open(folder.join("exported.db")).unwrap();
         assert_eq!(Fingerprint::of(&exported).unwrap(), expected);
-        assert_eq!(session.fleet.verify(name, &mut |_| {})?.problems, [""; 0]);
+        assert_eq!(session.fleet.verify(name, &mut |_| ControlFlow::Continue(()))?.problems, [""; 0]);
         Ok(())
     });
 }
@@ -145,5 +147,22 @@ fn maintenance() {
         assert_eq!(session.connect(&other, Access::Write).unwrap_err().exit(), Exit::NotFound);
         session.fleet.purge()?;
         Ok(())
+    });
+}
+
+#[test]
+fn commits_are_waited_for() {
+    in_memory(|session, _, name| {
+        let writer = session.connect(name, Access::Create)?;
+        writer.execute_batch("CREATE TABLE t (v)").unwrap();
+        let args = WatchArgs { name: name.clone(), after: None, count: Some(3), timeout: None, json: false };
+        std::thread::scope(|scope| {
+            let watching = scope.spawn(|| watch::run(session, &args));
+            // It may begin to watch after the first of them.
+            while !watching.is_finished() {
+                writer.execute_batch("INSERT INTO t VALUES (1)").unwrap();
+            }
+            watching.join().unwrap()
+        })
     });
 }

@@ -1,6 +1,7 @@
 //! `litefleet verify`
 
 use std::io::Write;
+use std::ops::ControlFlow;
 
 use litefleet::{DatabaseName, ErrorKind, VerifyReport};
 use serde_json::json;
@@ -49,13 +50,15 @@ fn one(session: &Session, name: &DatabaseName, json: bool) -> Result<bool> {
     let outcome = session.fleet.verify(name, &mut |state| {
         bar.set_length(state.total);
         bar.set_position(state.done);
+        if cancel::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     drop(bar);
     let report = match outcome {
+        Ok(report) if !report.complete => return Err(Failure::interrupted("not everything was verified")),
         Ok(report) => report,
         // Too damaged to be looked through is a finding as well.
         Err(e) if e.kind() == ErrorKind::Corrupt => {
-            VerifyReport { rows: 0, records: 0, pages: 0, problems: vec![e.to_string()] }
+            VerifyReport { problems: vec![e.to_string()], complete: true, ..VerifyReport::default() }
         }
         Err(e) => return Err(e.into()),
     };

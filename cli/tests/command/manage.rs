@@ -56,6 +56,22 @@ fn info() {
 }
 
 #[test]
+fn watch() {
+    let place = place();
+    let text = place.run(["watch", "b", "--after", "0", "--timeout", "0"]).ok();
+    let first: Vec<&str> = text.lines().next().unwrap().split('\t').collect();
+    assert!(first[0] == "1" && first[1].ends_with('Z') && first[2].parse::<u64>().unwrap() >= 4096, "{text}");
+    let count = text.lines().count();
+    let one = place.run(["watch", "b", "--after", "0", "--count", "1", "--json"]).ok();
+    let object: Value = serde_json::from_str(&one).unwrap();
+    assert_eq!((object["name"].as_str(), object["txid"].as_u64()), (Some("b"), Some(1)));
+    assert_eq!(place.run(["watch", "b", "--timeout", "0.1"]).ok(), "", "nobody commits");
+    let most = (count + 1).to_string();
+    place.run(["watch", "b", "--after", "0", "--count", &most, "--timeout", "0.1"]).fails(1, "1 commits fewer");
+    place.run(["watch", "nobody"]).fails(3, "not found");
+}
+
+#[test]
 fn verify() {
     let place = place();
     let lines = place.run(["verify", "--json"]).ok();

@@ -1,6 +1,7 @@
 //! What a case works with: a store with a layer of faults, a fleet over it, and a VFS of its own.
 
 use std::fmt::Write as _;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -143,7 +144,7 @@ impl Bench {
 
     /// Checks all that the store has of a database.
     pub fn verify(&self, name: &str) {
-        let report = self.fleet.verify(&DatabaseName::new(name).unwrap(), &mut |_| {}).unwrap();
+        let report = self.fleet.verify(&DatabaseName::new(name).unwrap(), &mut |_| ControlFlow::Continue(())).unwrap();
         assert_eq!(report.problems, Vec::<String>::new(), "database {name}");
     }
 

@@ -96,11 +96,15 @@ macro_rules! __each_engine_case {
             several::failure_of_several_is_told_in_words
             several::readers_see_all_of_several_or_nothing
             trips::open_and_warm_read_take_one_trip
+            trips::open_after_a_crash_takes_one_trip
+            trips::open_after_a_crash_with_a_long_tail_takes_two_trips
             trips::small_commit_takes_one_trip_and_reads_none
             trips::cache_miss_takes_one_trip
             trips::close_takes_one_trip_after_the_checkpoint
             trips::follower_read_takes_one_trip_or_none
             trips::commits_at_once_share_calls
+            watching::watch_tells_of_every_commit
+            watching::watch_goes_on_after_a_collection_and_ends_with_the_database
         }
     };
 }

@@ -21,6 +21,7 @@ pub mod random_sql;
 pub mod rules;
 pub mod several;
 pub mod trips;
+pub mod watching;
 
 pub use bench::{Bench, EngineHarness};
 

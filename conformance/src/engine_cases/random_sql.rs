@@ -2,6 +2,7 @@
 //! intervals the same content, a clean check by SQLite and a clean check by the store.
 
 use std::fmt::Write as _;
+use std::ops::ControlFlow;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -223,7 +224,7 @@ impl Lockstep<'_> {
         for name in ["main", "second"] {
             let name = litefleet::DatabaseName::new(name).unwrap();
             if self.bench.fleet.exists(&name).unwrap() {
-                let report = self.bench.fleet.verify(&name, &mut |_| {}).unwrap();
+                let report = self.bench.fleet.verify(&name, &mut |_| ControlFlow::Continue(())).unwrap();
                 if !report.problems.is_empty() {
                     self.fail(&format!("{name}: {:?}", report.problems));
                 }

@@ -1,5 +1,6 @@
 //! The rules of the design that are easy to break: each case fails when its rule is taken out.
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use litefleet::codec::{Compression, encode_image};
@@ -143,7 +144,7 @@ pub fn patch_on_a_wrong_base_is_caught(harness: &dyn EngineHarness) {
     let other = bench.another();
     let follower = other.open_with("a", "mode=ro");
     assert_eq!(code(&follower, "SELECT sum(length(v)) FROM t"), 11, "SQLITE_CORRUPT");
-    let report = other.fleet.verify(&DatabaseName::new("a").unwrap(), &mut |_| {}).unwrap();
+    let report = other.fleet.verify(&DatabaseName::new("a").unwrap(), &mut |_| ControlFlow::Continue(())).unwrap();
     assert!(!report.problems.is_empty());
     assert_eq!(number(&other.open_with("b", "mode=ro"), "SELECT sum(length(v)) FROM t"), 180_000);
     run(&two, "INSERT INTO t(v) VALUES(1)");

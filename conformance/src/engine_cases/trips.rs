@@ -35,6 +35,55 @@ pub fn open_and_warm_read_take_one_trip(harness: &dyn EngineHarness) {
     assert_eq!(trips(&bench, || number(&connection, READ)), (1, 10_000));
 }
 
+/// Another fleet, that has a session and nothing of the database: as a process after a crash of the first one.
+fn successor(bench: &Bench) -> Bench {
+    let other = bench.another();
+    run(&other.open("other"), "CREATE TABLE IF NOT EXISTS t(x)");
+    other
+}
+
+/// Opening after a crash: one, since the log comes along. What it says alone needs no more, and of the rest the pages
+/// that it changes come with the first that is missed.
+pub fn open_after_a_crash_takes_one_trip(harness: &dyn EngineHarness) {
+    let bench = Bench::plain(harness);
+    let crashed = bench.open("a");
+    fill(&crashed, "t", 10, 1000);
+    run(&crashed, "UPDATE t SET v = zeroblob(500) WHERE k = 3");
+    let next = successor(&bench);
+    let connection = next.open_with("a", "takeover=1");
+    assert_eq!(trips(&next, || number(&connection, READ)), (1, 9500), "no checkpoint was ever made");
+    run(
+        &connection,
+        "CREATE TABLE few(k INTEGER PRIMARY KEY, v); INSERT INTO few VALUES(1, 10); PRAGMA litefleet_checkpoint",
+    );
+    run(&connection, "UPDATE few SET v = 20");
+    let next = successor(&bench);
+    let connection = next.open_with("a", "takeover=1");
+    assert_eq!(
+        trips(&next, || number(&connection, "SELECT v FROM few")),
+        (2, 20),
+        "the open, and the pages of the log"
+    );
+}
+
+/// … and two when the log is over what comes along.
+pub fn open_after_a_crash_with_a_long_tail_takes_two_trips(harness: &dyn EngineHarness) {
+    let bench = Bench::with(harness, |settings| {
+        *settings = super::bench::timeless(litefleet::FleetSettings::default());
+        settings.database.checkpoint_bytes = 64 << 20;
+    });
+    let crashed = bench.open("a");
+    run(&crashed, "CREATE TABLE t(k INTEGER PRIMARY KEY, v)");
+    for _ in 0..450 {
+        run(&crashed, "INSERT INTO t(v) VALUES(randomblob(20000))");
+    }
+    let next = successor(&bench);
+    let connection = next.open_with("a", "takeover=1");
+    assert_eq!(trips(&next, || number(&connection, "SELECT count(*) FROM t")), (2, 450));
+    let follower = bench.another().open_with("a", "mode=ro");
+    assert_eq!(number(&follower, "SELECT sum(length(v)) FROM t"), 9_000_000);
+}
+
 /// A small commit: one. Reading under the lease: none.
 pub fn small_commit_takes_one_trip_and_reads_none(harness: &dyn EngineHarness) {
     let bench = closed(harness);

@@ -1,12 +1,13 @@
 //! A process, as far as the store can tell.
 
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use litefleet::clock::Clock;
 use litefleet::store::PageStore;
-use litefleet::{DatabaseName, DatabaseSettings, ErrorKind, Fleet, FleetSettings};
+use litefleet::{DatabaseName, DatabaseSettings, Fleet, FleetSettings};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::runtime::{Builder, Runtime};
 
@@ -88,17 +89,9 @@ impl Process {
     /// Problems that a verification of the database finds.
     pub fn problems(&self, name: &str) -> Vec<String> {
         let name = DatabaseName::new(name).expect("a valid name");
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            match self.fleet.verify(&name, &mut |_| ()) {
-                Ok(report) => return report.problems,
-                // Without retention a writer's collection takes away what is being verified.
-                Err(error) if error.kind() == ErrorKind::SnapshotTooOld && tries < 50 => {
-                    pause(Duration::from_millis(1));
-                }
-                Err(error) => return vec![error.to_string()],
-            }
+        match self.fleet.verify(&name, &mut |_| ControlFlow::Continue(())) {
+            Ok(report) => report.problems,
+            Err(error) => vec![error.to_string()],
         }
     }
 }

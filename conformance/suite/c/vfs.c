@@ -22,6 +22,7 @@
 /* Room for a file of Litefleet's, which cannot be asked yet how much it needs: the store is opened when something is asked
 ** of it, so that of several processes the one has it that was there first. */
 #define SPARE 256
+#define BUCKETS 4096
 #define JOURNALS (SQLITE_OPEN_MAIN_JOURNAL | SQLITE_OPEN_SUPER_JOURNAL)
 
 /* A file that SQLite has open through us. */
@@ -31,7 +32,18 @@ struct Open {
   const sqlite3_io_methods *methods; /* Litefleet's */
   int flags;
   int sync_folder; /* a journal was made: its first sync also syncs the folder */
-  Open *next;
+  Open *next;      /* of the same bucket */
+  char path[PATH_ROOM];
+};
+
+/* A journal as scripts see it, from when it is opened until it is deleted: SQLite closes one before it deletes it. SQLite
+** itself sees none of these: it asks Litefleet, which keeps no journal. */
+typedef struct Journal Journal;
+struct Journal {
+  Open *open;  /* while it is */
+  char *bytes; /* what it had in it when it was closed */
+  size_t size;
+  Journal *next;
   char path[PATH_ROOM];
 };
 
@@ -39,25 +51,72 @@ static sqlite3_vfs bridge;      /* what SQLite uses */
 static sqlite3_vfs *litefleet;  /* what is under test */
 static sqlite3_vfs *host;       /* the operating system's */
 static sqlite3_io_methods methods;
-static Open *all;
+static Open *buckets[BUCKETS];
+static int open_count;
+static Journal *journals;
 static int after_shutdown;      /* SQLite has forgotten Litefleet's VFS */
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 
+static Open **bucket(sqlite3_file *file) { return &buckets[((uintptr_t)file >> 4) % BUCKETS]; }
+
 /* Never through SQLite's allocator: its tests count what it hands out. */
+static void *allocate(size_t size) {
+  void *memory = calloc(1, size);
+  if (!memory) abort();
+  return memory;
+}
+
 static Open *find(sqlite3_file *file) {
   Open *open;
   pthread_mutex_lock(&mutex);
-  for (open = all; open && open->file != file; open = open->next) {}
+  for (open = *bucket(file); open && open->file != file; open = open->next) {}
   pthread_mutex_unlock(&mutex);
   return open;
 }
 
-static Open *find_journal(const char *path) {
-  Open *open;
+static Journal *find_journal(const char *path) {
+  Journal *found;
   pthread_mutex_lock(&mutex);
-  for (open = all; open && !((open->flags & JOURNALS) && strcmp(open->path, path) == 0); open = open->next) {}
+  for (found = journals; found && strcmp(found->path, path) != 0; found = found->next) {}
   pthread_mutex_unlock(&mutex);
-  return open;
+  return found;
+}
+
+static void forget_journal(const char *path) {
+  Journal **place, *found;
+  pthread_mutex_lock(&mutex);
+  for (place = &journals; *place && strcmp((*place)->path, path) != 0; place = &(*place)->next) {}
+  found = *place;
+  if (found) *place = found->next;
+  pthread_mutex_unlock(&mutex);
+  if (found) free(found->bytes);
+  free(found);
+}
+
+static void open_journal(Open *open) {
+  Journal *journal;
+  forget_journal(open->path);
+  journal = allocate(sizeof(*journal));
+  journal->open = open;
+  strcpy(journal->path, open->path);
+  pthread_mutex_lock(&mutex);
+  journal->next = journals;
+  journals = journal;
+  pthread_mutex_unlock(&mutex);
+}
+
+static void close_journal(Open *open) {
+  Journal *journal = find_journal(open->path);
+  sqlite3_int64 size = 0, at;
+  if (!journal || journal->open != open) return;
+  journal->open = NULL;
+  if (open->methods->xFileSize(open->file, &size) != SQLITE_OK || size <= 0) return;
+  journal->bytes = allocate((size_t)size);
+  journal->size = (size_t)size;
+  for (at = 0; at < size; at += 1 << 20) {
+    int count = size - at < 1 << 20 ? (int)(size - at) : 1 << 20;
+    open->methods->xRead(open->file, journal->bytes + at, count, at);
+  }
 }
 
 static void changed(void) {
@@ -150,8 +209,7 @@ int bridge_mode(const char *path) {
 void bridge_set_mode(const char *path, int mode) {
   Permission *found = find_permission(path);
   if (!found) {
-    found = calloc(1, sizeof(*found));
-    if (!found) abort();
+    found = allocate(sizeof(*found));
     strcpy(found->path, path);
     found->next = permissions;
     permissions = found;
@@ -162,32 +220,55 @@ void bridge_set_mode(const char *path, int mode) {
 int bridge_is_ours(const char *path) { return in_root(path) && !on_host(path) && bridge_size(path) >= 0; }
 
 int64_t bridge_size(const char *path) {
-  Open *journal = find_journal(path);
+  Journal *journal = find_journal(path);
   sqlite3_int64 size = 0;
   if (!journal) return under_test() ? litefleet_suite_size(path) : -1;
-  return journal->methods->xFileSize(journal->file, &size) == SQLITE_OK ? size : -1;
+  if (!journal->open) return (int64_t)journal->size;
+  return journal->open->methods->xFileSize(journal->open->file, &size) == SQLITE_OK ? size : -1;
 }
 
 int64_t bridge_read(const char *path, uint64_t at, void *out, size_t count) {
-  Open *journal = find_journal(path);
+  Journal *journal = find_journal(path);
   int64_t size = bridge_size(path);
   if (size < 0) return -1;
   if (at >= (uint64_t)size) return 0;
   if (count > (uint64_t)size - at) count = (size_t)((uint64_t)size - at);
   if (!journal) return litefleet_suite_read(path, at, out, count);
-  return journal->methods->xRead(journal->file, out, (int)count, (sqlite3_int64)at) == SQLITE_OK ? (int64_t)count : -1;
+  if (!journal->open) {
+    memcpy(out, journal->bytes + at, count);
+    return (int64_t)count;
+  }
+  return journal->open->methods->xRead(journal->open->file, out, (int)count, (sqlite3_int64)at) == SQLITE_OK
+             ? (int64_t)count
+             : -1;
+}
+
+static void resize(Journal *journal, size_t size) {
+  journal->bytes = realloc(journal->bytes, size + 1);
+  if (!journal->bytes) abort();
+  if (size > journal->size) memset(journal->bytes + journal->size, 0, size - journal->size);
+  journal->size = size;
 }
 
 int bridge_write(const char *path, uint64_t at, const void *bytes, size_t count) {
-  Open *journal = find_journal(path);
+  Journal *journal = find_journal(path);
   if (!journal) return litefleet_suite_write(path, at, bytes, count);
-  return journal->methods->xWrite(journal->file, bytes, (int)count, (sqlite3_int64)at) != SQLITE_OK;
+  if (!journal->open) {
+    if (at + count > journal->size) resize(journal, (size_t)at + count);
+    memcpy(journal->bytes + at, bytes, count);
+    return 0;
+  }
+  return journal->open->methods->xWrite(journal->open->file, bytes, (int)count, (sqlite3_int64)at) != SQLITE_OK;
 }
 
 int bridge_truncate(const char *path, uint64_t size) {
-  Open *journal = find_journal(path);
+  Journal *journal = find_journal(path);
   int failed;
-  if (journal) return journal->methods->xTruncate(journal->file, (sqlite3_int64)size) != SQLITE_OK;
+  if (journal && !journal->open) {
+    resize(journal, (size_t)size);
+    return 0;
+  }
+  if (journal) return journal->open->methods->xTruncate(journal->open->file, (sqlite3_int64)size) != SQLITE_OK;
   if (!under_test()) return 1;
   failed = litefleet_suite_truncate(path, size);
   changed();
@@ -196,7 +277,11 @@ int bridge_truncate(const char *path, uint64_t size) {
 
 int bridge_delete(const char *path) {
   int failed = 0;
-  if (!find_journal(path)) failed = !under_test() || litefleet_suite_delete(path);
+  if (find_journal(path)) {
+    forget_journal(path);
+  } else {
+    failed = !under_test() || litefleet_suite_delete(path);
+  }
   changed();
   return failed;
 }
@@ -214,26 +299,22 @@ static void list_one(void *context, const char *path) {
 
 void bridge_list(const char *folder, void (*each)(void *, const char *), void *context) {
   struct Listing listing = {strlen(folder) + 1, each, context};
-  char prefix[PATH_ROOM + 1];
-  size_t skip = 0;
-  Open *open;
+  char prefix[PATH_ROOM + 1], path[PATH_ROOM];
+  size_t done = 0;
+  Journal *journal;
   if (!in_root(folder) || !under_test()) return;
   snprintf(prefix, sizeof(prefix), "%s/", folder);
   litefleet_suite_list(prefix, list_one, &listing);
   /* What is called for each name may look at the list itself. */
   do {
-    char path[PATH_ROOM] = "";
     size_t index = 0;
     pthread_mutex_lock(&mutex);
-    for (open = all; open && index < skip; open = open->next) index++;
-    for (; open && !((open->flags & JOURNALS) && strncmp(open->path, prefix, strlen(prefix)) == 0); open = open->next) {
-      skip++;
-    }
-    if (open) strcpy(path, open->path);
+    for (journal = journals; journal && index < done; journal = journal->next) index++;
+    if (journal) strcpy(path, journal->path);
     pthread_mutex_unlock(&mutex);
-    if (path[0]) list_one(&listing, path);
-    skip++;
-  } while (open);
+    if (journal && strncmp(path, prefix, strlen(prefix)) == 0) list_one(&listing, path);
+    done++;
+  } while (journal);
 }
 
 /* Moves a file that a script made with the operating system's means into the store. */
@@ -270,9 +351,11 @@ static int file_close(sqlite3_file *file) {
   Open *open = find(file), **place;
   const sqlite3_io_methods *inner = open->methods;
   int journal = open->flags & JOURNALS;
+  if (journal) close_journal(open);
   pthread_mutex_lock(&mutex);
-  for (place = &all; *place != open; place = &(*place)->next) {}
+  for (place = bucket(file); *place != open; place = &(*place)->next) {}
   *place = open->next;
+  open_count--;
   pthread_mutex_unlock(&mutex);
   free(open);
   count_open(-1);
@@ -342,7 +425,13 @@ static int file_control(sqlite3_file *file, int operation, void *argument) {
 
 static int file_sector_size(sqlite3_file *file) { return find(file)->methods->xSectorSize(file); }
 
-static int file_characteristics(sqlite3_file *file) { return find(file)->methods->xDeviceCharacteristics(file); }
+/* Litefleet promises more than a disk does, and SQLite then syncs and writes less. Tests that count calls, or let one after
+** the other fail, want those that SQLite makes on a plain disk. */
+static int file_characteristics(sqlite3_file *file) {
+  static int plain = -1;
+  if (plain < 0) plain = getenv("LITEFLEET_SUITE_PLAIN_DISK") != NULL;
+  return plain ? SQLITE_IOCAP_POWERSAFE_OVERWRITE : find(file)->methods->xDeviceCharacteristics(file);
+}
 
 static const sqlite3_io_methods in_front = {
     1,           file_close,  file_read,           file_write,   file_truncate,    file_sync,           file_size,
@@ -386,8 +475,7 @@ static int vfs_open(sqlite3_vfs *self, const char *path, sqlite3_file *file, int
   }
   code = litefleet->xOpen(litefleet, path, file, flags, out_flags);
   if (code != SQLITE_OK) return code;
-  open = calloc(1, sizeof(*open));
-  if (!open) abort();
+  open = allocate(sizeof(*open));
   open->file = file;
   open->methods = file->pMethods;
   open->flags = flags;
@@ -395,11 +483,17 @@ static int vfs_open(sqlite3_vfs *self, const char *path, sqlite3_file *file, int
   snprintf(open->path, sizeof(open->path), "%s", path);
   file->pMethods = &methods;
   pthread_mutex_lock(&mutex);
-  open->next = all;
-  all = open;
+  open->next = *bucket(file);
+  *bucket(file) = open;
+  open_count++;
   pthread_mutex_unlock(&mutex);
   count_open(1);
-  if (flags & JOURNALS) changed();
+  if (flags & JOURNALS) {
+    /* One that a script has put there is overwritten. */
+    if (on_host(path)) unlink(path);
+    open_journal(open);
+    changed();
+  }
   return SQLITE_OK;
 }
 
@@ -409,8 +503,9 @@ static int vfs_delete(sqlite3_vfs *self, const char *path, int sync) {
   if (fault()) return SQLITE_IOERR_DELETE;
   if (!in_root(path)) return host->xDelete(host, path, sync);
   if (sync & 1) count_sync(0);
-  if (on_host(path)) return unlink(path) == 0 ? SQLITE_OK : SQLITE_IOERR_DELETE;
+  if (on_host(path) && unlink(path) != 0) return SQLITE_IOERR_DELETE;
   if (!under_test()) return SQLITE_IOERR_DELETE;
+  forget_journal(path);
   code = litefleet->xDelete(litefleet, path, sync);
   changed();
   return code;
@@ -441,7 +536,7 @@ static int vfs_full_path(sqlite3_vfs *self, const char *path, int room, char *ou
 /* A process that is started can open the store, where nothing here has a database open. */
 static void before_fork(void) {
   const char *store = getenv("LITEFLEET_SUITE_STORE");
-  if (!all && store && strncmp(store, "embedded:", 9) == 0) litefleet_suite_stop();
+  if (!open_count && store && strncmp(store, "embedded:", 9) == 0) litefleet_suite_stop();
 }
 
 /* What -DSQLITE_EXTRA_INIT names: SQLite calls it each time that it initialises. */

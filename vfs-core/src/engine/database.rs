@@ -110,9 +110,11 @@ pub(super) struct Core {
     pub(super) connections: usize,
     /// The first pages that were read since the open: what the next open wants at once.
     pub(super) warm: Vec<PageNo>,
+    /// No warm pages came with the open, and none was read since.
+    pub(super) cold: bool,
 }
 
-const WARM_PAGES: usize = 32;
+pub(super) const WARM_PAGES: usize = 32;
 /// How long an idle database keeps what it learnt for prefetching.
 const STRUCTURE_KEPT: Duration = Duration::from_secs(10);
 

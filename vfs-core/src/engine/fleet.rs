@@ -7,26 +7,23 @@ use std::time::Duration;
 
 use super::batch::CommitBatcher;
 use super::cache::{CacheCounters, PageCache};
-use super::collect::CollectReport;
 use super::database::{Database, Role};
+use super::lease::{FIRST_PAUSE, LONGEST_PAUSE};
 use super::registry::Registry;
 use super::session::Session;
-use super::verify::{Progress, VerifyReport};
 use crate::bridge::Bridge;
 use crate::clock::{Clock, Randomness, SystemClock};
 use crate::config::FleetSettings;
-use crate::error::{Context, Error, ErrorKind, Result};
-use crate::store::{
-    Head, LeaseRequest, ListEntry, Metered, MetricsLayer, OpenRequest, Opened, PageStore, StoreCounters, Tail,
-};
-use crate::types::{DatabaseId, DatabaseName, Txid};
+use crate::error::{ErrorKind, Result};
+use crate::store::{Metered, MetricsLayer, PageStore, StoreCounters};
+use crate::types::{DatabaseName, Txid};
 
 /// How often idle databases are looked at.
 const SWEEP: Duration = Duration::from_secs(1);
 /// A step of a purge comes with every so many looks.
 const PURGE_ROUNDS: u32 = 600;
 /// Rows removed in one step of a purge.
-const PURGE_STEP: usize = 4096;
+pub(super) const PURGE_STEP: usize = 4096;
 
 #[derive(Debug)]
 pub(crate) struct FleetInner {
@@ -48,27 +45,35 @@ impl FleetInner {
         self.instances.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// Calls the store until it can be reached, or the time for it is over.
+    pub(super) async fn retry<T, F, Fut>(&self, limit: Duration, mut call: F) -> Result<T>
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = Result<T>>,
+    {
+        let start = self.clock.monotonic();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match call().await {
+                Err(error) if error.kind() == ErrorKind::Unavailable => {
+                    let waited = self.clock.monotonic().saturating_sub(start);
+                    if waited + pause > limit {
+                        return Err(error);
+                    }
+                    self.pause(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                reply => return reply,
+            }
+        }
+    }
+
     /// Waits for about so long, never in step with others.
     pub(crate) async fn pause(&self, about: Duration) {
         let micros = u64::try_from(about.as_micros()).unwrap_or(u64::MAX);
         let jittered = micros / 2 + self.randomness.below(micros.max(1));
         tokio::time::sleep(Duration::from_micros(jittered)).await;
     }
-}
-
-/// What is known of a database without opening it.
-#[derive(Clone, Debug)]
-pub struct Info {
-    /// Its name.
-    pub name: DatabaseName,
-    /// Its id.
-    pub database: DatabaseId,
-    /// Its head.
-    pub head: Head,
-    /// Records after the newest checkpoint; `None` when they are too many to have come along.
-    pub tail_records: Option<usize>,
-    /// Their bytes.
-    pub tail_bytes: Option<usize>,
 }
 
 /// Puts a fleet together.
@@ -155,7 +160,7 @@ impl FleetBuilder {
 /// Databases in a store, for the connections of this process.
 #[derive(Clone, Debug)]
 pub struct Fleet {
-    inner: Arc<FleetInner>,
+    pub(super) inner: Arc<FleetInner>,
 }
 
 impl Fleet {
@@ -254,127 +259,6 @@ impl Fleet {
         self.inner.bridge.wait(future)
     }
 
-    /// Databases by name: see [`PageStore::list`].
-    pub fn list(&self, prefix: &str, after: Option<&DatabaseName>, limit: usize) -> Result<Vec<ListEntry>> {
-        self.wait(self.inner.store.list(prefix, after, limit)).context("list databases")
-    }
-
-    /// What is known of a database. Takes no lease.
-    pub fn info(&self, name: &DatabaseName) -> Result<Info> {
-        let opened = self.wait(self.inner.store.open(request(name, None)));
-        let Opened { database, head, tail, .. } = opened.context(format_args!("database {name}: info"))?;
-        let rows = match &tail {
-            Tail::Complete(rows) => Some(rows),
-            Tail::Truncated | Tail::Reload => None,
-        };
-        Ok(Info {
-            name: name.clone(),
-            database,
-            head,
-            tail_records: rows.map(Vec::len),
-            tail_bytes: rows.map(|rows| rows.iter().map(|row| row.record.len()).sum()),
-        })
-    }
-
-    /// Whether a database of this name exists. Takes no lease.
-    pub fn exists(&self, name: &DatabaseName) -> Result<bool> {
-        let ask = OpenRequest { tail_bytes: 0, ..request(name, None) };
-        match self.wait(self.inner.store.open(ask)) {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Takes the lease of a database that is to be renamed or deleted.
-    async fn hold(&self, name: &DatabaseName, force: bool) -> Result<Opened> {
-        let open_here = self.inner.registry.all().into_iter().any(|db| db.name() == name && db.holds_lease());
-        if open_here && !force {
-            return Err(Error::lease_held("it is open in this process: close it first"));
-        }
-        loop {
-            let live = self.inner.session.ensure().await?;
-            let lease = Some(LeaseRequest { session: live.session, force });
-            match self.inner.store.open(request(name, lease)).await {
-                // The session ended on the way: the next one serves as well.
-                Err(error) if error.kind() == ErrorKind::Fenced && self.inner.session.renew().await?.is_none() => {}
-                reply => return reply,
-            }
-        }
-    }
-
-    /// Deletes a database. `LeaseHeld` while somebody has it open, unless `force`.
-    pub fn remove(&self, name: &DatabaseName, force: bool) -> Result<()> {
-        self.wait(async {
-            let held = self.hold(name, force).await?;
-            let deleted = self.inner.store.delete(held.database, held.head.epoch).await;
-            if deleted.is_err() {
-                // Held for nothing. If that fails, it ends with the session.
-                let _released = self.inner.store.release(held.database, held.head.epoch, Vec::new()).await;
-            } else {
-                // A database of that name that is opened from now on is another one.
-                for open in self.inner.registry.all().into_iter().filter(|open| open.name() == name) {
-                    let _stopped = open.stop(Error::not_found("it was deleted"));
-                }
-            }
-            deleted
-        })
-        .context(format_args!("database {name}: remove"))
-    }
-
-    /// Gives a database another name. `LeaseHeld` while somebody has it open, unless `force`; `Conflict` when the name is
-    /// taken.
-    pub fn rename(&self, from: &DatabaseName, to: &DatabaseName, force: bool) -> Result<()> {
-        self.wait(async {
-            let held = self.hold(from, force).await?;
-            let renamed = self.inner.store.rename(held.database, held.head.epoch, to.clone()).await;
-            // The lease served the renaming alone.
-            let released = self.inner.store.release(held.database, held.head.epoch, Vec::new()).await;
-            renamed.and(released)
-        })
-        .context(format_args!("database {from}: rename to {to}"))
-    }
-
-    /// Makes a checkpoint and collects garbage in a database, taking its lease for that long.
-    pub fn collect(&self, name: &DatabaseName, force: bool) -> Result<CollectReport> {
-        let database = self.connect(name, Role::Writer, false);
-        if force {
-            database.change_settings(|settings| settings.takeover = true);
-        }
-        let report = self.wait(async {
-            database.checkpoint().await?;
-            database.collect().await
-        });
-        self.disconnect(&database);
-        report
-    }
-
-    /// Removes the bytes of deleted databases. Returns how many rows and records there were.
-    pub fn purge(&self) -> Result<u64> {
-        self.wait(async {
-            let mut removed = 0;
-            loop {
-                let purged = self.inner.store.purge(PURGE_STEP).await.context("purge")?;
-                removed += purged.removed;
-                if purged.done {
-                    return Ok(removed);
-                }
-            }
-        })
-    }
-
-    /// Checks every stored byte of a database. Takes no lease.
-    pub fn verify(&self, name: &DatabaseName, progress: &mut (dyn FnMut(Progress) + Send)) -> Result<VerifyReport> {
-        let database = self.connect(name, Role::Follower, false);
-        let report = database.begin_read().and_then(|snapshot| {
-            let report = self.wait(database.verify(snapshot, progress));
-            database.unpin(snapshot);
-            report
-        });
-        self.disconnect(&database);
-        report
-    }
-
     /// Checkpoints what is open, gives every lease back and ends the session. Connections that are still open get their
     /// leases anew when they are used.
     pub fn shutdown(&self) -> Result<()> {
@@ -389,10 +273,6 @@ impl Fleet {
             first.and(self.inner.session.end().await)
         })
     }
-}
-
-fn request(name: &DatabaseName, lease: Option<LeaseRequest>) -> OpenRequest {
-    OpenRequest { name: name.clone(), create: false, lease, known: None, tail_bytes: 64 << 20 }
 }
 
 fn default_label() -> String {

@@ -13,12 +13,14 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::store::{DiscardRequest, Head, HeadRequest, LeaseRequest, LogRow, OpenRequest, Opened, ReadRow, Tail};
 use crate::types::{DatabaseId, Epoch, Txid};
 
-/// The most bytes of log that an open brings along; a longer tail is read in pieces.
+/// The most bytes of log that an open brings along; a longer tail is asked for on its own.
 const INLINE_TAIL: usize = 4 << 20;
+/// The most bytes of log that come in one piece: what the default settings let a tail grow to.
+const LARGEST_PIECE: usize = 64 << 20;
 /// How often a load that raced with others is tried again.
 const LOAD_TRIES: usize = 5;
-const FIRST_PAUSE: Duration = Duration::from_millis(5);
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(5);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// The place of the one writer, given up unless it is kept: after an error, and after a panic in the store.
 struct WriterSlot<'a> {
@@ -43,27 +45,13 @@ impl Drop for WriterSlot<'_> {
 
 impl Database {
     /// Calls the store until it can be reached, or the time for it is over.
-    pub(super) async fn retry<T, F, Fut>(&self, mut call: F) -> Result<T>
+    pub(super) async fn retry<T, F, Fut>(&self, call: F) -> Result<T>
     where
         F: FnMut() -> Fut,
         Fut: Future<Output = Result<T>>,
     {
         let limit = self.settings().store_timeout;
-        let start = self.fleet.clock.monotonic();
-        let mut pause = FIRST_PAUSE;
-        loop {
-            match call().await {
-                Err(error) if error.kind() == ErrorKind::Unavailable => {
-                    let waited = self.fleet.clock.monotonic().saturating_sub(start);
-                    if waited + pause > limit {
-                        return Err(error);
-                    }
-                    self.fleet.pause(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                }
-                reply => return reply,
-            }
-        }
+        self.fleet.retry(limit, call).await
     }
 
     /// Pins the head as the snapshot of a read transaction, after whatever the lease mode asks for.
@@ -424,9 +412,9 @@ impl Database {
         let rows = match tail {
             Tail::Complete(rows) => rows,
             Tail::Reload => return Ok(false),
-            Tail::Truncated => match self.read_log(database, head.checkpoint, head.txid).await {
-                Err(error) if error.kind() == ErrorKind::SnapshotTooOld => return Ok(false),
-                rows => rows?,
+            Tail::Truncated => match self.long_tail(database, head.checkpoint, head.txid).await? {
+                Some(rows) => rows,
+                None => return Ok(false),
             },
         };
         let mut tail = LogTail::starting_at(head.checkpoint);
@@ -453,6 +441,8 @@ impl Database {
         core.checkpoint = head.checkpoint;
         core.checkpoints = vec![head.checkpoint];
         core.largest_size = tail.largest_size(head.txid).max(head.size);
+        // Without a warm set the pages that the log names are the best guess.
+        core.cold = warm.is_empty();
         core.tail = tail;
         core.note_head(&head, now);
         core.active = now;
@@ -475,8 +465,26 @@ impl Database {
         Ok(())
     }
 
+    /// The records after `after` up to `to`, which were too many to come with an open: in one call if possible. `None` when
+    /// some of them are gone.
+    async fn long_tail(&self, database: DatabaseId, after: Txid, to: Txid) -> Result<Option<Vec<LogRow>>> {
+        let request = HeadRequest { database, known: after, epoch: None, tail_bytes: LARGEST_PIECE };
+        match self.retry(|| self.fleet.store.head(request)).await?.tail {
+            Tail::Complete(mut rows) => {
+                // A follower's writer goes on meanwhile.
+                rows.retain(|row| row.txid <= to);
+                Ok(Some(rows))
+            }
+            Tail::Reload => Ok(None),
+            Tail::Truncated => match self.read_log(database, after, to).await {
+                Err(error) if error.kind() == ErrorKind::SnapshotTooOld => Ok(None),
+                rows => rows.map(Some),
+            },
+        }
+    }
+
     /// The records after `after` up to `to`, in as many calls as it takes.
-    pub(super) async fn read_log(&self, database: DatabaseId, after: Txid, to: Txid) -> Result<Vec<LogRow>> {
+    async fn read_log(&self, database: DatabaseId, after: Txid, to: Txid) -> Result<Vec<LogRow>> {
         let mut rows: Vec<LogRow> = Vec::new();
         loop {
             let from = rows.last().map_or(after, |row| row.txid);

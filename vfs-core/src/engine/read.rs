@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::TransactionBuffer;
 use super::buffer::Source;
 use super::cache::CachedImage;
-use super::database::{Database, Snapshot};
+use super::database::{Core, Database, Snapshot, WARM_PAGES};
 use super::prefetch::{LARGEST_WINDOW, Prefetcher};
 use crate::codec::{decode_row, zero_image};
 use crate::error::{Context, Error, ErrorKind, Result};
@@ -150,9 +150,21 @@ impl Database {
             Some(last) => self.prefetcher().plan(*last, last_page, bound),
             None => Vec::new(),
         };
+        along.extend(self.first_pages(bound, last_page));
         along.retain(|page| !missed.contains(page) && !cache.contains(&self.key(*page, Txid::MAX)));
         metrics::counter!("litefleet_prefetched_pages_total").increment(along.len() as u64);
         along
+    }
+
+    /// After an open that brought no warm pages: those that were written last, once.
+    fn first_pages(&self, bound: usize, last_page: u32) -> Vec<PageNo> {
+        let mut core = self.core();
+        if !std::mem::take(&mut core.cold) {
+            return Vec::new();
+        }
+        let mut pages = core.tail.newest_pages(WARM_PAGES.min(bound));
+        pages.retain(|page| page.get() <= last_page);
+        pages
     }
 
     fn prefetcher(&self) -> MutexGuard<'_, Prefetcher> {
@@ -197,6 +209,7 @@ impl Database {
         let lineage = self.lineage()?;
         let limit = self.fleet.store.limits().read_pages.max(1);
         let mut out = HashMap::with_capacity(pages.len());
+        let pages = self.keep_sufficient(snapshot, pages, &mut out)?;
         for chunk in pages.chunks(limit) {
             let ranges = ranges(chunk.iter().copied());
             // Rows fit the tail that was there when they were read: a checkpoint that is completed meanwhile takes records
@@ -224,6 +237,48 @@ impl Database {
         Ok(out)
     }
 
+    /// Keeps the images of those pages that the tail alone tells, and returns the others.
+    fn keep_sufficient(
+        &self,
+        snapshot: Txid,
+        pages: &[PageNo],
+        out: &mut HashMap<PageNo, Bytes>,
+    ) -> Result<Vec<PageNo>> {
+        let database = self.id()?;
+        let mut core = self.core();
+        let core = &mut *core;
+        if snapshot < core.tail.start() {
+            return Err(too_old(snapshot, core.tail.start()));
+        }
+        let mut others = Vec::with_capacity(pages.len());
+        for page in pages {
+            if core.tail.is_sufficient(*page, snapshot) {
+                self.keep(core, database, snapshot, *page, (Txid(0), zero_image()), out)?;
+            } else {
+                others.push(*page);
+            }
+        }
+        Ok(others)
+    }
+
+    /// Brings the image of a row forward to the snapshot, and puts it into the cache.
+    fn keep(
+        &self,
+        core: &mut Core,
+        database: DatabaseId,
+        snapshot: Txid,
+        page: PageNo,
+        (row, image): (Txid, Bytes),
+        out: &mut HashMap<PageNo, Bytes>,
+    ) -> Result<()> {
+        let (from, image) = core.tail.bring_forward(database, page, row, snapshot, image)?;
+        let before = core.tail.next_change(page, snapshot);
+        self.fleet.cache.insert(self.key(page, before), CachedImage { from, image: image.clone() });
+        core.note_warm(page);
+        out.insert(page, image);
+        Ok(())
+    }
+
     /// Brings the images of rows forward to the snapshot, and puts them into the cache. False when the tail does not start
     /// where it did when the rows were asked for.
     fn keep_loaded(
@@ -245,12 +300,8 @@ impl Database {
         }
         let hole = (core.horizon.min(snapshot), zero_image());
         for page in pages {
-            let (row, image) = found.get(page).unwrap_or(&hole).clone();
-            let (from, image) = core.tail.bring_forward(database, *page, row, snapshot, image)?;
-            let before = core.tail.next_change(*page, snapshot);
-            self.fleet.cache.insert(self.key(*page, before), CachedImage { from, image: image.clone() });
-            core.note_warm(*page);
-            out.insert(*page, image);
+            let row = found.get(page).unwrap_or(&hole).clone();
+            self.keep(core, database, snapshot, *page, row, out)?;
         }
         Ok(true)
     }

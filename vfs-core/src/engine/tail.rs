@@ -164,6 +164,27 @@ impl LogTail {
         patched.max(zeroed).filter(|restart| Some(*restart) > staged)
     }
 
+    /// Whether the tail alone says what a page is at `to`, without a row of the store: it starts from zeros in it, or there
+    /// was nothing before it.
+    pub(super) fn is_sufficient(&self, page: PageNo, to: Txid) -> bool {
+        let whole = self.start == Txid(0) && !self.is_staged_after(page, Txid(0), to);
+        whole || self.restart(page, to).is_some()
+    }
+
+    /// Pages that the newest records change, at most so many.
+    pub(super) fn newest_pages(&self, most: usize) -> Vec<PageNo> {
+        let mut pages: Vec<PageNo> = Vec::new();
+        for (page, _) in self.records.iter().rev().flat_map(|record| &record.body.pages) {
+            if pages.len() >= most {
+                break;
+            }
+            if !pages.contains(page) {
+                pages.push(*page);
+            }
+        }
+        pages
+    }
+
     /// Whether the image at `to` may rest on a row that was staged after `from`, which is then not to be had from here.
     pub(super) fn is_staged_after(&self, page: PageNo, from: Txid, to: Txid) -> bool {
         let from = from.max(self.restart(page, to).unwrap_or_default());

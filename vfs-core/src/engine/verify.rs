@@ -1,5 +1,7 @@
 //! Verification: every stored row and record against its checksum, every delta against its base, every page readable.
 
+use std::ops::ControlFlow;
+
 use bytes::Bytes;
 
 use super::database::{Database, Snapshot};
@@ -31,52 +33,80 @@ pub struct VerifyReport {
     pub pages: u64,
     /// What is wrong, in words. Empty: nothing.
     pub problems: Vec<String>,
+    /// Whether all was looked at: false when the caller wanted it to end before.
+    pub complete: bool,
 }
 
+/// How far a verification has come. It goes on from there with another snapshot when its own was collected.
+#[derive(Debug, Default)]
+pub(super) struct Verification {
+    pub(super) report: VerifyReport,
+    rows_done: bool,
+    /// The log was checked up to here.
+    log: Option<Txid>,
+    log_done: bool,
+    /// The pages were read up to here.
+    page: u32,
+}
+
+impl Verification {
+    /// A number that grows with each step.
+    pub(super) fn done(&self) -> u64 {
+        self.report.rows + self.report.records + self.report.pages
+    }
+}
+
+type Tell<'a> = &'a mut (dyn FnMut(Progress) -> ControlFlow<()> + Send);
+
 impl Database {
-    /// Checks all that the store has of the database, at the given snapshot.
-    pub(super) async fn verify(
-        &self,
-        snapshot: Snapshot,
-        progress: &mut (dyn FnMut(Progress) + Send),
-    ) -> Result<VerifyReport> {
+    /// Checks all that the store has of the database, the pages at the given snapshot.
+    pub(super) async fn verify(&self, snapshot: Snapshot, state: &mut Verification, progress: Tell<'_>) -> Result<()> {
         let database = self.id()?;
-        let mut report = VerifyReport::default();
-        let total = u64::from(pages_for_size(snapshot.size)) * 2;
-        self.verify_rows(database, &mut report, &mut |page| progress(Progress { done: page.into(), total })).await?;
-        self.verify_log(database, snapshot.txid, &mut report).await?;
-        let half = total / 2;
         let last = pages_for_size(snapshot.size);
-        let mut first = 1;
-        while first <= last {
-            let end = last.min(first.saturating_add(255));
-            let pages: Vec<PageNo> = PageRange::new(PageNo(first), PageNo(end)).pages().collect();
+        let total = u64::from(last) * 2;
+        if !state.rows_done {
+            let mut tell = |page: u32| progress(Progress { done: page.into(), total });
+            if self.verify_rows(database, &mut state.report, &mut tell).await?.is_break() {
+                return Ok(());
+            }
+            state.rows_done = true;
+        }
+        if !state.log_done {
+            self.verify_log(database, snapshot.txid, state).await?;
+            state.log_done = true;
+        }
+        while state.page < last {
+            let end = last.min(state.page.saturating_add(256));
+            let range = PageRange::new(PageNo(state.page.saturating_add(1)), PageNo(end));
+            let pages: Vec<PageNo> = range.pages().collect();
             match self.load_pages(snapshot.txid, &pages).await {
                 Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::Corrupt => report.problems.push(error.to_string()),
+                Err(error) if error.kind() == ErrorKind::Corrupt => state.report.problems.push(error.to_string()),
                 Err(error) => return Err(error.context(self.words("verify"))),
             }
-            report.pages += pages.len() as u64;
-            progress(Progress { done: half + u64::from(end), total });
-            first = end.saturating_add(1);
+            state.report.pages += pages.len() as u64;
+            state.page = end;
+            if progress(Progress { done: u64::from(last) + u64::from(end), total }).is_break() {
+                return Ok(());
+            }
         }
-        Ok(report)
+        state.report.complete = true;
+        Ok(())
     }
 
     async fn verify_rows(
         &self,
         database: DatabaseId,
         report: &mut VerifyReport,
-        progress: &mut (dyn FnMut(u32) + Send),
-    ) -> Result<()> {
+        progress: &mut (dyn FnMut(u32) -> ControlFlow<()> + Send),
+    ) -> Result<ControlFlow<()>> {
         let mut after: Option<(PageNo, Txid)> = None;
         let mut bases: Vec<(PageNo, Txid, Bytes)> = Vec::new();
         loop {
             let scan = self.retry(|| self.fleet.store.scan(database, after, STEP)).await;
             let rows = scan.context(self.words("verify rows"))?;
-            let Some(last) = rows.last() else { return Ok(()) };
+            let Some(last) = rows.last() else { return Ok(ControlFlow::Continue(())) };
             after = Some((last.page, last.txid));
-            progress(last.page.get());
             for row in &rows {
                 bases.retain(|(page, _, _)| *page == row.page);
                 if let Err(error) = check_row(database, row, &mut bases) {
@@ -84,12 +114,16 @@ impl Database {
                 }
                 report.rows += 1;
             }
+            if progress(last.page.get()).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
         }
     }
 
-    async fn verify_log(&self, database: DatabaseId, to: Txid, report: &mut VerifyReport) -> Result<()> {
-        let mut after = self.core().horizon;
+    async fn verify_log(&self, database: DatabaseId, to: Txid, state: &mut Verification) -> Result<()> {
         let lineage = self.lineage()?;
+        // What was collected meanwhile is gone.
+        let mut after = state.log.unwrap_or_default().max(self.core().horizon);
         while after < to {
             let rows = match self.retry(|| self.fleet.store.read_log(&lineage, after, to)).await {
                 Err(error) if error.kind() == ErrorKind::SnapshotTooOld && after < self.core().checkpoint => {
@@ -101,16 +135,18 @@ impl Database {
             };
             for row in &rows {
                 if row.txid != after.next() {
-                    report.problems.push(format!("the log has no record after txid {after} (next is {})", row.txid));
+                    let problem = format!("the log has no record after txid {after} (next is {})", row.txid);
+                    state.report.problems.push(problem);
                 }
                 after = row.txid;
                 if let Err(error) = Record::decode(database, row.txid, &row.record) {
-                    report.problems.push(error.to_string());
+                    state.report.problems.push(error.to_string());
                 }
-                report.records += 1;
+                state.report.records += 1;
             }
+            state.log = Some(after);
             if rows.is_empty() {
-                report.problems.push(format!("the log ends at txid {after}, the head is {to}"));
+                state.report.problems.push(format!("the log ends at txid {after}, the head is {to}"));
                 return Ok(());
             }
         }

@@ -111,8 +111,15 @@ unsafe extern "C" fn x_truncate(file: *mut sqlite::sqlite3_file, size: sqlite::s
 }
 
 /// Durability came with the commit point, and journals need none.
-unsafe extern "C" fn x_sync(_: *mut sqlite::sqlite3_file, _: c_int) -> c_int {
-    codes::OK
+unsafe extern "C" fn x_sync(file: *mut sqlite::sqlite3_file, _: c_int) -> c_int {
+    let body = |kind: &mut FileKind| {
+        if let FileKind::Main(file) = kind {
+            file.commit_late_writes()?;
+        }
+        Ok(codes::OK)
+    };
+    // SAFETY: SQLite calls the methods of a file that our xOpen installed and that is open.
+    unsafe { with(file, Step::Commit, body) }
 }
 
 unsafe extern "C" fn x_file_size(file: *mut sqlite::sqlite3_file, out: *mut sqlite::sqlite3_int64) -> c_int {

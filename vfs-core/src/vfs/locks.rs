@@ -103,13 +103,18 @@ impl LockTable {
             return (level, Ok(()));
         }
         if other.is_some() {
-            // Without `strict` the engine has one writer as well, and says so in its own words.
-            return (level, if strict { busy("is the writer") } else { Ok(()) });
+            // Without `strict` the engine decides, which has one writer as well: it may wait for its end.
+            return if strict { (level, busy("is the writer")) } else { (to, Ok(())) };
         }
         let alone = holders.readers == 1;
         level = if to == LockLevel::Exclusive && strict && !alone { LockLevel::Pending } else { to };
         holders.writer = Some((connection, level));
         (level, if level == to { Ok(()) } else { busy("is reading") })
+    }
+
+    /// The engine has made a connection the writer.
+    pub(super) fn is_writer(&self, connection: u64, level: LockLevel) {
+        self.holders().writer = Some((connection, level));
     }
 
     /// Lowers a connection's lock.

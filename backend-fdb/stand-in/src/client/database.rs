@@ -35,6 +35,8 @@ pub(crate) enum Link {
     Here(Arc<Cluster>),
     /// In another one, which serves it.
     There(Arc<Remote>),
+    /// Nowhere: the cluster file is missing, or makes no sense.
+    Broken(Code),
 }
 
 impl Link {
@@ -42,6 +44,7 @@ impl Link {
         match self {
             Self::Here(cluster) => cluster.call(request).await,
             Self::There(remote) => remote.call(request).await,
+            Self::Broken(code) => Err(*code),
         }
     }
 
@@ -57,6 +60,7 @@ impl Link {
         match self {
             Self::Here(cluster) => cluster.command(command).map(drop),
             Self::There(remote) => remote.ask(Request::Command(command.to_owned())).map(drop),
+            Self::Broken(code) => Err(*code),
         }
     }
 
@@ -67,6 +71,7 @@ impl Link {
                 Reply::Size(count) => Ok(count),
                 _ => Err(code::OPERATION_FAILED),
             },
+            Self::Broken(code) => Err(*code),
         }
     }
 
@@ -78,6 +83,7 @@ impl Link {
                 Ok(format!("{}:{}@{address}", served::DESCRIPTION, address.port()))
             }
             Self::There(_) => Err(code::CLIENT_INVALID_OPERATION),
+            Self::Broken(code) => Err(*code),
         }
     }
 
@@ -150,16 +156,21 @@ fn checked(text: &str) -> Option<&str> {
 }
 
 impl Database {
+    /// A database of a cluster file. What is wrong with the file is reported by its transactions, as by the real library,
+    /// which reads the file later, on the network thread.
     pub(crate) fn open(path: &str) -> Result<Arc<Self>, Code> {
-        Ok(Self::over(Self::when_set_up(|| Link::from_file(path))?))
+        Self::when_set_up(|| Link::from_file(path))
     }
 
     pub(crate) fn connect(connection: &str) -> Result<Arc<Self>, Code> {
-        Ok(Self::over(Self::when_set_up(|| Link::to(connection))?))
+        Self::when_set_up(|| Link::to(connection))
     }
 
-    fn when_set_up(link: impl FnOnce() -> Result<Link, Code>) -> Result<Link, Code> {
-        if network::handle().is_none() { Err(code::NETWORK_NOT_SETUP) } else { link() }
+    fn when_set_up(link: impl FnOnce() -> Result<Link, Code>) -> Result<Arc<Self>, Code> {
+        if network::handle().is_none() {
+            return Err(code::NETWORK_NOT_SETUP);
+        }
+        Ok(Self::over(link().unwrap_or_else(Link::Broken)))
     }
 
     fn over(link: Link) -> Arc<Self> {

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep_until};
 
 use super::attempt::Attempt;
-use super::database::Database;
+use super::database::{Database, Link};
 use super::future::{FdbFuture, KeyArray, Output, RowArray};
 use super::read::{RangeRead, Reader};
 use super::settings::Settings;
@@ -74,6 +74,9 @@ impl Transaction {
         };
         let transaction = Arc::new(Self { database, state: Mutex::new(state) });
         transaction.reset();
+        if let Link::Broken(code) = transaction.database.link {
+            transaction.lock().defer(code);
+        }
         transaction
     }
 

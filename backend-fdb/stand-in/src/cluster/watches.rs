@@ -57,7 +57,10 @@ impl Cluster {
                 return Ok(Reply::Done);
             }
             let (wake, changed) = oneshot::channel();
-            state.watches.0.entry(key).or_default().push(Waiter { value, wake });
+            let waiters = state.watches.0.entry(key).or_default();
+            // A key that never changes must not gather the watches that were given up.
+            waiters.retain(|waiter| !waiter.wake.is_closed());
+            waiters.push(Waiter { value, wake });
             changed
         };
         changed.await.map_err(|_| code::OPERATION_FAILED)?;

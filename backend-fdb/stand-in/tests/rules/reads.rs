@@ -6,26 +6,10 @@ use foundationdb::options::{MutationType, StreamingMode, TransactionOption};
 use foundationdb::{KeySelector, RangeOption, Transaction};
 
 use crate::cluster::{Cluster, code, get};
+use crate::random::Random;
 use crate::test;
 
 type Model = BTreeMap<String, String>;
-
-/// Numbers that are the same in every run of the same seed (xorshift).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
-
-    /// One of a few keys, so that changes meet.
-    fn key(&mut self) -> String {
-        format!("k{:02}", self.below(24))
-    }
-}
 
 /// Below and above all keys of the model lie these, so that no selector leaves the test's own keys.
 const FENCE: i32 = 8;
@@ -146,7 +130,7 @@ fn pages_of_a_long_range_follow_one_another() {
             (StreamingMode::Iterator, false),
             (StreamingMode::Iterator, true),
             (StreamingMode::WantAll, false),
-            (StreamingMode::Small, true),
+            (StreamingMode::Medium, true),
         ] {
             let transaction = cluster.begin();
             let mut next = Some(RangeOption {
@@ -170,6 +154,46 @@ fn pages_of_a_long_range_follow_one_another() {
             }
             assert_eq!(keys, expected, "{mode:?}, reverse: {reverse}");
             assert!(iteration > 2, "{mode:?} returned everything at once");
+        }
+    });
+}
+
+#[test]
+fn a_long_range_is_read_with_the_transactions_own_writes_in_it() {
+    test(async |cluster| {
+        let name = |i: u32| format!("k{i:05}");
+        let transaction = cluster.begin();
+        for i in (0..3000).step_by(2) {
+            transaction.set(&cluster.key(&name(i)), &[b'v'; 100]);
+        }
+        transaction.commit().await.unwrap();
+        for reverse in [false, true] {
+            let transaction = cluster.begin();
+            for i in (0..3000).step_by(3) {
+                transaction.set(&cluster.key(&name(i)), b"mine");
+            }
+            for i in (0..3000).step_by(20) {
+                transaction.clear(&cluster.key(&name(i)));
+            }
+            transaction.clear_range(&cluster.key(&name(1000)), &cluster.key(&name(1100)));
+            let gone = |i: &u32| i.is_multiple_of(20) || (1000..1100).contains(i);
+            let mut expected: Vec<_> = (0..3000).filter(|i| (i % 2 == 0 || i % 3 == 0) && !gone(i)).map(name).collect();
+            if reverse {
+                expected.reverse();
+            }
+            for limit in [expected.len(), expected.len() - 100, 700] {
+                let range = RangeOption {
+                    begin: KeySelector::first_greater_or_equal(cluster.key("k")),
+                    end: KeySelector::first_greater_or_equal(cluster.key("l")),
+                    mode: StreamingMode::Exact,
+                    limit: Some(limit),
+                    reverse,
+                    ..RangeOption::default()
+                };
+                let (rows, _) = cluster.rows(&transaction, &range, 1, false).await.unwrap();
+                let keys: Vec<_> = rows.into_iter().map(|(key, _)| key).collect();
+                assert_eq!(keys, expected[..limit], "reverse: {reverse}");
+            }
         }
     });
 }

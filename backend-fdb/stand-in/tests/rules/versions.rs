@@ -168,6 +168,64 @@ fn what_only_the_commit_decides_cannot_be_read_before() {
 }
 
 #[test]
+fn a_range_read_fails_only_when_it_reaches_what_cannot_be_read() {
+    test(async |cluster| {
+        cluster.put(&[("a", "1"), ("b", "1"), ("y", "1"), ("z", "1")]).await;
+        let place = u32::try_from(cluster.key("log/").len()).unwrap().to_le_bytes();
+        let template = [&cluster.key("log/")[..], b"..........", &place].concat();
+        for (limit, reverse, readable) in
+            [(2, false, true), (3, false, false), (0, false, false), (2, true, true), (3, true, false)]
+        {
+            let transaction = cluster.begin();
+            transaction.atomic_op(&template, b"entry", MutationType::SetVersionstampedKey);
+            let range = foundationdb::RangeOption::from((cluster.key("a"), cluster.key("zz")));
+            let range = foundationdb::RangeOption { limit: Some(limit), reverse, ..range };
+            match transaction.get_range(&range, 1, false).await {
+                Ok(rows) => assert!(readable && rows.len() == 2, "limit {limit}, reverse {reverse}"),
+                Err(error) => assert!(!readable && error.code() == 1036, "limit {limit}, reverse {reverse}: {error}"),
+            }
+        }
+    });
+}
+
+#[test]
+fn a_stamped_key_conflicts_with_those_who_read_its_range() {
+    test(async |cluster| {
+        let place = u32::try_from(cluster.key("log/").len()).unwrap().to_le_bytes();
+        let reader = cluster.begin();
+        let range = foundationdb::RangeOption::from((cluster.key("log/"), cluster.key("log0")));
+        assert_eq!(reader.get_range(&range, 1, false).await.unwrap().len(), 0);
+        let transaction = cluster.begin();
+        let template = [&cluster.key("log/")[..], b"..........", &place].concat();
+        transaction.atomic_op(&template, b"entry", MutationType::SetVersionstampedKey);
+        transaction.commit().await.unwrap();
+        reader.set(&cluster.key("a"), b"x");
+        assert_eq!(code(reader.commit().await), 1020);
+    });
+}
+
+#[test]
+fn a_clear_after_a_stamped_key_takes_it_back() {
+    test(async |cluster| {
+        let place = u32::try_from(cluster.key("log/").len()).unwrap().to_le_bytes();
+        let template = [&cluster.key("log/")[..], b"..........", &place].concat();
+        for (clear_first, entries) in [(true, 1), (false, 0)] {
+            let transaction = cluster.begin();
+            let clear = || transaction.clear_range(&cluster.key("log/"), &cluster.key("log0"));
+            if clear_first {
+                clear();
+            }
+            transaction.atomic_op(&template, b"entry", MutationType::SetVersionstampedKey);
+            if !clear_first {
+                clear();
+            }
+            transaction.commit().await.unwrap();
+            assert_eq!(cluster.all().await.len(), entries, "cleared first: {clear_first}");
+        }
+    });
+}
+
+#[test]
 fn stamps_of_concurrent_commits_differ_and_follow_the_order_of_commits() {
     test(async |cluster| {
         let commit = async |number: usize| {

@@ -46,11 +46,15 @@ fn a_change_between_read_and_watch_is_not_missed() {
 fn a_watch_tells_of_the_transactions_own_change_at_once() {
     test(async |cluster| {
         cluster.put(&[("a", "1")]).await;
-        let transaction = cluster.begin();
-        let watch = transaction.watch(&cluster.key("a"));
-        get(&transaction, &cluster.key("a")).await.unwrap();
-        transaction.set(&cluster.key("a"), b"2");
-        timeout(SOON, watch).await.expect("the watch fires").unwrap();
+        for read_before in [true, false] {
+            let transaction = cluster.begin();
+            let watch = transaction.watch(&cluster.key("a"));
+            if read_before {
+                get(&transaction, &cluster.key("a")).await.unwrap();
+            }
+            transaction.set(&cluster.key("a"), b"2");
+            timeout(SOON, watch).await.expect("the watch fires").unwrap();
+        }
     });
 }
 

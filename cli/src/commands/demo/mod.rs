@@ -4,6 +4,7 @@ mod crash;
 pub(super) mod data;
 
 use std::io::Write;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -157,7 +158,7 @@ impl Demo {
             .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
             .map_err(|e| Failure::sqlite(Some(connection), &e))?;
         check(answer == "ok", || format!("integrity_check says: {answer}"))?;
-        let report = session.fleet.verify(&self.name, &mut |_| {})?;
+        let report = session.fleet.verify(&self.name, &mut |_| ControlFlow::Continue(()))?;
         check(report.problems.is_empty(), || format!("the store is damaged: {}", report.problems.join("; ")))?;
         step(
             6,

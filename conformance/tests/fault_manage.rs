@@ -1,0 +1,99 @@
+//! Databases as a whole, beside those who use them.
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use litefleet::store::{Layer, MemoryStore, Operation, PageStore};
+use litefleet::{DatabaseName, ErrorKind};
+use litefleet_conformance::faults::{Process, Watch, pause};
+use rusqlite::Connection;
+
+fn name(name: &str) -> DatabaseName {
+    DatabaseName::new(name).unwrap()
+}
+
+fn fill(connection: &Connection) {
+    let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)";
+    let sql = format!("CREATE TABLE t (v); INSERT INTO t {rows} SELECT zeroblob(1000) FROM n");
+    connection.execute_batch(&sql).unwrap();
+}
+
+/// A writer without retention collects the state that is being verified: in the rows, the log and the pages.
+#[test]
+fn verification_goes_on_when_its_state_was_collected() {
+    for operation in [Operation::Scan, Operation::ReadLog, Operation::ReadPages] {
+        let store: Arc<dyn PageStore> = Arc::new(MemoryStore::default());
+        let writer = Process::new(Arc::clone(&store), Process::small());
+        let connection = writer.open("a", "&checkpoint_records=1000000");
+        fill(&connection);
+        let checkpoint = "PRAGMA litefleet_checkpoint";
+        connection.query_row(checkpoint, [], |_| Ok(())).unwrap();
+        connection.execute_batch("INSERT INTO t VALUES (1); INSERT INTO t VALUES (2)").unwrap();
+        let watch = Arc::new(Watch::default());
+        let other = Process::new(Arc::new(Layer::new(store, Arc::clone(&watch))), Process::small());
+        watch.trigger(operation, 0, move || {
+            connection.execute_batch("UPDATE t SET v = 3").unwrap();
+            connection.query_row(checkpoint, [], |_| Ok(())).unwrap();
+        });
+        let report = other.fleet().verify(&name("a"), &mut |_| ControlFlow::Continue(())).unwrap();
+        assert!(!watch.is_waiting(), "{}", operation.as_str());
+        assert_eq!(report.problems, Vec::<String>::new(), "{}", operation.as_str());
+        assert!(report.complete && report.pages > 500, "{report:?}");
+    }
+}
+
+#[test]
+fn verification_ends_when_it_is_told_to() {
+    let process = Process::new(Arc::new(MemoryStore::default()), Process::small());
+    fill(&process.open("a", ""));
+    let verify = |most: u32| {
+        let mut steps = 0;
+        let mut seen = Vec::new();
+        let report = process.fleet().verify(&name("a"), &mut |progress| {
+            steps += 1;
+            seen.push(progress.done);
+            assert!(progress.done <= progress.total);
+            if steps == most { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        assert!(seen.is_sorted(), "{seen:?}");
+        (steps, report.unwrap())
+    };
+    let (steps, whole) = verify(u32::MAX);
+    assert!(whole.complete && steps > 3);
+    for most in 1..steps {
+        let (took, part) = verify(most);
+        assert_eq!((took, part.complete), (most, false));
+        assert!(part.rows + part.pages <= whole.rows + whole.pages);
+    }
+}
+
+type Deed = fn(&Process) -> Result<(), litefleet::Error>;
+
+#[test]
+fn removing_renaming_and_collecting_wait_for_the_lease_as_long_as_busy_says() {
+    let store: Arc<dyn PageStore> = Arc::new(MemoryStore::default());
+    let holder = Process::new(Arc::clone(&store), Process::small());
+    let hasty = Process::new(Arc::clone(&store), Process::small());
+    let mut settings = Process::small();
+    settings.database.busy = Duration::from_secs(20);
+    let patient = Process::new(store, settings);
+    let deeds: [Deed; 3] = [
+        |process| process.fleet().collect(&name("a"), false).map(drop),
+        |process| process.fleet().rename(&name("a"), &name("b"), false),
+        |process| process.fleet().remove(&name("b"), false),
+    ];
+    for (deed, open) in deeds.into_iter().zip(["a", "a", "b"]) {
+        let connection = holder.open(open, "");
+        connection.execute_batch("CREATE TABLE IF NOT EXISTS t (v)").unwrap();
+        assert_eq!(deed(&hasty).unwrap_err().kind(), ErrorKind::LeaseHeld);
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| deed(&patient));
+            pause(Duration::from_millis(30));
+            drop(connection);
+            waits.join().unwrap().unwrap();
+        });
+    }
+    assert!(!patient.fleet().exists(&name("b")).unwrap());
+}

@@ -1,0 +1,193 @@
+//! Databases as a whole: listed, looked at, renamed, removed, cleared of garbage, verified. Nothing of SQLite is needed for
+//! it.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::collect::CollectReport;
+use super::database::{Database, Role};
+use super::fleet::{Fleet, PURGE_STEP};
+use super::verify::{Progress, Verification, VerifyReport};
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::store::{Head, LeaseRequest, ListEntry, OpenRequest, Opened, Tail};
+use crate::types::{DatabaseId, DatabaseName};
+
+/// Between two tries to take a lease, or to look at a state that was collected.
+const PAUSE: Duration = Duration::from_millis(5);
+/// How often a state may be collected under a verification before it has come a step further.
+const VERIFY_TRIES: usize = 50;
+
+/// What is known of a database without opening it.
+#[derive(Clone, Debug)]
+pub struct Info {
+    /// Its name.
+    pub name: DatabaseName,
+    /// Its id.
+    pub database: DatabaseId,
+    /// Its head.
+    pub head: Head,
+    /// Records after the newest checkpoint; `None` when they are too many to have come along.
+    pub tail_records: Option<usize>,
+    /// Their bytes.
+    pub tail_bytes: Option<usize>,
+}
+
+impl Fleet {
+    /// Databases by name: see [`PageStore::list`].
+    pub fn list(&self, prefix: &str, after: Option<&DatabaseName>, limit: usize) -> Result<Vec<ListEntry>> {
+        self.wait(self.inner.store.list(prefix, after, limit)).context("list databases")
+    }
+
+    /// What is known of a database. Takes no lease.
+    pub fn info(&self, name: &DatabaseName) -> Result<Info> {
+        let opened = self.wait(self.inner.store.open(request(name, None)));
+        let Opened { database, head, tail, .. } = opened.context(format_args!("database {name}: info"))?;
+        let rows = match &tail {
+            Tail::Complete(rows) => Some(rows),
+            Tail::Truncated | Tail::Reload => None,
+        };
+        Ok(Info {
+            name: name.clone(),
+            database,
+            head,
+            tail_records: rows.map(Vec::len),
+            tail_bytes: rows.map(|rows| rows.iter().map(|row| row.record.len()).sum()),
+        })
+    }
+
+    /// Whether a database of this name exists. Takes no lease.
+    pub fn exists(&self, name: &DatabaseName) -> Result<bool> {
+        let ask = OpenRequest { tail_bytes: 0, ..request(name, None) };
+        match self.wait(self.inner.store.open(ask)) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes the lease of a database that is to be renamed or deleted.
+    async fn hold(&self, name: &DatabaseName, force: bool) -> Result<Opened> {
+        let open_here = self.inner.registry.all().into_iter().any(|db| db.name() == name && db.holds_lease());
+        if open_here && !force {
+            return Err(Error::lease_held("it is open in this process: close it first"));
+        }
+        let busy = self.inner.settings.database.busy;
+        let start = self.inner.clock.monotonic();
+        loop {
+            let live = self.inner.session.ensure().await?;
+            let lease = Some(LeaseRequest { session: live.session, force });
+            match self.inner.store.open(request(name, lease)).await {
+                Err(error) if error.kind() == ErrorKind::LeaseHeld => {
+                    if self.inner.clock.monotonic().saturating_sub(start) >= busy {
+                        return Err(error);
+                    }
+                    self.inner.pause(PAUSE).await;
+                }
+                // The session ended on the way: the next one serves as well.
+                Err(error) if error.kind() == ErrorKind::Fenced && self.inner.session.renew().await?.is_none() => {}
+                reply => return reply,
+            }
+        }
+    }
+
+    /// Deletes a database. `LeaseHeld` while somebody has it open, after `busy`, unless `force`.
+    pub fn remove(&self, name: &DatabaseName, force: bool) -> Result<()> {
+        self.wait(async {
+            let held = self.hold(name, force).await?;
+            let deleted = self.inner.store.delete(held.database, held.head.epoch).await;
+            if deleted.is_err() {
+                // Held for nothing. If that fails, it ends with the session.
+                let _released = self.inner.store.release(held.database, held.head.epoch, Vec::new()).await;
+            } else {
+                // A database of that name that is opened from now on is another one.
+                for open in self.inner.registry.all().into_iter().filter(|open| open.name() == name) {
+                    let _stopped = open.stop(Error::not_found("it was deleted"));
+                }
+            }
+            deleted
+        })
+        .context(format_args!("database {name}: remove"))
+    }
+
+    /// Gives a database another name. `LeaseHeld` while somebody has it open, after `busy`, unless `force`; `Conflict` when
+    /// the name is taken.
+    pub fn rename(&self, from: &DatabaseName, to: &DatabaseName, force: bool) -> Result<()> {
+        self.wait(async {
+            let held = self.hold(from, force).await?;
+            let renamed = self.inner.store.rename(held.database, held.head.epoch, to.clone()).await;
+            // The lease served the renaming alone.
+            let released = self.inner.store.release(held.database, held.head.epoch, Vec::new()).await;
+            renamed.and(released)
+        })
+        .context(format_args!("database {from}: rename to {to}"))
+    }
+
+    /// Makes a checkpoint and collects garbage in a database, taking its lease for that long. `LeaseHeld` while somebody else
+    /// has it open, after `busy`, unless `force`.
+    pub fn collect(&self, name: &DatabaseName, force: bool) -> Result<CollectReport> {
+        let database = self.connect(name, Role::Writer, false);
+        if force {
+            database.change_settings(|settings| settings.takeover = true);
+        }
+        let report = self.wait(async {
+            database.checkpoint().await?;
+            database.collect().await
+        });
+        self.disconnect(&database);
+        report
+    }
+
+    /// Removes the bytes of deleted databases. Returns how many rows and records there were.
+    pub fn purge(&self) -> Result<u64> {
+        self.wait(async {
+            let mut removed = 0;
+            loop {
+                let purged = self.inner.store.purge(PURGE_STEP).await.context("purge")?;
+                removed += purged.removed;
+                if purged.done {
+                    return Ok(removed);
+                }
+            }
+        })
+    }
+
+    /// Checks every stored byte of a database, until `progress` wants it to end. Takes no lease. While it looks a writer
+    /// may collect the state that it looks at: then it goes on with a newer one.
+    pub fn verify(
+        &self,
+        name: &DatabaseName,
+        progress: &mut (dyn FnMut(Progress) -> ControlFlow<()> + Send),
+    ) -> Result<VerifyReport> {
+        let database = self.connect(name, Role::Follower, false);
+        let report = self.verify_open(&database, progress);
+        self.disconnect(&database);
+        report
+    }
+
+    fn verify_open(
+        &self,
+        database: &Arc<Database>,
+        progress: &mut (dyn FnMut(Progress) -> ControlFlow<()> + Send),
+    ) -> Result<VerifyReport> {
+        let mut verification = Verification::default();
+        let mut tries = 0;
+        loop {
+            let snapshot = database.begin_read()?;
+            let before = verification.done();
+            let looked = self.wait(database.verify(snapshot, &mut verification, progress));
+            database.unpin(snapshot);
+            match looked {
+                Err(error) if error.kind() == ErrorKind::SnapshotTooOld && tries < VERIFY_TRIES => {
+                    tries = if verification.done() > before { 0 } else { tries + 1 };
+                    self.wait(self.inner.pause(PAUSE));
+                }
+                looked => return looked.map(|()| verification.report),
+            }
+        }
+    }
+}
+
+fn request(name: &DatabaseName, lease: Option<LeaseRequest>) -> OpenRequest {
+    OpenRequest { name: name.clone(), create: false, lease, known: None, tail_bytes: 64 << 20 }
+}
