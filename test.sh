@@ -4,7 +4,7 @@
 #   ./test.sh                 everything
 #   ./test.sh format tests    only these steps
 #
-# Steps: format lints tests fdb suite kills sanitizers miri docs licences.
+# Steps: format lints tests postgres fdb suite kills sanitizers miri docs licences.
 # Works on a fresh Debian with Rust: installs what is missing with apt-get. Whole output of each step: target/test-logs.
 # LITEFLEET_TEST_SECONDS bounds the whole run; LITEFLEET_KILL_ROUNDS sets the rounds of the kill test. LITEFLEET_SEED seeds
 # the fault tests: the same each time unless it says otherwise, so that a run can be repeated; 'random' tries others.
@@ -97,6 +97,19 @@ if ! command -v cargo >/dev/null; then
     exit 1
 fi
 
+# Installs packages, or ends the run.
+install() { # package...
+    echo "== install $*"
+    if ! command -v apt-get >/dev/null; then
+        echo "test.sh: there is no apt-get here: install the equivalent of $*, and start again" >&2
+        exit 1
+    fi
+    local as_root=()
+    [ "$(id -u)" -eq 0 ] || as_root=(sudo -n)
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq update
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$@" >/dev/null
+}
+
 packages=()
 command -v cc >/dev/null || packages+=(gcc libc6-dev)
 # The bindings to FoundationDB's client library are made from its headers when its tests are built.
@@ -110,17 +123,7 @@ if [ -x /usr/lib/apt/apt-helper ]; then
 fi
 command -v unshare >/dev/null || packages+=(util-linux)
 command -v mount >/dev/null || packages+=(mount)
-if [ ${#packages[@]} -gt 0 ]; then
-    echo "== install ${packages[*]}"
-    if ! command -v apt-get >/dev/null; then
-        echo "test.sh: there is no apt-get here: install the equivalent of ${packages[*]}, and start again" >&2
-        exit 1
-    fi
-    as_root=()
-    [ "$(id -u)" -eq 0 ] || as_root=(sudo -n)
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq update
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${packages[@]}" >/dev/null
-fi
+[ ${#packages[@]} -eq 0 ] || install "${packages[@]}"
 
 for component in rustfmt clippy; do
     tool=cargo-fmt
@@ -186,6 +189,25 @@ if wanted fdb; then
     step fdb 1500 "fdb: the FoundationDB store, $where" \
         bash -c 'ulimit -v 16777216 2>/dev/null || true; exec cargo test --locked "$@" --no-fail-fast' fdb "${fdb[@]}"
     step fdb-command 600 "fdb: the command with --store fdb:" cargo check --locked -p litefleet-cli --features fdb
+fi
+
+# Throwaway servers of the system's packages, each in a temporary folder and on a free port.
+if wanted postgres; then
+    packages=()
+    compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || [ -n "${LITEFLEET_POSTGRES_BIN:-}" ] || packages+=(postgresql)
+    [ -x /usr/sbin/pgbouncer ] || packages+=(pgbouncer)
+    [ ${#packages[@]} -eq 0 ] || install "${packages[@]}"
+    skip=()
+    # shellcheck disable=SC2016
+    if [ "$(id -u)" -ne 0 ] || ! unshare --mount sh -c 'mount -t tmpfs -o size=1m tmpfs /mnt' 2>/dev/null; then
+        name=full_disk_is_told_and_reading_goes_on
+        skip+=(--skip "$name")
+        left_out "postgres test $name" "a small disk needs root, and mount namespaces"
+    fi
+    # shellcheck disable=SC2016
+    step postgres 1800 "postgres: the store and engine cases, faults, dying servers and errors on throwaway servers" \
+        bash -c 'cargo clippy --locked -p litefleet-postgres --features servers --all-targets -- -D warnings &&
+            exec cargo test --locked -p litefleet-postgres --features servers --no-fail-fast -- "$@"' postgres "${skip[@]}"
 fi
 
 if wanted suite; then

@@ -97,9 +97,10 @@ impl PostgresConfig {
         let mut rest = Vec::new();
         for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
             let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-            match OWN.contains(&name) {
-                true => own.push((name, decode(name, value)?)),
-                false => rest.push(parameter),
+            if OWN.contains(&name) {
+                own.push((name, decode(name, value)?));
+            } else {
+                rest.push(parameter);
             }
         }
         let server = if rest.is_empty() { address.to_owned() } else { format!("{address}?{}", rest.join("&")) };
@@ -142,7 +143,8 @@ impl PostgresConfig {
     }
 
     fn set(&mut self, name: &str, value: &str) -> Result<()> {
-        let wrong = |expected: &str| Error::invalid(format!("parameter {name} of the Postgres URL: expected {expected}"));
+        let wrong =
+            |expected: &str| Error::invalid(format!("parameter {name} of the Postgres URL: expected {expected}"));
         let number = || value.parse::<u32>().map_err(|_| wrong("a whole number"));
         let millis = || number().map(|n| Duration::from_millis(n.into()));
         match name {
@@ -209,12 +211,16 @@ impl PostgresConfig {
             return Err(Error::invalid("sslcert and sslkey of the Postgres URL belong together: give both or none"));
         }
         // As libpq does: a file of authorities is there to be used.
-        if self.root_certificates.is_some() && self.verify == Verify::Nothing && self.server.get_ssl_mode() == SslMode::Require
+        if self.root_certificates.is_some()
+            && self.verify == Verify::Nothing
+            && self.server.get_ssl_mode() == SslMode::Require
         {
             self.verify = Verify::Authority;
         }
         if self.server.get_hosts().is_empty() && self.server.get_hostaddrs().is_empty() {
-            return Err(Error::invalid("the Postgres URL names no host; a folder of a Unix socket is written %2Flike%2Fthis"));
+            return Err(Error::invalid(
+                "the Postgres URL names no host; a folder of a Unix socket is written %2Flike%2Fthis",
+            ));
         }
         if self.server.get_application_name().is_none() {
             self.server.application_name("litefleet");
@@ -301,7 +307,8 @@ fn flag(value: &str) -> Option<bool> {
 
 /// Resolves `%xx`.
 fn decode(name: &str, value: &str) -> Result<String> {
-    let wrong = || Error::invalid(format!("parameter {name} of the Postgres URL: a % that no two hexadecimal digits follow"));
+    let wrong =
+        || Error::invalid(format!("parameter {name} of the Postgres URL: a % that no two hexadecimal digits follow"));
     let mut out = Vec::with_capacity(value.len());
     let mut bytes = value.bytes();
     while let Some(byte) = bytes.next() {

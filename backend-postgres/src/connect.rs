@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::future::FutureExt;
 use litefleet::ErrorKind;
@@ -50,16 +51,27 @@ pub(crate) struct Connected {
     pub(crate) prepares: bool,
 }
 
-/// Tries the servers of the URL in their order, or in any if it says so.
-pub(crate) async fn connect(config: &PostgresConfig, tls: Option<&MakeRustlsConnect>) -> Outcome<Connected> {
-    let mut places = places(config);
+/// Tries the servers of the URL in their order, or in any if it says so; but the one that was right the last time first:
+/// after a failover the others may be silent, and cost the whole time-out each.
+pub(crate) async fn connect(
+    config: &PostgresConfig,
+    tls: Option<&MakeRustlsConnect>,
+    last: &AtomicUsize,
+) -> Outcome<Connected> {
+    let mut places: Vec<(usize, Place)> = places(config).into_iter().enumerate().collect();
     if config.server.get_load_balance_hosts() == LoadBalanceHosts::Random {
         places.shuffle(&mut rand::rng());
+    } else {
+        let last = last.load(Ordering::Relaxed);
+        places.sort_by_key(|(index, _)| *index != last);
     }
     let (mut failures, mut crowded) = (Vec::new(), false);
-    for place in places {
+    for (index, place) in places {
         let (message, kind) = match timeout(config.connect_timeout, try_place(&place, config, tls).boxed()).await {
-            Ok(Ok(connected)) => return Ok(connected),
+            Ok(Ok(connected)) => {
+                last.store(index, Ordering::Relaxed);
+                return Ok(connected);
+            }
             Ok(Err(Fault::Connect { message, kind })) => (message, kind),
             Ok(Err(fault)) => {
                 if let Fault::Server(error) = &fault
@@ -87,7 +99,8 @@ pub(crate) async fn connect(config: &PostgresConfig, tls: Option<&MakeRustlsConn
 }
 
 fn places(config: &PostgresConfig) -> Vec<Place> {
-    let (hosts, addresses, ports) = (config.server.get_hosts(), config.server.get_hostaddrs(), config.server.get_ports());
+    let (hosts, addresses, ports) =
+        (config.server.get_hosts(), config.server.get_hostaddrs(), config.server.get_ports());
     let port = |index: usize| ports.get(index).or(ports.first()).copied().unwrap_or(5432);
     let place = |index: usize| match (hosts.get(index), addresses.get(index)) {
         (Some(Host::Unix(folder)), _) => Some(Place::Unix { folder: folder.clone(), port: port(index) }),
@@ -223,6 +236,7 @@ async fn finish(client: Client, config: &PostgresConfig, ends: Option<(SocketAdd
     Ok(Connected { client, prepares })
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it stands in `map_err`")]
 fn unreachable(error: io::Error) -> Fault {
     Fault::Connect { message: error.to_string(), kind: ErrorKind::Unavailable }
 }

@@ -5,13 +5,14 @@
 //! never waits for a free one.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt, join_all};
 use rand::Rng;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -42,8 +43,12 @@ pub(crate) struct Pool {
     tls: Option<MakeRustlsConnect>,
     statements: Arc<Statements>,
     size: usize,
+    /// How long to wait for an answer.
+    patience: Duration,
     permits: Arc<Semaphore>,
     idle: Mutex<Vec<Connection>>,
+    /// Which of several servers was right the last time.
+    last: AtomicUsize,
 }
 
 impl std::fmt::Debug for Pool {
@@ -72,8 +77,19 @@ impl Pool {
         tls: Option<MakeRustlsConnect>,
         statements: Arc<Statements>,
         size: usize,
+        patience: Duration,
     ) -> Self {
-        Self { config, tls, statements, size, permits: Arc::new(Semaphore::new(size)), idle: Mutex::default() }
+        let patience = patience.min(config.call_timeout);
+        Self {
+            config,
+            tls,
+            statements,
+            size,
+            patience,
+            permits: Arc::new(Semaphore::new(size)),
+            idle: Mutex::default(),
+            last: AtomicUsize::new(0),
+        }
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
@@ -96,14 +112,14 @@ impl Pool {
         loop {
             tries += 1;
             let mut in_use = self.acquire(deadline).await?;
-            let answer = timeout_at(deadline, in_use.connection.ask(&self.statements, call, params)).await;
+            let answer = timeout(self.patience, in_use.connection.ask(&self.statements, call, params)).await;
             let fault = match answer {
                 Ok(Ok(rows)) => {
                     self.give_back(in_use.connection);
                     return Ok(rows);
                 }
                 Ok(Err(fault)) => fault,
-                Err(_) => Fault::Silent(self.config.call_timeout),
+                Err(_) => Fault::Silent(self.patience),
             };
             // The server was restarted, or failed over, since the connection was used last: the others are as dead.
             let stale = in_use.reused && fault.ends_connection() && !matches!(fault, Fault::Silent(_));
@@ -138,7 +154,7 @@ impl Pool {
             match timeout_at(deadline, self.open()).await {
                 Ok(Ok(connection)) => return Ok(InUse { connection, reused: false, _permit: permit }),
                 // The server takes no more: wait for one of those that we have.
-                Ok(Err(Fault::Crowded(_))) if self.others_are_in_use() && Instant::now() + CROWDED < deadline => {
+                Ok(Err(Fault::Crowded(_))) if self.one_may_come_back() && Instant::now() + CROWDED < deadline => {
                     sleep(CROWDED).await;
                 }
                 Ok(Err(fault)) => return Err(fault),
@@ -152,9 +168,10 @@ impl Pool {
         }
     }
 
-    /// Whether anybody but the caller, who has a permit, uses a connection or is about to.
-    fn others_are_in_use(&self) -> bool {
-        self.size.saturating_sub(self.permits.available_permits()) > 1
+    /// Whether anybody but the caller, who has a permit, uses a connection, or has just given it back: that is before its
+    /// permit is free again.
+    fn one_may_come_back(&self) -> bool {
+        self.size.saturating_sub(self.permits.available_permits()) > 1 || !self.idle().is_empty()
     }
 
     /// The one that was used last, so that those that are not needed grow old.
@@ -185,7 +202,7 @@ impl Pool {
     }
 
     async fn open_now(&self) -> Outcome<Connection> {
-        let connected = connect(&self.config, self.tls.as_ref()).await?;
+        let connected = connect(&self.config, self.tls.as_ref(), &self.last).await?;
         let mut connection = Connection { client: connected.client, prepared: HashMap::new(), used: Instant::now() };
         if connected.prepares {
             connection.prepare(&self.statements).await?;
@@ -195,7 +212,7 @@ impl Pool {
 
     /// A connection of one's own, for what takes several statements.
     pub(crate) async fn client(&self) -> Outcome<Client> {
-        Ok(connect(&self.config, self.tls.as_ref()).await?.client)
+        Ok(connect(&self.config, self.tls.as_ref(), &self.last).await?.client)
     }
 }
 

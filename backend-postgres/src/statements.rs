@@ -25,7 +25,8 @@ calls! {
     Open "SELECT * FROM S.open($1, $2, $3, $4, $5, $6, $7)" [TEXT BOOL UUID BOOL INT8 INT8 INT8];
     Release "SELECT S.release($1, $2, $3)" [INT8 INT8 INT8_ARRAY];
     Head "SELECT * FROM S.head($1, $2, $3, $4)" [INT8 INT8 INT8 INT8];
-    ReadPages "SELECT * FROM S.read_pages($1, $2, $3, $4)" [INT8_ARRAY INT8_ARRAY INT8_ARRAY INT8_ARRAY];
+    ReadPages "SELECT * FROM S.read_pages($1, $2, $3, $4, $5, $6)"
+        [INT8_ARRAY INT8_ARRAY INT8_ARRAY INT8_ARRAY INT8_ARRAY INT8_ARRAY];
     ReadLog "SELECT * FROM S.read_log($1, $2, $3, $4, $5)" [INT8_ARRAY INT8_ARRAY INT8 INT8 INT8];
     Commit "SELECT S.commit($1, $2, $3, $4, $5, $6, $7, $8, $9)"
         [INT8_ARRAY INT8_ARRAY INT8_ARRAY UUID_ARRAY INT8_ARRAY BYTEA_ARRAY INT8_ARRAY BOOL_ARRAY BOOL];

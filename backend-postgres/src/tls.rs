@@ -132,10 +132,8 @@ fn roots(file: Option<&Path>) -> Result<RootCertStore> {
 
 fn certificates(parameter: &str, file: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let unreadable = |e| tls_error(&format!("{parameter} {} cannot be read", file.display()), e);
-    let found: Vec<_> = CertificateDer::pem_file_iter(file)
-        .map_err(unreadable)?
-        .collect::<Result<_, _>>()
-        .map_err(unreadable)?;
+    let found: Vec<_> =
+        CertificateDer::pem_file_iter(file).map_err(unreadable)?.collect::<Result<_, _>>().map_err(unreadable)?;
     if found.is_empty() {
         return Err(Error::invalid(format!("{parameter} {} has no certificate in it", file.display())));
     }

@@ -89,7 +89,11 @@ fn wrong_password_and_user_are_told() {
     server.sql("GRANT CREATE ON DATABASE postgres TO guarded");
     let url = |password: &str| format!("postgres://guarded:{password}@127.0.0.1:{}/postgres", server.port());
     try_connect(&url(PASSWORD)).expect("SCRAM works");
-    refused(try_connect(&url("s3cret-w0rd-not")), ErrorKind::Invalid, &["password authentication failed", "pg_hba.conf"]);
+    refused(
+        try_connect(&url("s3cret-w0rd-not")),
+        ErrorKind::Invalid,
+        &["password authentication failed", "pg_hba.conf"],
+    );
     let none = format!("postgres://guarded@127.0.0.1:{}/postgres", server.port());
     refused(try_connect(&none), ErrorKind::Invalid, &["password"]);
     refused(
@@ -97,7 +101,8 @@ fn wrong_password_and_user_are_told() {
         ErrorKind::Invalid,
         &["\"nothing\" does not exist", "name another"],
     );
-    for wrong in ["sslmode=maybe", "port=x", "nonsense=1", "schema=Upper", "sslcert=x", "pool_size=many", "schema=%zz"] {
+    for wrong in ["sslmode=maybe", "port=x", "nonsense=1", "schema=Upper", "sslcert=x", "pool_size=many", "schema=%zz"]
+    {
         refused(try_connect(&format!("{}?{wrong}", url(PASSWORD))), ErrorKind::Invalid, &[]);
     }
 }
@@ -162,7 +167,8 @@ fn tls_failures_are_told() {
     let root = parameters.self_signed(&authority).unwrap();
     let issuer = rcgen::Issuer::new(parameters, authority);
     let key = rcgen::KeyPair::generate().unwrap();
-    let certificate = rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap().signed_by(&key, &issuer).unwrap();
+    let certificate =
+        rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap().signed_by(&key, &issuer).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, text: String| {
         let path = folder.path().join(name);
@@ -204,7 +210,8 @@ fn connection_limit_is_shared_and_told() {
     let schema = fresh_schema();
     drop(connect(&server.url(), &schema, |config| config));
     server.sql("CREATE ROLE few LOGIN SUPERUSER CONNECTION LIMIT 3");
-    let url = format!("postgres://few@127.0.0.1:{}/postgres?schema={schema}&pool_size=8&sslmode=disable", server.port());
+    let url =
+        format!("postgres://few@127.0.0.1:{}/postgres?schema={schema}&pool_size=8&sslmode=disable", server.port());
     // A superuser has no limit, so that one is taken back once the schema's rights need no listing.
     server.sql(&format!(
         "ALTER ROLE few NOSUPERUSER; GRANT USAGE ON SCHEMA {schema} TO few; \
@@ -247,7 +254,9 @@ fn statement_timeout_is_told_and_nothing_is_done() {
         });
     });
     lock.recv().unwrap();
-    let waiting = format!("SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted AND relation = '{schema}.log'::regclass");
+    let waiting = format!(
+        "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted AND relation = '{schema}.log'::regclass"
+    );
     wait_until("the lock is there", Duration::from_secs(10), || server().sql(&waiting) == "1");
     refused(writer.commit(10), ErrorKind::Unavailable, &["statement timeout", "57014"]);
     other.join().unwrap();
@@ -256,7 +265,9 @@ fn statement_timeout_is_told_and_nothing_is_done() {
 
 #[test]
 fn isolation_that_does_not_see_others_is_refused() {
-    server().sql("CREATE ROLE serial LOGIN SUPERUSER; ALTER ROLE serial SET default_transaction_isolation = 'serializable'");
+    server().sql(
+        "CREATE ROLE serial LOGIN SUPERUSER; ALTER ROLE serial SET default_transaction_isolation = 'serializable'",
+    );
     let url = format!("postgres://serial@127.0.0.1:{}/postgres", server().port());
     refused(try_connect(&url), ErrorKind::Invalid, &["serializable", "read committed"]);
 }
@@ -281,10 +292,8 @@ fn deadlocks_and_serialization_failures_are_tried_again() {
 
 #[test]
 fn standby_is_refused_or_read_from() {
-    let options = ServerOptions {
-        access: vec!["host replication all 127.0.0.1/32 trust".into()],
-        ..ServerOptions::default()
-    };
+    let options =
+        ServerOptions { access: vec!["host replication all 127.0.0.1/32 trust".into()], ..ServerOptions::default() };
     let primary = Server::start(&options);
     let mut writer = Writer::new(try_connect(&primary.url()).unwrap(), "a");
     writer.commit(10).unwrap();
@@ -299,7 +308,11 @@ fn standby_is_refused_or_read_from() {
     assert_eq!(runtime.block_on(follower.list("", None, 10)).unwrap().len(), 1, "followers can read there");
     let session = SessionId(rand::random());
     let start = SessionRequest { session, label: String::new(), lifetime: Duration::from_secs(5) };
-    refused(runtime.block_on(follower.start_session(start)), ErrorKind::Unavailable, &["read-only", "list the primary"]);
+    refused(
+        runtime.block_on(follower.start_session(start)),
+        ErrorKind::Unavailable,
+        &["read-only", "list the primary"],
+    );
 }
 
 #[test]

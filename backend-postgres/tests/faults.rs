@@ -93,7 +93,8 @@ fn connections_break_at_every_call() {
                 let more = work(&place.process, 1000);
                 fired += place.proxy.fired();
                 drop(place.process);
-                let other = Process::new(Arc::new(connect(&server().url(), &place.schema, |config| config)), settings());
+                let other =
+                    Process::new(Arc::new(connect(&server().url(), &place.schema, |config| config)), settings());
                 let connection = other.open("a", "&takeover=1");
                 let expected: Vec<i64> = acknowledged.iter().chain(&more).copied().collect();
                 // An engine that cannot tell stops the database, so that what is not acknowledged did not happen.
@@ -160,7 +161,9 @@ fn process_that_stalls_past_its_lease_is_fenced() {
     });
     let other = place.other();
     let taken = other.open("a", "");
-    wait_until("the lease runs out", Duration::from_secs(20), || taken.execute("INSERT INTO t VALUES (10)", []).is_ok());
+    wait_until("the lease runs out", Duration::from_secs(20), || {
+        taken.execute("INSERT INTO t VALUES (10)", []).is_ok()
+    });
     let refused = receiver.recv_timeout(Duration::from_secs(30)).unwrap().unwrap_err();
     place.proxy.resume();
     let connection = waiting.join().unwrap();

@@ -1,6 +1,7 @@
 //! Store URLs: which back end, and where. The only file that knows the back ends.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,13 +24,23 @@ pub(crate) const FORMS: &str = "embedded:/folder, a plain folder, postgres://hos
 pub(crate) enum StoreUrl {
     /// A folder of this machine.
     Embedded(PathBuf),
-    /// Tables of a Postgres server. The URL may have a password in it: it is never shown.
-    Postgres(String),
+    /// Tables of a Postgres server.
+    Postgres(SecretUrl),
     /// In this process, gone with it.
     Memory,
-    /// A prefix of a FoundationDB cluster. The URL may have a password in it: it is never shown.
+    /// A prefix of a FoundationDB cluster.
     #[cfg(feature = "fdb")]
-    Fdb(String),
+    Fdb(SecretUrl),
+}
+
+/// A URL that may have a password in it, which is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct SecretUrl(String);
+
+impl fmt::Debug for SecretUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
 }
 
 impl StoreUrl {
@@ -52,14 +63,14 @@ impl StoreUrl {
             }
             "postgres" | "postgresql" => {
                 PostgresConfig::from_url(text.to_str().unwrap_or_default()).map_err(Failure::from)?;
-                Ok(Self::Postgres(format!("{scheme}:{rest}")))
+                Ok(Self::Postgres(SecretUrl(format!("{scheme}:{rest}"))))
             }
             "memory" if rest.is_empty() => Ok(Self::Memory),
             "memory" => usage(format!("memory: takes nothing after it, and here is '{rest}'")),
             #[cfg(feature = "fdb")]
             "fdb" => {
                 litefleet_fdb::FdbConfig::from_url(&format!("fdb:{rest}")).map_err(Failure::from)?;
-                Ok(Self::Fdb(format!("fdb:{rest}")))
+                Ok(Self::Fdb(SecretUrl(format!("fdb:{rest}"))))
             }
             #[cfg(not(feature = "fdb"))]
             "fdb" => usage("this program was built without FoundationDB; build it with --features fdb".into()),
@@ -82,12 +93,12 @@ impl StoreUrl {
         match self {
             Self::Memory => Ok(Arc::new(MemoryStore::new(Arc::new(SystemClock::default())))),
             #[cfg(feature = "fdb")]
-            Self::Fdb(url) => {
+            Self::Fdb(SecretUrl(url)) => {
                 let config = litefleet_fdb::FdbConfig::from_url(url);
                 let store = config.and_then(litefleet_fdb::FdbStore::open_blocking);
                 Ok(Arc::new(store.map_err(Failure::from)?))
             }
-            Self::Postgres(url) => {
+            Self::Postgres(SecretUrl(url)) => {
                 let store = PostgresConfig::from_url(url).and_then(PostgresStore::connect_blocking);
                 Ok(Arc::new(store.map_err(Failure::from)?))
             }
@@ -112,13 +123,24 @@ impl StoreUrl {
         }
     }
 
-    /// As it can be given to another process.
-    pub(crate) fn to_argument(&self) -> OsString {
+    /// For people: without a password.
+    pub(crate) fn shown(&self) -> String {
+        match self {
+            Self::Memory => "memory:".to_owned(),
+            #[cfg(feature = "fdb")]
+            Self::Fdb(_) => "the FoundationDB store that --store names".to_owned(),
+            Self::Postgres(_) => "the Postgres store that --store names".to_owned(),
+            Self::Embedded(folder) => format!("embedded:{}", folder.display()),
+        }
+    }
+
+    /// As it can be given to another process, in its environment: arguments can be seen by everybody.
+    pub(crate) fn to_variable(&self) -> OsString {
         match self {
             Self::Memory => "memory:".into(),
             #[cfg(feature = "fdb")]
-            Self::Fdb(url) => url.into(),
-            Self::Postgres(url) => url.into(),
+            Self::Fdb(SecretUrl(url)) => url.into(),
+            Self::Postgres(SecretUrl(url)) => url.into(),
             Self::Embedded(folder) => {
                 let mut argument = OsString::from("embedded:");
                 argument.push(folder);
@@ -170,12 +192,16 @@ mod tests {
         assert_eq!(parse("./x:y").unwrap(), embedded("./x:y"));
         assert_eq!(parse("c:\\x").unwrap(), embedded("c:\\x"));
         assert_eq!(parse("memory:").unwrap(), StoreUrl::Memory);
+        let postgres = parse("postgres://me:hidden@h/d?schema=s").unwrap();
+        assert_eq!(postgres.to_variable(), "postgres://me:hidden@h/d?schema=s");
+        assert!(!format!("{postgres:?} {}", postgres.shown()).contains("hidden"));
+        assert!(!parse("postgres://me:hidden@h/d?nonsense=1").unwrap_err().1.contains("hidden"));
         for bad in ["", "embedded:", "memory:x", "mysql://h/d"] {
             assert_eq!(parse(bad).unwrap_err().0, Exit::Usage, "{bad}");
         }
         assert!(parse("mysql://h/d").unwrap_err().1.contains("memory:"));
         #[cfg(feature = "fdb")]
-        assert_eq!(parse("fdb:/a?prefix=b").unwrap(), StoreUrl::Fdb("fdb:/a?prefix=b".into()));
+        assert_eq!(parse("fdb:/a?prefix=b").unwrap(), StoreUrl::Fdb(SecretUrl("fdb:/a?prefix=b".into())));
         #[cfg(feature = "fdb")]
         assert!(parse("fdb:/a?prefix=").unwrap_err().1.contains("prefix"));
         #[cfg(not(feature = "fdb"))]

@@ -61,8 +61,7 @@ pub(crate) async fn prepare(client: &mut Client, config: &PostgresConfig) -> Out
 }
 
 async fn check_server(client: &Client) -> Outcome<()> {
-    const QUESTION: &str =
-        "SELECT current_setting('server_version_num')::integer, current_setting('server_encoding')";
+    const QUESTION: &str = "SELECT current_setting('server_version_num')::integer, current_setting('server_encoding')";
     let rows = client.query_typed(QUESTION, &[]).await?;
     let row = rows.first().ok_or(Fault::Malformed("no row"))?;
     let (number, encoding): (i32, String) = (column(row, 0)?, column(row, 1)?);

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use litefleet::store::{CommitMode, CommitRequest};
 use litefleet::{Error, ErrorKind, Result};
 
-use super::outcome::{Answer, Asked, numbers};
 use super::Inner;
+use super::outcome::{Answer, Asked, numbers};
 use crate::error::Fault;
 use crate::statements::Call;
 use crate::wire::{bigints, blobs, boolean, booleans, ids, maybe_bigints};
@@ -89,8 +89,7 @@ impl Inner {
         let numbers = numbers(&rows).map_err(failed)?;
         let mut answers = Vec::with_capacity(sent.len());
         for (n, request) in each().enumerate() {
-            let asked =
-                Asked { database: request.database, epoch: request.epoch, expected: request.expected.get() };
+            let asked = Asked { database: request.database, epoch: request.epoch, expected: request.expected.get() };
             answers.push(Answer::at(&numbers, n * NUMBERS).map_err(failed)?.check(asked));
         }
         Ok(answers)

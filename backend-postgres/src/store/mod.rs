@@ -4,9 +4,10 @@
 //! and it does not matter on which thread, or in which runtime, a caller waits.
 
 mod commit;
+mod grants;
+mod naming;
 mod open;
 mod outcome;
-mod naming;
 mod read;
 mod rows;
 mod sessions;
@@ -14,6 +15,7 @@ mod watch;
 mod write;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::{BoxFuture, FutureExt};
@@ -30,7 +32,11 @@ use crate::error::Outcome;
 use crate::pool::Pool;
 use crate::statements::Statements;
 use crate::{schema, tls};
+use grants::Grants;
 use watch::Watchers;
+
+/// How long to wait for the answer of a renewal: a connection that is dead must be found out while there is time for another.
+const CONTROL_PATIENCE: Duration = Duration::from_secs(4);
 
 /// What calls need, on whichever thread they run.
 #[derive(Debug)]
@@ -40,6 +46,7 @@ pub(crate) struct Inner {
     /// For sessions and watches: a renewal must not wait until a long read is done.
     control: Pool,
     watchers: Watchers,
+    grants: Grants,
 }
 
 /// A store on Postgres.
@@ -86,11 +93,13 @@ impl PostgresStore {
         let tls = tls::connector(&config)?;
         let config = Arc::new(config);
         let statements = Arc::new(Statements::new(&config.schema));
-        let pool = |size| Pool::new(Arc::clone(&config), tls.clone(), Arc::clone(&statements), size);
+        let pool =
+            |size, patience| Pool::new(Arc::clone(&config), tls.clone(), Arc::clone(&statements), size, patience);
         let inner = Inner {
-            pool: pool(config.pool_size),
-            control: pool(1),
+            pool: pool(config.pool_size, config.call_timeout),
+            control: pool(1, CONTROL_PATIENCE),
             watchers: Watchers::default(),
+            grants: Grants::default(),
             config: Arc::clone(&config),
         };
         Ok(Self { inner: Arc::new(inner), runtime: Some(runtime) })
@@ -188,7 +197,17 @@ impl PageStore for PostgresStore {
 
     async fn open(&self, request: OpenRequest) -> Result<Opened> {
         let inner = Arc::clone(&self.inner);
-        self.run(async move { inner.open(&request).await }).await
+        if request.lease.is_none() {
+            return self.run(async move { inner.open(&request).await }).await;
+        }
+        let (mut turn, _grant) = self.inner.grants.begin();
+        let call = async move {
+            turn.come().await;
+            let outcome = inner.open(&request).await;
+            drop(turn);
+            outcome
+        };
+        self.run(call).await
     }
 
     async fn release(&self, database: DatabaseId, epoch: Epoch, warm: Vec<PageNo>) -> Result<()> {

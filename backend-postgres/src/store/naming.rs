@@ -3,9 +3,9 @@
 use litefleet::store::ListEntry;
 use litefleet::{CommitId, DatabaseId, DatabaseName, Epoch, Error, ErrorKind};
 
+use super::Inner;
 use super::open::head;
 use super::outcome::{Asked, done};
-use super::Inner;
 use crate::error::{Fault, Outcome};
 use crate::statements::Call;
 use crate::wire::{Id, Numbers, bigint, column, count, maybe_text, number, text};
@@ -21,12 +21,8 @@ impl Inner {
         if prefix.contains('\0') {
             return Ok(Vec::new());
         }
-        let params = [
-            text(prefix),
-            maybe_text(past(prefix)),
-            text(after.map_or("", DatabaseName::as_str)),
-            count(limit),
-        ];
+        let params =
+            [text(prefix), maybe_text(past(prefix)), text(after.map_or("", DatabaseName::as_str)), count(limit)];
         let rows = self.pool.call(Call::List, &params).await?;
         let mut entries = Vec::with_capacity(rows.len());
         for row in &rows {

@@ -6,9 +6,9 @@ use litefleet::store::{EpochEnd, Head, HeadReply, HeadRequest, Holder, LogRow, O
 use litefleet::{CommitId, DatabaseId, DatabaseName, Epoch, Error, PageNo, PageSet, SessionId, Txid};
 use tokio_postgres::Row;
 
+use super::Inner;
 use super::outcome::{Asked, done};
 use super::rows::{Stored, push};
-use super::Inner;
 use crate::error::{Fault, Outcome};
 use crate::statements::Call;
 use crate::wire::{Blob, Id, Numbers, bigint, bigints, boolean, column, count, maybe_bigint, maybe_id, text};

@@ -44,7 +44,9 @@ impl Answer {
             6 => Error::conflict("a staging entry of another transaction exists"),
             7 => Error::conflict("the staged rows were discarded"),
             8 => Error::conflict(format!("staging generation {expected} is not the current one")),
-            9 => Error::conflict(format!("checkpoint {expected} is not between the newest checkpoint and the head {txid}")),
+            9 => Error::conflict(format!(
+                "checkpoint {expected} is not between the newest checkpoint and the head {txid}"
+            )),
             10 => Error::conflict("there is a database of that name already"),
             _ => Error::internal(format!("the schema's functions answered {outcome}, which nobody knows")),
         })

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use litefleet::store::{PageRow, ReadRow, RowKind};
-use litefleet::{DatabaseId, PageNo, Txid};
+use litefleet::{DatabaseId, PageNo, PageRange, Txid};
 
 use crate::error::{Fault, Outcome};
 use crate::wire::{Param, bigints, blobs, int, maybe_bigints, smallints};
@@ -39,7 +39,7 @@ pub(super) fn columns(mut rows: Vec<PageRow>) -> [Param; 4] {
 }
 
 /// A stored row as it comes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Stored {
     pub(super) page: u64,
     pub(super) txid: u64,
@@ -80,9 +80,8 @@ pub(super) fn push(
     Ok(())
 }
 
-/// For ranges as two columns.
-pub(super) fn ranges(pages: &litefleet::PageSet) -> [Param; 2] {
-    let runs: Vec<_> = pages.ranges().collect();
+/// Ranges as two columns.
+pub(super) fn ranges(runs: &[PageRange]) -> [Param; 2] {
     [bigints(runs.iter().map(|run| run.first.get().into())), bigints(runs.iter().map(|run| run.last.get().into()))]
 }
 

@@ -1,6 +1,8 @@
 //! Staging, checkpoints, and garbage.
 
-use litefleet::store::{CheckpointRequest, CollectRequest, Collected, DiscardRequest, Discarded, Purged, RowKind, StageRequest};
+use litefleet::store::{
+    CheckpointRequest, CollectRequest, Collected, DiscardRequest, Discarded, Purged, RowKind, StageRequest,
+};
 use litefleet::{Error, Txid};
 
 use super::outcome::{Asked, done};
@@ -35,13 +37,8 @@ impl Inner {
 
     pub(super) async fn discard(&self, request: DiscardRequest) -> Outcome<Discarded> {
         let DiscardRequest { database, epoch, expected, generation, limit } = request;
-        let params = [
-            bigint(database.get()),
-            bigint(epoch.get()),
-            bigint(expected.get()),
-            bigint(generation),
-            count(limit),
-        ];
+        let params =
+            [bigint(database.get()), bigint(epoch.get()), bigint(expected.get()), bigint(generation), count(limit)];
         let rows = self.pool.call(Call::Discard, &params).await?;
         let numbers = done(&rows, Asked { database, epoch, expected: expected.get() })?;
         Ok(Discarded { generation: generation.saturating_add(1), done: numbers.at(1)? != 0 })
@@ -70,7 +67,7 @@ impl Inner {
     pub(super) async fn collect(&self, request: CollectRequest) -> Outcome<Collected> {
         let wanted = check_ranges("collection", &request.pages, self.config.limits.collect_pages)?;
         let CollectRequest { database, epoch, at_most, completed_before, log_through, .. } = request;
-        let [firsts, lasts] = ranges(&wanted);
+        let [firsts, lasts] = ranges(&wanted.ranges().collect::<Vec<_>>());
         let params = [
             bigint(database.get()),
             bigint(epoch.get()),

@@ -245,7 +245,8 @@ impl Server {
     pub fn sql(&self, sql: &str) -> String {
         let program = programs().join("psql");
         let port = self.port.to_string();
-        let arguments = ["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-U", "postgres", "-p", &port];
+        let arguments =
+            ["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-U", "postgres", "-p", &port];
         let output = Command::new(program).args(arguments).args(["-c", sql, "postgres"]).output().unwrap();
         assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap().trim().to_owned()

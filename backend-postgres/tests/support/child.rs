@@ -10,6 +10,7 @@ use std::time::Duration;
 use litefleet::FleetSettings;
 use litefleet_conformance::faults::Process;
 use litefleet_postgres::testing::pause;
+use rusqlite::Connection;
 
 use super::connect;
 
@@ -26,6 +27,8 @@ pub(crate) struct Task {
     pub(crate) session_millis: u64,
     /// Opens with `lease=transaction`, so that several share the databases.
     pub(crate) shares: bool,
+    /// Leaves one transaction open in each database until its folder says go, and only then commits them.
+    pub(crate) holds: bool,
 }
 
 /// Starts a child. The test program must have an ignored test `child` that calls [`run`].
@@ -38,6 +41,7 @@ pub(crate) fn start(task: &Task) -> Child {
         task.databases.join(","),
         task.session_millis.to_string(),
         task.shares.to_string(),
+        task.holds.to_string(),
     ];
     Command::new(std::env::current_exe().expect("this program"))
         .args(["child", "--exact", "--ignored", "--nocapture"])
@@ -61,6 +65,7 @@ pub(crate) fn task() -> Option<Task> {
         databases: next()?.split(',').map(str::to_owned).collect(),
         session_millis: next()?.parse().ok()?,
         shares: next()? == "true",
+        holds: next()? == "true",
     })
 }
 
@@ -82,11 +87,14 @@ pub(crate) fn run() {
     settings.database.checkpoint_records = 50;
     let process = Process::new(Arc::new(store), settings);
     let parameters = if task.shares { "&lease=transaction" } else { "" };
+    if task.holds {
+        return hold(&task, &process);
+    }
     let mut number = task.first;
-    while !task.folder.join("stop").exists() {
-        let Some(name) = task.databases.get(usize::try_from(number).unwrap_or_default() % task.databases.len()) else {
+    for name in task.databases.iter().cycle() {
+        if task.folder.join("stop").exists() {
             break;
-        };
+        }
         let connection = process.open(name, parameters);
         connection.busy_timeout(Duration::from_secs(1)).expect("a handler can be set");
         // Several in a row on one connection, and then it is opened again.
@@ -97,9 +105,7 @@ pub(crate) fn run() {
             match written {
                 Ok(_) => append(&task.folder, format!("done-{name}"), &number.to_string()),
                 Err(error) => {
-                    let reason: rusqlite::Result<String> =
-                        connection.query_row("PRAGMA litefleet_error", [], |row| row.get(0));
-                    let reason = reason.unwrap_or_else(|error| error.to_string());
+                    let reason = reason(&connection);
                     let doubtful = reason.contains("may or may not have happened");
                     let file = if doubtful { "doubtful" } else { "failed" };
                     append(&task.folder, format!("{file}-{name}"), &format!("{number} {error}: {reason}"));
@@ -112,6 +118,40 @@ pub(crate) fn run() {
         }
     }
     drop(process);
+}
+
+fn reason(connection: &Connection) -> String {
+    let reason: rusqlite::Result<String> = connection.query_row("PRAGMA litefleet_error", [], |row| row.get(0));
+    reason.unwrap_or_else(|error| error.to_string())
+}
+
+/// Begins a transaction in each database, and commits it when the folder says go.
+fn hold(task: &Task, process: &Process) {
+    let mut open = Vec::new();
+    for (number, name) in (task.first..).zip(&task.databases) {
+        let connection = process.open(name, "");
+        connection.execute_batch("CREATE TABLE IF NOT EXISTS t (v INTEGER NOT NULL)").expect("it writes");
+        connection.execute_batch("BEGIN IMMEDIATE").expect("it has the lease");
+        connection.execute("INSERT INTO t VALUES (?1)", [number]).expect("it writes");
+        open.push((number, name, connection));
+    }
+    append(&task.folder, "open".into(), "yes");
+    while !task.folder.join("go").exists() {
+        pause(Duration::from_millis(20));
+    }
+    for (number, name, connection) in &open {
+        match connection.execute_batch("COMMIT") {
+            Ok(()) => append(&task.folder, format!("done-{name}"), &number.to_string()),
+            Err(error) => {
+                let line = format!("{number} {error}: {}", reason(connection));
+                append(&task.folder, format!("failed-{name}"), &line);
+            }
+        }
+        // Nor can the same connection write anything else, before it is opened again.
+        if connection.execute("INSERT INTO t VALUES (?1)", [number + 100]).is_ok() {
+            append(&task.folder, format!("wrong-{name}"), &number.to_string());
+        }
+    }
 }
 
 /// The numbers that children noted in files of this kind for a database.

@@ -18,15 +18,30 @@ BEGIN
     END LOOP;
 END $$;
 
--- The newest row at or below ats for each page of the ranges, and the row it is based on.
+-- The newest row at or below ats for each page of the ranges, and the row it is based on. Of the ranges that are walked
+-- (only with a single database) all rows at or below ats, which costs half as much per page as long as there are not many
+-- to a page: eight per page at the most, and whoever gets so many asks again without walking.
 CREATE FUNCTION {schema}.read_pages(
-    databases bigint[], ats bigint[], firsts bigint[], lasts bigint[],
+    databases bigint[], ats bigint[], firsts bigint[], lasts bigint[], walked_firsts bigint[], walked_lasts bigint[],
     OUT database bigint, OUT page bigint, OUT txid bigint, OUT kind smallint, OUT base bigint, OUT bytes bytea,
     OUT base_bytes bytea
 ) RETURNS SETOF record
 LANGUAGE plpgsql STABLE AS $$
 BEGIN
     PERFORM {schema}.check_lineage(databases, ats);
+    IF cardinality(walked_firsts) > 0 THEN
+        RETURN QUERY
+            SELECT databases[1], p.page, p.txid, p.kind, p.base, p.bytes, NULL::bytea
+            FROM unnest(walked_firsts, walked_lasts) r(first, last)
+            CROSS JOIN LATERAL (
+                SELECT q.* FROM {schema}.pages q
+                WHERE q.database = databases[1] AND q.page BETWEEN r.first AND r.last AND q.txid <= ats[1]
+                LIMIT 8 * (r.last - r.first + 1)
+            ) p;
+    END IF;
+    IF cardinality(firsts) = 0 THEN
+        RETURN;
+    END IF;
     IF cardinality(databases) = 1 THEN
         RETURN QUERY
             SELECT databases[1], p.page, p.txid, p.kind, p.base, p.bytes, b.bytes

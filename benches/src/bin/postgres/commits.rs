@@ -46,7 +46,12 @@ pub(crate) fn rows(rig: &Rig) -> Result<Vec<Row>> {
     Ok(vec![
         row("64 databases at once: transactions", "/s", |r| r.rate, Goal::RatioAtLeast(1.0)),
         row("64 databases at once: WAL flushes per transaction", "", |r| r.flushes_each, Goal::RatioAtMost(0.125)),
-        row("64 databases at once: server's CPU per transaction", "µs", |r| r.server_micros_each, Goal::RatioAtMost(0.7)),
+        row(
+            "64 databases at once: server's CPU per transaction",
+            "µs",
+            |r| r.server_micros_each,
+            Goal::RatioAtMost(0.7),
+        ),
     ])
 }
 

@@ -15,7 +15,8 @@ pub(crate) fn rows(rig: &Rig) -> Result<Vec<Row>> {
     let ours = side.connect("latency")?;
     ours.execute_batch("CREATE TABLE entries (id INTEGER PRIMARY KEY, body BLOB NOT NULL)")?;
     let bare = rig.bare()?;
-    rig.runtime.block_on(bare.batch_execute("CREATE TABLE latency_bare (id bigserial PRIMARY KEY, body bytea NOT NULL)"))?;
+    rig.runtime
+        .block_on(bare.batch_execute("CREATE TABLE latency_bare (id bigserial PRIMARY KEY, body bytea NOT NULL)"))?;
     let statement = rig.runtime.block_on(bare.prepare("INSERT INTO latency_bare (body) VALUES ($1)"))?;
     let mut mine = ours.prepare("INSERT INTO entries (body) VALUES (?)")?;
     let (mut our_medians, mut their_medians, mut ratios) = (Vec::new(), Vec::new(), Vec::new());

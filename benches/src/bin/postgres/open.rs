@@ -18,7 +18,8 @@ pub(crate) fn rows(rig: &Rig) -> Result<Vec<Row>> {
         let side = rig.side(schema)?;
         for index in 0..REAL {
             let connection = side.connect(&format!("tenant-{:06}", index * (many / REAL)))?;
-            connection.execute_batch("CREATE TABLE t (k INTEGER PRIMARY KEY, v TEXT); INSERT INTO t VALUES (1, 'one')")?;
+            connection
+                .execute_batch("CREATE TABLE t (k INTEGER PRIMARY KEY, v TEXT); INSERT INTO t VALUES (1, 'one')")?;
             drop(connection);
         }
         side.close()?;

@@ -46,7 +46,10 @@ impl Rig {
         let load = load.split_whitespace().next().unwrap_or_default().to_owned();
         let version = self.server.sql("SHOW server_version");
         let cores = std::thread::available_parallelism()?;
-        Ok(format!("PostgreSQL {version}, fsync=on; {cores} cores for both; load before: {load}; rounds: {}", self.rounds))
+        Ok(format!(
+            "PostgreSQL {version}, fsync=on; {cores} cores for both; load before: {load}; rounds: {}",
+            self.rounds
+        ))
     }
 
     /// The larger number for a run to quote, the other for a quick look.

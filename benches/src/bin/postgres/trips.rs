@@ -16,7 +16,7 @@ pub(crate) fn rows(rig: &Rig) -> Result<Vec<Row>> {
     let connection = side.connect("a")?;
     connection.execute_batch(
         "CREATE TABLE t (k INTEGER PRIMARY KEY, v BLOB); \
-         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 4000) \
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300) \
          INSERT INTO t SELECT i, randomblob(3000) FROM n",
     )?;
     let read = |connection: &rusqlite::Connection, key: i64| -> Result<i64> {
@@ -51,7 +51,7 @@ pub(crate) fn rows(rig: &Rig) -> Result<Vec<Row>> {
     let connection = side.connect("a")?;
     read(&connection, 1)?;
     note("open for write with warm pages, and read them");
-    read(&connection, 2000)?;
+    read(&connection, 200)?;
     note("miss");
     connection.execute("UPDATE t SET v = 'x' WHERE k = 1", [])?;
     note("commit");

@@ -33,8 +33,7 @@ pub(super) fn start_and_kill(url: &StoreUrl, name: &DatabaseName) -> Result<Said
     let failed = |what: &str, e: &std::io::Error| Failure::failed(format!("cannot {what} the second process: {e}"));
     let program = std::env::current_exe().map_err(|e| failed("find the program of", &e))?;
     let child = Command::new(program)
-        .arg("--store")
-        .arg(url.to_argument())
+        .env("LITEFLEET_STORE", url.to_variable())
         .args(["demo-writer", name.as_str(), &COMMITTED_ROWS.to_string()])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

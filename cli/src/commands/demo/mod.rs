@@ -59,8 +59,7 @@ struct Demo {
 
 impl Demo {
     fn run(&self, args: &DemoArgs) -> Result<()> {
-        let place =
-            if self.keep { self.url.to_argument().display().to_string() } else { "a temporary folder".to_owned() };
+        let place = if self.keep { self.url.shown() } else { "a temporary folder".to_owned() };
         step(1, format_args!("store: {place}"))?;
         self.session(|session| {
             self.import(session, args)?;
