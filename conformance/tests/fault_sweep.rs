@@ -100,7 +100,7 @@ fn on_disk() {
     let effects = [Effect::Refuse, Effect::LoseRequest, Effect::LoseReply, Effect::Late, Effect::Full];
     let mut spoils = effects.map(Spoil::Effect).to_vec();
     spoils.extend([Spoil::LateSoon, Spoil::Steal, Spoil::StealAndWrite]);
-    sweep_over(&store, &spoils, &[1, 3], 60);
+    sweep_over(&store, &spoils, &[1, 3], 24);
 }
 
 /// A spilled page met "busy", after which SQLite goes on with what it has cached: the rollback was interrupted by the same,
