@@ -4,10 +4,12 @@
 #   ./test.sh                 everything
 #   ./test.sh format tests    only these steps
 #
-# Steps: format lints tests kills sanitizers miri docs licences.
+# Steps: format lints tests fdb suite kills sanitizers miri docs licences.
 # Works on a fresh Debian with Rust: installs what is missing with apt-get. Whole output of each step: target/test-logs.
 # LITEFLEET_TEST_SECONDS bounds the whole run; LITEFLEET_KILL_ROUNDS sets the rounds of the kill test. LITEFLEET_SEED seeds
 # the fault tests: the same each time unless it says otherwise, so that a run can be repeated; 'random' tries others.
+# LITEFLEET_FDB_CLUSTER_FILE, with LITEFLEET_FDB_LIBRARY_DIR for the folder of the real libfdb_c, runs the step fdb on a real
+# cluster, under prefixes of its own that it clears again; without them it runs on the stand-in.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -97,6 +99,15 @@ fi
 
 packages=()
 command -v cc >/dev/null || packages+=(gcc libc6-dev)
+# The bindings to FoundationDB's client library are made from its headers when its tests are built.
+[ -n "${LIBCLANG_PATH:-}" ] || compgen -G '/usr/lib/llvm-*/lib/libclang.so*' >/dev/null || packages+=(libclang-dev)
+# SQLite's own tests are taken from Debian's archive and built here.
+if [ -x /usr/lib/apt/apt-helper ]; then
+    [ -e /usr/include/tcl8.6/tcl.h ] || packages+=(tcl8.6-dev)
+    [ -e /usr/include/zlib.h ] || packages+=(zlib1g-dev)
+    command -v make >/dev/null || packages+=(make)
+    command -v xz >/dev/null || packages+=(xz-utils)
+fi
 command -v unshare >/dev/null || packages+=(util-linux)
 command -v mount >/dev/null || packages+=(mount)
 if [ ${#packages[@]} -gt 0 ]; then
@@ -154,10 +165,38 @@ if wanted tests; then
     fi
     rmdir "$place"
     # Not compiling: only what runs is bounded in its address space, so that a test that eats memory fails alone.
-    step build 1200 "tests: build" cargo test --locked --workspace --no-run
+    # The FoundationDB store is a step of its own.
+    all=(--workspace --exclude litefleet-fdb --exclude litefleet-fdb-stand-in --exclude litefleet-fdb-stand-in-control)
+    step build 1200 "tests: build" cargo test --locked "${all[@]}" --no-run
     # shellcheck disable=SC2016
     step tests 2400 "tests: cargo test --workspace" \
-        bash -c 'ulimit -v 16777216 2>/dev/null || true; exec cargo test --locked --workspace --no-fail-fast -- "$@"' tests "${skip[@]}"
+        bash -c 'ulimit -v 16777216 2>/dev/null || true; exec cargo test --locked "$@"' tests "${all[@]}" --no-fail-fast -- "${skip[@]}"
+fi
+
+if wanted fdb; then
+    fdb=(-p litefleet-fdb -p litefleet-fdb-stand-in -p litefleet-fdb-stand-in-control)
+    if [ -n "${LITEFLEET_FDB_CLUSTER_FILE:-}" ] && [ -n "${LITEFLEET_FDB_LIBRARY_DIR:-}" ]; then
+        where="on the cluster of $LITEFLEET_FDB_CLUSTER_FILE"
+        left_out "fdb: on the stand-in, with faults and counted requests" "LITEFLEET_FDB_CLUSTER_FILE names a real cluster"
+    else
+        where="on the stand-in for its client library"
+        left_out "fdb: on a real cluster" "LITEFLEET_FDB_CLUSTER_FILE and LITEFLEET_FDB_LIBRARY_DIR name none"
+    fi
+    step fdb-build 1200 "fdb: build" cargo test --locked "${fdb[@]}" --no-run
+    step fdb 1500 "fdb: the FoundationDB store, $where" \
+        bash -c 'ulimit -v 16777216 2>/dev/null || true; exec cargo test --locked "$@" --no-fail-fast' fdb "${fdb[@]}"
+    step fdb-command 600 "fdb: the command with --store fdb:" cargo check --locked -p litefleet-cli --features fdb
+fi
+
+if wanted suite; then
+    what="suite: a part of SQLite's own tests over the VFS, embedded store"
+    if [ ! -x /usr/lib/apt/apt-helper ]; then
+        left_out "$what" "SQLite's source comes from Debian's archive, and this is not Debian or Ubuntu"
+    else
+        step suite 900 "$what" cargo run --locked -q -p litefleet-suite -- short
+        left_out "suite: the rest of SQLite's 1188 test files of veryquick, and locking=snapshot" \
+            "they take 10 minutes more (cargo run -p litefleet-suite -- veryquick)"
+    fi
 fi
 
 if wanted kills; then

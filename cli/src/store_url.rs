@@ -10,20 +10,26 @@ use litefleet::ErrorKind;
 use litefleet::clock::{Clock, SystemClock};
 use litefleet::store::{MemoryStore, PageStore};
 use litefleet_embedded::{EmbeddedConfig, EmbeddedStore};
+use litefleet_postgres::{PostgresConfig, PostgresStore};
 
 use crate::cancel;
 use crate::failure::{Exit, Failure, Result};
 
 /// What exists, for messages and help.
-pub(crate) const FORMS: &str = "embedded:/folder, a plain folder, or memory:";
+pub(crate) const FORMS: &str = "embedded:/folder, a plain folder, postgres://host/database, or memory:";
 
 /// Where a store is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum StoreUrl {
     /// A folder of this machine.
     Embedded(PathBuf),
+    /// Tables of a Postgres server. The URL may have a password in it: it is never shown.
+    Postgres(String),
     /// In this process, gone with it.
     Memory,
+    /// A prefix of a FoundationDB cluster. The URL may have a password in it: it is never shown.
+    #[cfg(feature = "fdb")]
+    Fdb(String),
 }
 
 impl StoreUrl {
@@ -44,8 +50,19 @@ impl StoreUrl {
             "embedded" => {
                 Ok(Self::Embedded(rest.strip_prefix("//").filter(|p| p.starts_with('/')).unwrap_or(rest).into()))
             }
+            "postgres" | "postgresql" => {
+                PostgresConfig::from_url(text.to_str().unwrap_or_default()).map_err(Failure::from)?;
+                Ok(Self::Postgres(format!("{scheme}:{rest}")))
+            }
             "memory" if rest.is_empty() => Ok(Self::Memory),
             "memory" => usage(format!("memory: takes nothing after it, and here is '{rest}'")),
+            #[cfg(feature = "fdb")]
+            "fdb" => {
+                litefleet_fdb::FdbConfig::from_url(&format!("fdb:{rest}")).map_err(Failure::from)?;
+                Ok(Self::Fdb(format!("fdb:{rest}")))
+            }
+            #[cfg(not(feature = "fdb"))]
+            "fdb" => usage("this program was built without FoundationDB; build it with --features fdb".into()),
             _ => usage(format!(
                 "there is no store of the kind '{scheme}:'; expected {FORMS} (a folder with a colon in its name: ./{scheme}:…)"
             )),
@@ -64,6 +81,16 @@ impl StoreUrl {
     pub(crate) fn open(&self, create: bool, wait: Duration) -> Result<Arc<dyn PageStore>> {
         match self {
             Self::Memory => Ok(Arc::new(MemoryStore::new(Arc::new(SystemClock::default())))),
+            #[cfg(feature = "fdb")]
+            Self::Fdb(url) => {
+                let config = litefleet_fdb::FdbConfig::from_url(url);
+                let store = config.and_then(litefleet_fdb::FdbStore::open_blocking);
+                Ok(Arc::new(store.map_err(Failure::from)?))
+            }
+            Self::Postgres(url) => {
+                let store = PostgresConfig::from_url(url).and_then(PostgresStore::connect_blocking);
+                Ok(Arc::new(store.map_err(Failure::from)?))
+            }
             Self::Embedded(folder) => {
                 if !create && !folder.exists() {
                     return Err(Failure::new(
@@ -89,6 +116,9 @@ impl StoreUrl {
     pub(crate) fn to_argument(&self) -> OsString {
         match self {
             Self::Memory => "memory:".into(),
+            #[cfg(feature = "fdb")]
+            Self::Fdb(url) => url.into(),
+            Self::Postgres(url) => url.into(),
             Self::Embedded(folder) => {
                 let mut argument = OsString::from("embedded:");
                 argument.push(folder);
@@ -144,5 +174,11 @@ mod tests {
             assert_eq!(parse(bad).unwrap_err().0, Exit::Usage, "{bad}");
         }
         assert!(parse("mysql://h/d").unwrap_err().1.contains("memory:"));
+        #[cfg(feature = "fdb")]
+        assert_eq!(parse("fdb:/a?prefix=b").unwrap(), StoreUrl::Fdb("fdb:/a?prefix=b".into()));
+        #[cfg(feature = "fdb")]
+        assert!(parse("fdb:/a?prefix=").unwrap_err().1.contains("prefix"));
+        #[cfg(not(feature = "fdb"))]
+        assert!(parse("fdb:/a").unwrap_err().1.contains("--features fdb"));
     }
 }

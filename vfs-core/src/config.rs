@@ -17,6 +17,17 @@ pub enum LeaseMode {
     Transaction,
 }
 
+/// How the locks of the connections of a process exclude each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Locking {
+    /// Each read transaction has a snapshot: readers do not block the writer, nor the writer readers.
+    #[default]
+    Snapshot,
+    /// SHARED, RESERVED, PENDING and EXCLUSIVE exclude each other as SQLite's documentation says of a rollback journal:
+    /// a commit waits for readers, and readers wait for the commit.
+    Sqlite,
+}
+
 /// Settings of a process: one cache, one session, however many databases.
 #[derive(Clone, Debug)]
 pub struct FleetSettings {
@@ -52,6 +63,8 @@ impl Default for FleetSettings {
 pub struct DatabaseSettings {
     /// `lease=exclusive|transaction`
     pub lease: LeaseMode,
+    /// `locking=snapshot|sqlite`
+    pub locking: Locking,
     /// `lease_idle=MS`: give an exclusive lease back after so long without a lock; zero keeps it until close.
     pub lease_idle: Duration,
     /// `takeover=1`: take the lease even from a live holder, who is fenced.
@@ -84,6 +97,7 @@ impl Default for DatabaseSettings {
     fn default() -> Self {
         Self {
             lease: LeaseMode::Exclusive,
+            locking: Locking::Snapshot,
             lease_idle: Duration::ZERO,
             takeover: false,
             busy: Duration::ZERO,
@@ -105,6 +119,7 @@ impl DatabaseSettings {
     /// The names of all parameters, as they stand in a URI.
     pub const PARAMETERS: &[&str] = &[
         "lease",
+        "locking",
         "lease_idle",
         "takeover",
         "busy",
@@ -131,6 +146,13 @@ impl DatabaseSettings {
                     "exclusive" => LeaseMode::Exclusive,
                     "transaction" => LeaseMode::Transaction,
                     _ => return Err(wrong("exclusive or transaction")),
+                }
+            }
+            "locking" => {
+                self.locking = match value {
+                    "snapshot" => Locking::Snapshot,
+                    "sqlite" => Locking::Sqlite,
+                    _ => return Err(wrong("snapshot or sqlite")),
                 }
             }
             "takeover" => {

@@ -41,7 +41,7 @@ pub mod store;
 mod types;
 pub mod vfs;
 
-pub use config::{DatabaseSettings, FleetSettings, LeaseMode};
+pub use config::{DatabaseSettings, FleetSettings, LeaseMode, Locking};
 pub use engine::{CollectReport, Commit, Fleet, FleetBuilder, Info, Progress, Role, VerifyReport, Watch};
 pub use error::{Context, Error, ErrorKind, Result};
 pub use types::{

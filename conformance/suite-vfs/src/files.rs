@@ -34,6 +34,7 @@ fn transaction(name: &DatabaseName, body: impl FnOnce(&mut MainFile) -> Result<(
     let mut file = open(name, OpenMode::Create)?;
     file.lock(LockLevel::Shared)?;
     file.lock(LockLevel::Exclusive)?;
+    file.write_as_foreigner()?;
     body(&mut file)?;
     file.commit_point(None)?;
     file.commit_confirmed();

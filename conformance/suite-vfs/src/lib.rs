@@ -36,10 +36,11 @@ unsafe fn name(name: *const c_char) -> Result<DatabaseName> {
     DatabaseName::new(text.map_err(|_| Error::invalid("a name that is not UTF-8"))?)
 }
 
-/// Opens the store where it is not open, and registers the VFS. 0, or 1 after an error.
+/// Opens the store where it is not open, and registers the VFS where it is new, or `again`: after `sqlite3_shutdown`.
+/// 1 when it was registered, else 0, or -1 after an error.
 #[unsafe(no_mangle)]
-pub extern "C" fn litefleet_suite_start() -> c_int {
-    guarded("start", 1, || place::start().map(|()| 0))
+pub extern "C" fn litefleet_suite_start(again: c_int) -> c_int {
+    guarded("start", -1, || place::start(again != 0).map(c_int::from))
 }
 
 /// Closes the store, so that another process can open it. No database may be open.

@@ -12,7 +12,7 @@
 #define PATH_ROOM 1100
 
 /* The static library. */
-int litefleet_suite_start(void);
+int litefleet_suite_start(int again);
 int litefleet_suite_stop(void);
 int64_t litefleet_suite_size(const char *path);
 int64_t litefleet_suite_read(const char *path, uint64_t at, void *out, size_t count);
@@ -30,6 +30,8 @@ int bridge_write(const char *path, uint64_t at, const void *bytes, size_t count)
 int bridge_truncate(const char *path, uint64_t size);       /* makes a database that does not exist */
 int bridge_delete(const char *path);
 void bridge_list(const char *folder, void (*each)(void *, const char *), void *context);
+int bridge_mode(const char *path);                          /* permissions, 0644 unless a script has set them */
+void bridge_set_mode(const char *path, int mode);
 const char *bridge_root(void);                              /* the folder that the test runs in */
 
 /* tclfs.c, where the program has Tcl: names have appeared or vanished, and Tcl may remember whose they were. */

@@ -119,7 +119,7 @@ static int fs_stat(Tcl_Obj *path, Tcl_StatBuf *out) {
     return -1;
   }
   memset(out, 0, sizeof(*out));
-  out->st_mode = S_IFREG | 0644;
+  out->st_mode = S_IFREG | bridge_mode(name);
   out->st_nlink = 1;
   out->st_uid = getuid();
   out->st_gid = getgid();
@@ -131,7 +131,8 @@ static int fs_stat(Tcl_Obj *path, Tcl_StatBuf *out) {
 
 static int fs_access(Tcl_Obj *path, int mode) {
   const char *name = text(path);
-  if (name && bridge_size(name) >= 0 && !(mode & X_OK)) return 0;
+  int allowed = name ? bridge_mode(name) >> 6 : 0;
+  if (name && bridge_size(name) >= 0 && !(mode & (R_OK | W_OK | X_OK) & ~allowed)) return 0;
   errno = name && bridge_size(name) >= 0 ? EACCES : ENOENT;
   return -1;
 }
@@ -200,6 +201,44 @@ static int fs_utime(Tcl_Obj *path, struct utimbuf *times) {
   return 0;
 }
 
+static const char *const *fs_attribute_names(Tcl_Obj *path, Tcl_Obj **names) {
+  static const char *const all[] = {"-permissions", NULL};
+  (void)path;
+  *names = NULL;
+  return all;
+}
+
+static int fs_attribute(Tcl_Interp *interp, int index, Tcl_Obj *path, Tcl_Obj **out) {
+  const char *name = text(path);
+  (void)interp;
+  (void)index;
+  if (!name) return TCL_ERROR;
+  *out = Tcl_ObjPrintf("%05o", bridge_mode(name));
+  return TCL_OK;
+}
+
+/* As Tcl does: a number, or letters such as r--r--r--. */
+static int fs_set_attribute(Tcl_Interp *interp, int index, Tcl_Obj *path, Tcl_Obj *value) {
+  const char *name = text(path), *letters = Tcl_GetString(value);
+  int mode = 0, at;
+  (void)index;
+  if (!name) return TCL_ERROR;
+  if (strlen(letters) == 9 && strchr("r-", letters[0])) {
+    for (at = 0; at < 9; at++) mode |= (letters[at] != '-') << (8 - at);
+  } else {
+    Tcl_Obj *octal = letters[0] >= '0' && letters[0] <= '9' && strlen(letters) >= 4 && letters[0] == '0' && letters[1] != 'o'
+                         ? Tcl_ObjPrintf("0o%s", letters)
+                         : Tcl_DuplicateObj(value);
+    int code;
+    Tcl_IncrRefCount(octal);
+    code = Tcl_GetIntFromObj(interp, octal, &mode);
+    Tcl_DecrRefCount(octal);
+    if (code != TCL_OK) return TCL_ERROR;
+  }
+  bridge_set_mode(name, mode & 0777);
+  return TCL_OK;
+}
+
 static int fs_delete(Tcl_Obj *path) {
   const char *name = text(path);
   if (name && !bridge_delete(name)) return 0;
@@ -227,6 +266,9 @@ static Tcl_Filesystem filesystem = {
     .openFileChannelProc = fs_open,
     .matchInDirectoryProc = fs_match,
     .utimeProc = fs_utime,
+    .fileAttrStringsProc = fs_attribute_names,
+    .fileAttrsGetProc = fs_attribute,
+    .fileAttrsSetProc = fs_set_attribute,
     .deleteFileProc = fs_delete,
     .copyFileProc = fs_copy,
     .renameFileProc = fs_copy,

@@ -1,6 +1,6 @@
 /* The VFS under test as the default of a test program.
 **
-** It is Litefleet's own `sqlite3_vfs`, copied, with other entry points in front of some methods. They do what a file system
+** A `sqlite3_vfs` in front of Litefleet's, whose files are Litefleet's own. It does what a file system
 ** does and a store of databases need not: a database's name is its absolute path, a file that a script made with the
 ** operating system's means moves into the store when SQLite opens it, and SQLite's simulation of faults and its counters
 ** (`os_common.h` in its tree) work as in its own VFS. No call of SQLite's is answered here that Litefleet could answer.
@@ -19,6 +19,7 @@
 #include "sqlite3.h"
 
 #define OURS (SQLITE_OPEN_MAIN_DB | SQLITE_OPEN_MAIN_JOURNAL | SQLITE_OPEN_SUPER_JOURNAL | SQLITE_OPEN_WAL)
+#define BUCKETS 4096
 #define JOURNALS (SQLITE_OPEN_MAIN_JOURNAL | SQLITE_OPEN_SUPER_JOURNAL)
 
 /* A file that SQLite has open through us. */
@@ -28,7 +29,18 @@ struct Open {
   const sqlite3_io_methods *methods; /* Litefleet's */
   int flags;
   int sync_folder; /* a journal was made: its first sync also syncs the folder */
-  Open *next;
+  Open *next;      /* of the same bucket */
+  char path[PATH_ROOM];
+};
+
+/* A journal as scripts see it, from when it is opened until it is deleted: SQLite closes one before it deletes it. SQLite
+** itself sees none of these: it asks Litefleet, which keeps no journal. */
+typedef struct Journal Journal;
+struct Journal {
+  Open *open;  /* while it is */
+  char *bytes; /* what it had in it when it was closed */
+  size_t size;
+  Journal *next;
   char path[PATH_ROOM];
 };
 
@@ -36,24 +48,78 @@ static sqlite3_vfs bridge;      /* what SQLite uses */
 static sqlite3_vfs *litefleet;  /* what is under test */
 static sqlite3_vfs *host;       /* the operating system's */
 static sqlite3_io_methods methods;
-static Open *all;
+static Open *buckets[BUCKETS];
+static int open_count;
+static Journal *journals;
+static int after_shutdown;      /* SQLite has forgotten Litefleet's VFS */
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 
+static Open **bucket(sqlite3_file *file) { return &buckets[((uintptr_t)file >> 4) % BUCKETS]; }
+
 /* Never through SQLite's allocator: its tests count what it hands out. */
+static void *allocate(size_t size) {
+  void *memory = calloc(1, size);
+  if (!memory) abort();
+  return memory;
+}
+
 static Open *find(sqlite3_file *file) {
   Open *open;
   pthread_mutex_lock(&mutex);
-  for (open = all; open && open->file != file; open = open->next) {}
+  for (open = *bucket(file); open && open->file != file; open = open->next) {}
   pthread_mutex_unlock(&mutex);
   return open;
 }
 
-static Open *find_journal(const char *path) {
-  Open *open;
+static int lock_level(Open *open) {
+  int level = 0;
+  if (open->flags & SQLITE_OPEN_MAIN_DB) open->methods->xFileControl(open->file, SQLITE_FCNTL_LOCKSTATE, &level);
+  return level;
+}
+
+static Journal *find_journal(const char *path) {
+  Journal *found;
   pthread_mutex_lock(&mutex);
-  for (open = all; open && !((open->flags & JOURNALS) && strcmp(open->path, path) == 0); open = open->next) {}
+  for (found = journals; found && strcmp(found->path, path) != 0; found = found->next) {}
   pthread_mutex_unlock(&mutex);
-  return open;
+  return found;
+}
+
+static void forget_journal(const char *path) {
+  Journal **place, *found;
+  pthread_mutex_lock(&mutex);
+  for (place = &journals; *place && strcmp((*place)->path, path) != 0; place = &(*place)->next) {}
+  found = *place;
+  if (found) *place = found->next;
+  pthread_mutex_unlock(&mutex);
+  if (found) free(found->bytes);
+  free(found);
+}
+
+static void open_journal(Open *open) {
+  Journal *journal;
+  forget_journal(open->path);
+  journal = allocate(sizeof(*journal));
+  journal->open = open;
+  strcpy(journal->path, open->path);
+  pthread_mutex_lock(&mutex);
+  journal->next = journals;
+  journals = journal;
+  pthread_mutex_unlock(&mutex);
+}
+
+static void close_journal(Open *open) {
+  Journal *journal = find_journal(open->path);
+  sqlite3_int64 size = 0, at;
+  if (!journal || journal->open != open) return;
+  journal->open = NULL;
+  if (open->methods->xFileSize(open->file, &size) != SQLITE_OK || size <= 0) return;
+  journal->bytes = allocate((size_t)size);
+  journal->size = (size_t)size;
+  for (at = 0; at < size; at += 1 << 20) {
+    int count = size - at < 1 << 20 ? (int)(size - at) : 1 << 20;
+    open->methods->xRead(open->file, journal->bytes + at, count, at);
+  }
 }
 
 static void changed(void) {
@@ -80,7 +146,7 @@ const char *bridge_root(void) {
 static int in_root(const char *path) {
   const char *root = bridge_root();
   size_t length = strlen(root);
-  return strncmp(path, root, length) == 0 && (path[length] == '/' || length == 1);
+  return strncmp(path, root, length) == 0 && (path[length] == '/' || path[length] == 0 || length == 1);
 }
 
 int bridge_full_path(const char *path, char *out) {
@@ -109,37 +175,113 @@ int bridge_full_path(const char *path, char *out) {
   return 0;
 }
 
+/* The VFS under test, with its store open; NULL where that failed. Then nothing of ours can be opened: never a file of the
+** host's instead. Registering Litefleet's VFS puts it behind the default one, where it would become the default when a test
+** removes that: the bridge goes in between. */
+static sqlite3_vfs *under_test(void) {
+  int registered = litefleet_suite_start(after_shutdown);
+  if (registered < 0) return NULL;
+  after_shutdown = 0;
+  if (!litefleet) litefleet = sqlite3_vfs_find("litefleet");
+  if (!litefleet || litefleet->szOsFile > host->szOsFile) abort();
+  if (registered) sqlite3_vfs_register(&bridge, sqlite3_vfs_find(NULL) == &bridge);
+  return litefleet;
+}
+
 /* --- ours as files, for scripts --- */
+
+/* A script can take the right to write from a file: like SQLite's own VFS we then open it for reading only. */
+typedef struct Permission Permission;
+struct Permission {
+  int mode;
+  Permission *next;
+  char path[PATH_ROOM];
+};
+static Permission *permissions;
+
+static Permission *find_permission(const char *path) {
+  Permission *found;
+  for (found = permissions; found && strcmp(found->path, path) != 0; found = found->next) {}
+  return found;
+}
+
+/* A journal has the permissions of its database, as SQLite's own VFS sees to. */
+int bridge_mode(const char *path) {
+  static const char suffix[] = "-journal";
+  size_t length = strlen(path), end = sizeof(suffix) - 1;
+  Permission *found = find_permission(path);
+  if (!found && length > end && strcmp(path + length - end, suffix) == 0) {
+    char database[PATH_ROOM];
+    snprintf(database, sizeof(database), "%.*s", (int)(length - end), path);
+    found = find_permission(database);
+  }
+  return found ? found->mode : 0644;
+}
+
+void bridge_set_mode(const char *path, int mode) {
+  Permission *found = find_permission(path);
+  if (!found) {
+    found = allocate(sizeof(*found));
+    strcpy(found->path, path);
+    found->next = permissions;
+    permissions = found;
+  }
+  found->mode = mode;
+}
 
 int bridge_is_ours(const char *path) { return in_root(path) && !on_host(path) && bridge_size(path) >= 0; }
 
 int64_t bridge_size(const char *path) {
-  Open *journal = find_journal(path);
+  Journal *journal = find_journal(path);
   sqlite3_int64 size = 0;
-  if (!journal) return litefleet_suite_size(path);
-  return journal->methods->xFileSize(journal->file, &size) == SQLITE_OK ? size : -1;
+  if (!journal) return under_test() ? litefleet_suite_size(path) : -1;
+  if (!journal->open) return (int64_t)journal->size;
+  return journal->open->methods->xFileSize(journal->open->file, &size) == SQLITE_OK ? size : -1;
 }
 
 int64_t bridge_read(const char *path, uint64_t at, void *out, size_t count) {
-  Open *journal = find_journal(path);
+  Journal *journal = find_journal(path);
   int64_t size = bridge_size(path);
   if (size < 0) return -1;
   if (at >= (uint64_t)size) return 0;
   if (count > (uint64_t)size - at) count = (size_t)((uint64_t)size - at);
   if (!journal) return litefleet_suite_read(path, at, out, count);
-  return journal->methods->xRead(journal->file, out, (int)count, (sqlite3_int64)at) == SQLITE_OK ? (int64_t)count : -1;
+  if (!journal->open) {
+    memcpy(out, journal->bytes + at, count);
+    return (int64_t)count;
+  }
+  return journal->open->methods->xRead(journal->open->file, out, (int)count, (sqlite3_int64)at) == SQLITE_OK
+             ? (int64_t)count
+             : -1;
+}
+
+static void resize(Journal *journal, size_t size) {
+  journal->bytes = realloc(journal->bytes, size + 1);
+  if (!journal->bytes) abort();
+  if (size > journal->size) memset(journal->bytes + journal->size, 0, size - journal->size);
+  journal->size = size;
 }
 
 int bridge_write(const char *path, uint64_t at, const void *bytes, size_t count) {
-  Open *journal = find_journal(path);
+  Journal *journal = find_journal(path);
   if (!journal) return litefleet_suite_write(path, at, bytes, count);
-  return journal->methods->xWrite(journal->file, bytes, (int)count, (sqlite3_int64)at) != SQLITE_OK;
+  if (!journal->open) {
+    if (at + count > journal->size) resize(journal, (size_t)at + count);
+    memcpy(journal->bytes + at, bytes, count);
+    return 0;
+  }
+  return journal->open->methods->xWrite(journal->open->file, bytes, (int)count, (sqlite3_int64)at) != SQLITE_OK;
 }
 
 int bridge_truncate(const char *path, uint64_t size) {
-  Open *journal = find_journal(path);
+  Journal *journal = find_journal(path);
   int failed;
-  if (journal) return journal->methods->xTruncate(journal->file, (sqlite3_int64)size) != SQLITE_OK;
+  if (journal && !journal->open) {
+    resize(journal, (size_t)size);
+    return 0;
+  }
+  if (journal) return journal->open->methods->xTruncate(journal->open->file, (sqlite3_int64)size) != SQLITE_OK;
+  if (!under_test()) return 1;
   failed = litefleet_suite_truncate(path, size);
   changed();
   return failed;
@@ -147,7 +289,11 @@ int bridge_truncate(const char *path, uint64_t size) {
 
 int bridge_delete(const char *path) {
   int failed = 0;
-  if (!find_journal(path)) failed = litefleet_suite_delete(path);
+  if (find_journal(path)) {
+    forget_journal(path);
+  } else {
+    failed = !under_test() || litefleet_suite_delete(path);
+  }
   changed();
   return failed;
 }
@@ -165,16 +311,22 @@ static void list_one(void *context, const char *path) {
 
 void bridge_list(const char *folder, void (*each)(void *, const char *), void *context) {
   struct Listing listing = {strlen(folder) + 1, each, context};
-  char prefix[PATH_ROOM + 1];
-  Open *open;
-  if (!in_root(folder)) return;
+  char prefix[PATH_ROOM + 1], path[PATH_ROOM];
+  size_t done = 0;
+  Journal *journal;
+  if (!in_root(folder) || !under_test()) return;
   snprintf(prefix, sizeof(prefix), "%s/", folder);
   litefleet_suite_list(prefix, list_one, &listing);
-  pthread_mutex_lock(&mutex);
-  for (open = all; open; open = open->next) {
-    if ((open->flags & JOURNALS) && strncmp(open->path, prefix, strlen(prefix)) == 0) list_one(&listing, open->path);
-  }
-  pthread_mutex_unlock(&mutex);
+  /* What is called for each name may look at the list itself. */
+  do {
+    size_t index = 0;
+    pthread_mutex_lock(&mutex);
+    for (journal = journals; journal && index < done; journal = journal->next) index++;
+    if (journal) strcpy(path, journal->path);
+    pthread_mutex_unlock(&mutex);
+    if (journal && strncmp(path, prefix, strlen(prefix)) == 0) list_one(&listing, path);
+    done++;
+  } while (journal);
 }
 
 /* Moves a file that a script made with the operating system's means into the store. */
@@ -191,6 +343,7 @@ static int import(const char *path) {
   if (litefleet_suite_truncate(path, 0)) goto done;
   if (facts.st_size > 0 && litefleet_suite_write(path, 0, bytes, (size_t)facts.st_size)) goto done;
   failed = unlink(path) != 0;
+  bridge_set_mode(path, facts.st_mode & 0777);
   changed();
 done:
   if (file >= 0) close(file);
@@ -200,19 +353,15 @@ done:
 
 /* --- methods of files --- */
 
-static int lock_level(Open *open) {
-  int level = 0;
-  if (open->flags & SQLITE_OPEN_MAIN_DB) open->methods->xFileControl(open->file, SQLITE_FCNTL_LOCKSTATE, &level);
-  return level;
-}
-
 static int file_close(sqlite3_file *file) {
   Open *open = find(file), **place;
   const sqlite3_io_methods *inner = open->methods;
   int journal = open->flags & JOURNALS;
+  if (journal) close_journal(open);
   pthread_mutex_lock(&mutex);
-  for (place = &all; *place != open; place = &(*place)->next) {}
+  for (place = bucket(file); *place != open; place = &(*place)->next) {}
   *place = open->next;
+  open_count--;
   pthread_mutex_unlock(&mutex);
   free(open);
   count_open(-1);
@@ -282,7 +431,13 @@ static int file_control(sqlite3_file *file, int operation, void *argument) {
 
 static int file_sector_size(sqlite3_file *file) { return find(file)->methods->xSectorSize(file); }
 
-static int file_characteristics(sqlite3_file *file) { return find(file)->methods->xDeviceCharacteristics(file); }
+/* Litefleet promises more than a disk does, and SQLite then syncs and writes less. Tests that count calls, or let one after
+** the other fail, want those that SQLite makes on a plain disk. */
+static int file_characteristics(sqlite3_file *file) {
+  static int plain = -1;
+  if (plain < 0) plain = getenv("LITEFLEET_SUITE_PLAIN_DISK") != NULL;
+  return plain ? SQLITE_IOCAP_POWERSAFE_OVERWRITE : find(file)->methods->xDeviceCharacteristics(file);
+}
 
 static const sqlite3_io_methods in_front = {
     1,           file_close,  file_read,           file_write,   file_truncate,    file_sync,           file_size,
@@ -309,19 +464,26 @@ static int vfs_open(sqlite3_vfs *self, const char *path, sqlite3_file *file, int
   int code, main_db = flags & SQLITE_OPEN_MAIN_DB;
   (void)self;
   file->pMethods = NULL;
-  if (!path || !(flags & OURS) || !in_root(path)) return host->xOpen(host, path, file, flags, out_flags);
-  if (is_folder(path) || !in_folder(path)) return SQLITE_CANTOPEN;
-  if (litefleet_suite_start()) return SQLITE_CANTOPEN;
+  if (!path || !(flags & OURS) || !in_root(path) || is_folder(path)) {
+    return host->xOpen(host, path, file, flags, out_flags);
+  }
+  if (!in_folder(path)) return SQLITE_CANTOPEN;
+  if (!under_test()) return SQLITE_CANTOPEN;
   if (main_db && on_host(path) && import(path)) return SQLITE_CANTOPEN;
   if (main_db && litefleet_suite_size(path) < 0) {
     /* A file system shows a file from the moment that it is opened, and says at once that there is none. */
     if (!(flags & SQLITE_OPEN_CREATE) || litefleet_suite_truncate(path, 0)) return SQLITE_CANTOPEN;
+    bridge_set_mode(path, 0644);
     changed();
+  }
+  if (main_db) {
+    int mode = bridge_mode(path);
+    if (!(mode & 0444)) return SQLITE_CANTOPEN;
+    if (!(mode & 0222)) flags = (flags & ~(SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE)) | SQLITE_OPEN_READONLY;
   }
   code = litefleet->xOpen(litefleet, path, file, flags, out_flags);
   if (code != SQLITE_OK) return code;
-  open = calloc(1, sizeof(*open));
-  if (!open) abort();
+  open = allocate(sizeof(*open));
   open->file = file;
   open->methods = file->pMethods;
   open->flags = flags;
@@ -329,11 +491,17 @@ static int vfs_open(sqlite3_vfs *self, const char *path, sqlite3_file *file, int
   snprintf(open->path, sizeof(open->path), "%s", path);
   file->pMethods = &methods;
   pthread_mutex_lock(&mutex);
-  open->next = all;
-  all = open;
+  open->next = *bucket(file);
+  *bucket(file) = open;
+  open_count++;
   pthread_mutex_unlock(&mutex);
   count_open(1);
-  if (flags & JOURNALS) changed();
+  if (flags & JOURNALS) {
+    /* One that a script has put there is overwritten. */
+    if (on_host(path)) unlink(path);
+    open_journal(open);
+    changed();
+  }
   return SQLITE_OK;
 }
 
@@ -343,8 +511,9 @@ static int vfs_delete(sqlite3_vfs *self, const char *path, int sync) {
   if (fault()) return SQLITE_IOERR_DELETE;
   if (!in_root(path)) return host->xDelete(host, path, sync);
   if (sync & 1) count_sync(0);
-  if (on_host(path)) return unlink(path) == 0 ? SQLITE_OK : SQLITE_IOERR_DELETE;
-  if (litefleet_suite_start()) return SQLITE_IOERR_DELETE;
+  if (on_host(path) && unlink(path) != 0) return SQLITE_IOERR_DELETE;
+  if (!under_test()) return SQLITE_IOERR_DELETE;
+  forget_journal(path);
   code = litefleet->xDelete(litefleet, path, sync);
   changed();
   return code;
@@ -353,7 +522,7 @@ static int vfs_delete(sqlite3_vfs *self, const char *path, int sync) {
 static int vfs_access(sqlite3_vfs *self, const char *path, int flags, int *out) {
   (void)self;
   if (fault()) return SQLITE_IOERR_ACCESS;
-  if (litefleet_suite_start()) return SQLITE_IOERR_ACCESS;
+  if (!under_test()) return SQLITE_IOERR_ACCESS;
   if (in_root(path) && !on_host(path)) return litefleet->xAccess(litefleet, path, flags, out);
   {
     struct stat facts;
@@ -375,7 +544,7 @@ static int vfs_full_path(sqlite3_vfs *self, const char *path, int room, char *ou
 /* A process that is started can open the store, where nothing here has a database open. */
 static void before_fork(void) {
   const char *store = getenv("LITEFLEET_SUITE_STORE");
-  if (!all && store && strncmp(store, "embedded:", 9) == 0) litefleet_suite_stop();
+  if (!open_count && store && strncmp(store, "embedded:", 9) == 0) litefleet_suite_stop();
 }
 
 /* What -DSQLITE_EXTRA_INIT names: SQLite calls it each time that it initialises. */
@@ -383,10 +552,9 @@ int litefleet_suite_init(const char *unused) {
   static int first = 1;
   (void)unused;
   if (!host) host = sqlite3_vfs_find(NULL);
-  if (litefleet_suite_start()) return SQLITE_ERROR;
-  litefleet = sqlite3_vfs_find("litefleet");
-  if (!litefleet) return SQLITE_ERROR;
-  bridge = *litefleet;
+  /* Litefleet's files are no larger than the host's. It is not asked yet: the store is opened when something is wanted of
+  ** it, so that of several processes the one has it that was there first. */
+  bridge = *host;
   bridge.zName = "litefleet-suite";
   bridge.pNext = NULL;
   bridge.xOpen = vfs_open;
@@ -394,6 +562,7 @@ int litefleet_suite_init(const char *unused) {
   bridge.xAccess = vfs_access;
   bridge.xFullPathname = vfs_full_path;
   methods = in_front;
+  after_shutdown = !first;
   if (first) {
     first = 0;
     pthread_atfork(before_fork, NULL, NULL);

@@ -20,6 +20,8 @@ pub(crate) enum Category {
     MultiProcess,
     /// Tests that a reader blocks the writer, or the writer a reader. Only with `locking=snapshot`.
     Snapshot,
+    /// Wants what Litefleet refuses on purpose, and says so.
+    Refused,
     /// Tests journals left behind by a crash: the store holds only committed states, so there are none.
     Journal,
 }
@@ -31,6 +33,7 @@ impl Category {
             Self::Wal => "wal",
             Self::MultiProcess => "multi-process",
             Self::Snapshot => "snapshot",
+            Self::Refused => "refused",
             Self::Journal => "journal",
         }
     }
@@ -41,6 +44,7 @@ impl Category {
             Self::Wal => "write-ahead logging, which a store that is itself a log does not have",
             Self::MultiProcess => "several processes at one database, where the store has one process",
             Self::Snapshot => "a reader that blocks the writer, or the other way round: `locking=snapshot` has neither",
+            Self::Refused => "what Litefleet refuses on purpose, and says so",
             Self::Journal => "journals as files: ours are memory, and after a crash the store needs none",
         }
     }

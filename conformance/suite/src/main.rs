@@ -6,6 +6,7 @@
 
 mod clock;
 mod differences;
+mod others;
 mod outcome;
 mod page;
 mod programs;
@@ -29,7 +30,7 @@ pub(crate) type Result<T, E = String> = std::result::Result<T, E>;
 #[command(version)]
 struct Arguments {
     /// veryquick, full, short (what continuous integration has time for), or names of test files, such as select1 or
-    /// 'wal*'.
+    /// 'wal*'. Or programs: SQLite's speedtest1 and threadtest3.
     #[arg(default_value = "veryquick")]
     selection: Vec<String>,
     /// The store under test.
@@ -115,9 +116,6 @@ fn suite(arguments: &Arguments) -> Result<bool> {
     let mut good = true;
     if !arguments.page_only {
         let tree = source::fetch(&cache)?;
-        let programs = programs::build(&workspace, &cache, &tree)?;
-        let files = selection::files(&arguments.selection, &programs, &tree, &cache)?;
-        let differences = differences::load(&workspace)?;
         let settings = run::Settings {
             store: arguments.store,
             locking: arguments.locking,
@@ -125,6 +123,12 @@ fn suite(arguments: &Arguments) -> Result<bool> {
             limit: Duration::from_secs(arguments.seconds),
             outputs: arguments.outputs.clone(),
         };
+        if arguments.selection == ["programs"] {
+            return others::run(&workspace, &cache, &tree, &settings);
+        }
+        let programs = programs::build(&workspace, &cache, &tree)?;
+        let files = selection::files(&arguments.selection, &programs, &tree, &cache)?;
+        let differences = differences::load(&workspace)?;
         let stock = run::stock(&programs, &tree, &files, &settings, &cache)?;
         let start = clock::now();
         let ours = run::ours(&programs, &tree, &files, &stock, &settings)?;

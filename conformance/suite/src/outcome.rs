@@ -57,14 +57,13 @@ impl Outcome {
                 outcome.failed.push(LEFT.into());
             }
         }
-        match summary {
-            Some((_, tests)) => outcome.cases = tests,
-            None => {
-                outcome.cases = counted;
-                let words = ended.clone().unwrap_or_else(|| format!("the script stopped after {case}"));
-                outcome.failed.push(STOPPED.into());
-                outcome.end = Some(words);
-            }
+        if let Some((_, tests)) = summary {
+            outcome.cases = tests;
+        } else {
+            outcome.cases = counted;
+            let words = ended.clone().unwrap_or_else(|| format!("the script stopped after {case}"));
+            outcome.failed.push(STOPPED.into());
+            outcome.end = Some(words);
         }
         if outcome.end.is_none() && ended.is_some() && outcome.failed.is_empty() {
             outcome.failed.push(STOPPED.into());

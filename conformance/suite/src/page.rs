@@ -1,8 +1,135 @@
-//! The page that a person reads: written from the reports.
+//! The page that a person reads: written from the reports of runs.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
 use std::path::Path;
 
 use crate::Result;
+use crate::differences::Category;
+use crate::report::{Report, UNLISTED};
 
-pub(crate) fn write(_path: &Path, _cache: &Path) -> Result<()> {
-    Ok(())
+/// What stands before the figures.
+const INTRODUCTION: &str = include_str!("../page.md");
+/// More names than this are not for a page: the report has them all.
+const MOST_NAMES: usize = 12;
+
+/// Writes the page from the reports in the cache.
+pub(crate) fn write(path: &Path, cache: &Path) -> Result<()> {
+    let reports = reports(cache)?;
+    let mut text = INTRODUCTION.to_owned();
+    runs(&mut text, &reports);
+    categories(&mut text, &reports);
+    files(&mut text, &reports);
+    fs::write(path, text).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+fn reports(cache: &Path) -> Result<Vec<Report>> {
+    let mut reports = Vec::new();
+    for selection in ["veryquick", "full"] {
+        for locking in ["sqlite", "snapshot"] {
+            for store in ["embedded", "memory"] {
+                let path = cache.join(format!("report-{selection}-{store}-{locking}.json"));
+                let Ok(text) = fs::read_to_string(&path) else { continue };
+                reports.push(serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?);
+            }
+        }
+    }
+    if reports.is_empty() {
+        return Err(format!("{} has no report of a run of veryquick or full", cache.display()));
+    }
+    Ok(reports)
+}
+
+/// Writing to a string cannot fail.
+macro_rules! line {
+    ($text:expr, $($words:tt)*) => {{ let _written = writeln!($text, $($words)*); }};
+}
+
+fn runs(text: &mut String, reports: &[Report]) {
+    line!(text, "\n## Results\n");
+    line!(
+        text,
+        "| run | date | SQLite | files that pass whole | cases run, and by stock | cases that differ | time, and stock's |"
+    );
+    line!(text, "|---|---|---|---|---|---|---|");
+    for Report { run, totals, .. } in reports {
+        let differing: usize = totals.differing.values().sum();
+        line!(
+            text,
+            "| {}, {}, `locking={}` | {} | {} | {} of {} | {}, {} | {} | {:.0} s, {:.0} s |",
+            run.selection,
+            run.store,
+            run.locking,
+            run.date,
+            run.sqlite,
+            totals.whole,
+            totals.files,
+            totals.cases,
+            totals.stock_cases,
+            differing,
+            totals.seconds,
+            totals.stock_seconds
+        );
+    }
+    line!(text, "\nTime is the sum over all files, each alone in its process; two run at a time.");
+}
+
+fn categories(text: &mut String, reports: &[Report]) {
+    line!(text, "\n## Expected differences by category\n");
+    line!(text, "Cases that differ, and in brackets the files that they are in.\n");
+    let mut header = "| category | what it is |".to_owned();
+    let mut rule = "|---|---|".to_owned();
+    for Report { run, .. } in reports {
+        let _written = write!(header, " {}, {}, `{}` |", run.selection, run.store, run.locking);
+        rule += "---|";
+    }
+    line!(text, "{header}\n{rule}");
+    let all = [
+        Category::Host,
+        Category::Wal,
+        Category::MultiProcess,
+        Category::Journal,
+        Category::Refused,
+        Category::Snapshot,
+    ];
+    let names = all.iter().map(|category| (category.name(), category.words()));
+    for (name, words) in names.chain([(UNLISTED, "fails the run")]) {
+        let cell = |report: &Report| {
+            let cases = report.totals.differing.get(name).copied().unwrap_or_default();
+            let files = report.totals.differing_files.get(name).copied().unwrap_or_default();
+            if cases == 0 { "—".to_owned() } else { format!("{cases} ({files})") }
+        };
+        let cells: Vec<String> = reports.iter().map(cell).collect();
+        if name != UNLISTED || cells.iter().any(|cell| cell != "—") {
+            line!(text, "| {name} | {words} | {} |", cells.join(" | "));
+        }
+    }
+}
+
+/// Each file once, with what differs in the first run that has a difference there.
+fn files(text: &mut String, reports: &[Report]) {
+    line!(text, "\n## Files with expected differences\n");
+    line!(text, "| file | cases | category | why | which |");
+    line!(text, "|---|---|---|---|---|");
+    let mut rows: BTreeMap<(&str, &str, &str), (usize, Vec<&str>)> = BTreeMap::new();
+    for report in reports {
+        for file in &report.files {
+            for case in &file.differing {
+                let category = case.category.as_deref().unwrap_or(UNLISTED);
+                let reason = case.reason.as_deref().unwrap_or("");
+                let row = rows.entry((&file.file, category, reason)).or_insert((file.cases, Vec::new()));
+                if !row.1.contains(&case.case.as_str()) {
+                    row.1.push(&case.case);
+                }
+            }
+        }
+    }
+    for ((file, category, reason), (cases, names)) in rows {
+        let mut shown = names.iter().take(MOST_NAMES).copied().collect::<Vec<_>>().join(" ");
+        if names.len() > MOST_NAMES {
+            let _written = write!(shown, " and {} more", names.len() - MOST_NAMES);
+        }
+        line!(text, "| {file} | {} of {cases} | {category} | {reason} | {shown} |", names.len());
+    }
 }

@@ -42,7 +42,7 @@ pub(crate) fn build(workspace: &Path, cache: &Path, tree: &Tree) -> Result<Progr
 }
 
 /// All of the test program as one object file: the linker can then put either VFS behind it.
-fn compile(folder: &Path, tree: &Tree) -> Result<PathBuf> {
+pub(crate) fn compile(folder: &Path, tree: &Tree) -> Result<PathBuf> {
     let object = folder.join("testfixture.o");
     if object.exists() {
         return Ok(object);
@@ -66,7 +66,7 @@ fn compile(folder: &Path, tree: &Tree) -> Result<PathBuf> {
 }
 
 /// The VFS as a static library. In a Cargo run of its own, so that no other package makes it bring an SQLite.
-fn library(workspace: &Path, cache: &Path) -> Result<PathBuf> {
+pub(crate) fn library(workspace: &Path, cache: &Path) -> Result<PathBuf> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(workspace).args(["build", "--locked", "--profile", "suite", "-p", "litefleet-suite-vfs"]);
     cargo.env("CARGO_TARGET_DIR", target(workspace));

@@ -8,7 +8,8 @@ use crate::Result;
 use crate::programs::Programs;
 use crate::source::Tree;
 
-/// What continuous integration has time for: of each kind some, and all that tests files, locks, journals and faults.
+/// What continuous integration has time for: of each kind some, and most of what tests files, locks, journals and faults.
+/// A line with an exclamation mark takes out what others bring in.
 const SHORT: &str = include_str!("../short.txt");
 
 /// The files of a selection, as paths in the tree, such as `test/select1.test`.
@@ -21,8 +22,11 @@ pub(crate) fn files(selection: &[String], programs: &Programs, tree: &Tree, cach
     match selection {
         [one] if one == suite => return Ok(files),
         [one] if one == "short" => {
-            let wanted: Vec<String> = SHORT.lines().map(str::to_owned).collect();
-            files.retain(|file| wanted.iter().any(|pattern| matches(pattern, file)));
+            let any = |prefix: &str, file: &str| {
+                let mut patterns = SHORT.lines().filter(|line| line.starts_with('!') != prefix.is_empty());
+                patterns.any(|line| matches(line.trim_start_matches(prefix), file))
+            };
+            files.retain(|file| any("", file) && !any("!", file));
         }
         _ => files.retain(|file| selection.iter().any(|pattern| matches(pattern, file))),
     }

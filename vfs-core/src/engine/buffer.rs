@@ -31,6 +31,8 @@ pub struct TransactionBuffer {
     pub(super) sequence: u64,
     /// Page 1 differs from what SQLite wrote, so SQLite's cache of it must not be trusted after the commit.
     pub(super) header_altered: bool,
+    /// Whoever writes is not SQLite: what stands in the header of page 1 means nothing.
+    pub(super) foreign: bool,
     /// The transaction failed in a way that can only be rolled back.
     pub(super) broken: Option<Error>,
 }
@@ -60,8 +62,15 @@ impl TransactionBuffer {
             generation: 0,
             sequence: 0,
             header_altered: false,
+            foreign: false,
             broken: None,
         }
+    }
+
+    /// Takes the bytes that are written as they are: neither the size that the header of page 1 names is adopted, nor its
+    /// change counter replaced. For writers that are not SQLite.
+    pub fn set_foreign(&mut self) {
+        self.foreign = true;
     }
 
     /// The size of the file as the transaction sees it.

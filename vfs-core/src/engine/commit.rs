@@ -157,7 +157,9 @@ impl Database {
         }
         self.ensure_lease().await?;
         self.check_base(buffer)?;
-        self.adopt_header_size(buffer)?;
+        if !buffer.foreign {
+            self.adopt_header_size(buffer)?;
+        }
         let mut changes = self.changes(buffer)?;
         let unchanged = changes.patches.is_empty()
             && buffer.size == buffer.base_size
@@ -168,7 +170,7 @@ impl Database {
             // What was staged is discarded before the next staging, or the next commit.
             return Ok(None);
         }
-        if self.freshen_counter(buffer)? {
+        if !buffer.foreign && self.freshen_counter(buffer)? {
             changes = self.changes(buffer)?;
         }
         let limits = self.fleet.store.limits();
@@ -228,7 +230,8 @@ impl Database {
                 Some(old) => (PatchBase::Previous, diff(old, image)),
                 None => (PatchBase::Zeros, diff(&zeros, image)),
             };
-            let written_back = |old: &Bytes| page == PageNo::FIRST && header::is_counter_written_back(image, old);
+            let written_back =
+                |old: &Bytes| !buffer.foreign && page == PageNo::FIRST && header::is_counter_written_back(image, old);
             if previous.as_ref().is_some_and(|old| runs.is_empty() || written_back(old)) {
                 continue;
             }

@@ -99,6 +99,11 @@ impl Fleet {
             if deleted.is_err() {
                 // Held for nothing. If that fails, it ends with the session.
                 let _released = self.inner.store.release(held.database, held.head.epoch, Vec::new()).await;
+            } else {
+                // A database of that name that is opened from now on is another one.
+                for open in self.inner.registry.all().into_iter().filter(|open| open.name() == name) {
+                    let _stopped = open.stop(Error::not_found("it was deleted"));
+                }
             }
             deleted
         })

@@ -24,6 +24,26 @@ const HAS_MOVED: c_int = 20;
 const SYNC: c_int = 21;
 const COMMIT_PHASETWO: c_int = 22;
 
+/// Whether [`control`] answers an operation. What it does not answer must not touch the file.
+pub(super) const fn is_answered(operation: c_int) -> bool {
+    matches!(
+        operation,
+        LOCKSTATE
+            | LAST_ERRNO
+            | SIZE_HINT
+            | CHUNK_SIZE
+            | SYNC_OMITTED
+            | PERSIST_WAL
+            | OVERWRITE
+            | VFSNAME
+            | POWERSAFE_OVERWRITE
+            | PRAGMA
+            | HAS_MOVED
+            | SYNC
+            | COMMIT_PHASETWO
+    )
+}
+
 /// Answers a file control.
 ///
 /// # Safety

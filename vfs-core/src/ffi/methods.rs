@@ -5,7 +5,7 @@ use std::ffi::{c_int, c_void};
 use libsqlite3_sys as sqlite;
 
 use super::codes::{self, Step};
-use super::control::control;
+use super::control::{control, is_answered};
 use super::file::{FileKind, close, store, with};
 use crate::error::Error;
 use crate::vfs::LockLevel;
@@ -111,8 +111,15 @@ unsafe extern "C" fn x_truncate(file: *mut sqlite::sqlite3_file, size: sqlite::s
 }
 
 /// Durability came with the commit point, and journals need none.
-unsafe extern "C" fn x_sync(_: *mut sqlite::sqlite3_file, _: c_int) -> c_int {
-    codes::OK
+unsafe extern "C" fn x_sync(file: *mut sqlite::sqlite3_file, _: c_int) -> c_int {
+    let body = |kind: &mut FileKind| {
+        if let FileKind::Main(file) = kind {
+            file.commit_late_writes()?;
+        }
+        Ok(codes::OK)
+    };
+    // SAFETY: SQLite calls the methods of a file that our xOpen installed and that is open.
+    unsafe { with(file, Step::Commit, body) }
 }
 
 unsafe extern "C" fn x_file_size(file: *mut sqlite::sqlite3_file, out: *mut sqlite::sqlite3_int64) -> c_int {
@@ -168,6 +175,11 @@ unsafe extern "C" fn x_check_reserved_lock(file: *mut sqlite::sqlite3_file, out:
 }
 
 unsafe extern "C" fn x_file_control(file: *mut sqlite::sqlite3_file, operation: c_int, argument: *mut c_void) -> c_int {
+    // With a shared cache SQLite sends some hints (SQLITE_FCNTL_PDB, while a connection opens) without the mutex under which
+    // another thread may be using the file: they must not touch it.
+    if !is_answered(operation) {
+        return codes::NOTFOUND;
+    }
     let body = |kind: &mut FileKind| match kind {
         // SAFETY: SQLite calls with the argument that its documentation names for the operation.
         FileKind::Main(file) => unsafe { control(file, operation, argument) },
@@ -183,4 +195,36 @@ unsafe extern "C" fn x_sector_size(_: *mut sqlite::sqlite3_file) -> c_int {
 
 unsafe extern "C" fn x_device_characteristics(_: *mut sqlite::sqlite3_file) -> c_int {
     CHARACTERISTICS
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ptr;
+
+    use super::*;
+    use crate::ffi::file::install;
+    use crate::vfs::Journal;
+
+    /// SQLite's threadtest3 found it: a connection that opened made another one's statement fail with an I/O error.
+    #[test]
+    fn a_hint_that_is_not_ours_does_not_touch_a_file_in_use() {
+        const PDB: c_int = 30;
+        const LOCKSTATE: c_int = 1;
+        let mut memory = [0_u64; 4];
+        let file: *mut sqlite::sqlite3_file = memory.as_mut_ptr().cast();
+        // SAFETY: the memory is large enough for a file, and aligned.
+        unsafe { install(file, FileKind::Journal(Journal::default())) };
+        let inside = |_: &mut FileKind| {
+            // SAFETY: the file is open. The call comes in the middle of another one, as from another thread.
+            let hint = unsafe { x_file_control(file, PDB, ptr::null_mut()) };
+            assert_eq!(hint, codes::NOTFOUND);
+            Ok(codes::OK)
+        };
+        // SAFETY: the file is open.
+        assert_eq!(unsafe { with(file, Step::Read, inside) }, codes::OK);
+        // SAFETY: the file is open.
+        assert_eq!(unsafe { x_file_control(file, LOCKSTATE, ptr::null_mut()) }, codes::NOTFOUND);
+        // SAFETY: the file is open.
+        assert_eq!(unsafe { x_close(file) }, codes::OK);
+    }
 }

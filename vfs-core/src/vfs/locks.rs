@@ -1,4 +1,8 @@
-//! SQLite's lock levels.
+//! SQLite's lock levels, and how they exclude each other where `locking=sqlite` asks for it.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::error::{Error, Result};
 
 /// How much a connection has locked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -10,7 +14,7 @@ pub enum LockLevel {
     Shared,
     /// Is the writer.
     Reserved,
-    /// Is the writer, and waits for readers where they would be in its way. Here they never are.
+    /// Is the writer, and waits for readers where they are in its way: with `locking=sqlite`.
     Pending,
     /// Is the writer, and writes.
     Exclusive,
@@ -37,5 +41,152 @@ impl LockLevel {
             Self::Pending => 3,
             Self::Exclusive => 4,
         }
+    }
+}
+
+/// Who has locked a database: its connections in this process.
+///
+/// It is kept whatever the setting is, so that the setting can change while connections are open; whether a lock is refused
+/// because of it is the caller's business.
+#[derive(Debug, Default)]
+pub(crate) struct LockTable(Mutex<Holders>);
+
+#[derive(Debug, Default)]
+struct Holders {
+    /// Connections with SHARED or more.
+    readers: usize,
+    /// The connection with RESERVED or more, and its level.
+    writer: Option<(u64, LockLevel)>,
+    /// The last connection that was counted.
+    last: u64,
+}
+
+impl LockTable {
+    fn holders(&self) -> MutexGuard<'_, Holders> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A number for a connection.
+    pub(super) fn connection(&self) -> u64 {
+        let mut holders = self.holders();
+        holders.last += 1;
+        holders.last
+    }
+
+    /// Whether a connection has RESERVED or more.
+    pub(super) fn has_writer(&self) -> bool {
+        self.holders().writer.is_some()
+    }
+
+    /// Raises a connection's lock, and returns what it has then: with `strict` by SQLite's rules for a rollback journal,
+    /// `LeaseHeld` where another connection is in the way. One that waits for readers to end has PENDING, which keeps new
+    /// ones out.
+    pub(super) fn raise(
+        &self,
+        connection: u64,
+        from: LockLevel,
+        to: LockLevel,
+        strict: bool,
+    ) -> (LockLevel, Result<()>) {
+        let mut holders = self.holders();
+        let other = holders.writer.filter(|(writer, _)| *writer != connection).map(|(_, level)| level);
+        let busy = |words: &str| Err(Error::lease_held(format!("another connection {words} (locking=sqlite)")));
+        let mut level = from;
+        if level == LockLevel::None {
+            if strict && other.is_some_and(|other| other >= LockLevel::Pending) {
+                return (level, busy("is writing"));
+            }
+            holders.readers += 1;
+            level = LockLevel::Shared;
+        }
+        if to <= LockLevel::Shared {
+            return (level, Ok(()));
+        }
+        if other.is_some() {
+            // Without `strict` the engine decides, which has one writer as well: it may wait for its end.
+            return if strict { (level, busy("is the writer")) } else { (to, Ok(())) };
+        }
+        let alone = holders.readers == 1;
+        level = if to == LockLevel::Exclusive && strict && !alone { LockLevel::Pending } else { to };
+        holders.writer = Some((connection, level));
+        (level, if level == to { Ok(()) } else { busy("is reading") })
+    }
+
+    /// The engine has made a connection the writer.
+    pub(super) fn is_writer(&self, connection: u64, level: LockLevel) {
+        self.holders().writer = Some((connection, level));
+    }
+
+    /// Lowers a connection's lock.
+    pub(super) fn lower(&self, connection: u64, from: LockLevel, to: LockLevel) {
+        let mut holders = self.holders();
+        if to < LockLevel::Reserved && holders.writer.is_some_and(|(writer, _)| writer == connection) {
+            holders.writer = None;
+        }
+        if from >= LockLevel::Shared && to == LockLevel::None {
+            holders.readers = holders.readers.saturating_sub(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::LockLevel::{Exclusive, None, Pending, Reserved, Shared};
+    use super::*;
+
+    struct Connection<'a>(&'a LockTable, u64, LockLevel);
+
+    impl<'a> Connection<'a> {
+        fn new(table: &'a LockTable) -> Self {
+            Self(table, table.connection(), None)
+        }
+
+        fn raise(&mut self, to: LockLevel) -> bool {
+            let (level, result) = self.0.raise(self.1, self.2, to, true);
+            self.2 = level;
+            result.is_ok()
+        }
+
+        fn lower(&mut self, to: LockLevel) {
+            self.0.lower(self.1, self.2, to);
+            self.2 = to;
+        }
+    }
+
+    #[test]
+    fn a_writer_waits_for_readers_and_keeps_new_ones_out() {
+        let table = LockTable::default();
+        let [mut writer, mut reader, mut late] = [(); 3].map(|()| Connection::new(&table));
+        assert!(reader.raise(Shared) && writer.raise(Shared) && writer.raise(Reserved));
+        assert!(late.raise(Shared));
+        late.lower(None);
+        assert!(!writer.raise(Exclusive));
+        assert_eq!(writer.2, Pending);
+        assert!(!late.raise(Shared), "PENDING lets no new reader in");
+        reader.lower(None);
+        assert!(writer.raise(Exclusive));
+        assert!(!late.raise(Shared));
+        writer.lower(Shared);
+        assert!(late.raise(Shared));
+    }
+
+    #[test]
+    fn one_connection_is_reserved() {
+        let table = LockTable::default();
+        let [mut first, mut second] = [(); 2].map(|()| Connection::new(&table));
+        assert!(first.raise(Shared) && first.raise(Reserved) && second.raise(Shared));
+        assert!(table.has_writer() && !second.raise(Reserved));
+        first.lower(None);
+        assert!(!table.has_writer() && second.raise(Reserved) && second.raise(Exclusive));
+    }
+
+    #[test]
+    fn a_hot_journal_is_rolled_back_alone() {
+        let table = LockTable::default();
+        let [mut first, mut second] = [(); 2].map(|()| Connection::new(&table));
+        assert!(first.raise(Shared) && first.raise(Exclusive), "from SHARED at once");
+        assert!(!second.raise(Shared));
+        first.lower(None);
+        assert!(second.raise(Shared));
     }
 }

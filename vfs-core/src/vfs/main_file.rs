@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::locks::LockLevel;
+use super::locks::{LockLevel, LockTable};
 use super::super_journal::SuperGroup;
 use super::{JOURNAL, Vfs};
+use crate::config::Locking;
 use crate::engine::{Database, Snapshot, TransactionBuffer};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -13,6 +14,9 @@ use crate::error::{Error, ErrorKind, Result};
 pub struct MainFile {
     vfs: Arc<Vfs>,
     database: Arc<Database>,
+    locks: Arc<LockTable>,
+    /// This connection in `locks`.
+    connection: u64,
     level: LockLevel,
     /// Pinned while the lock is at least SHARED.
     snapshot: Option<Snapshot>,
@@ -27,9 +31,12 @@ pub struct MainFile {
 
 impl MainFile {
     pub(super) fn new(vfs: Arc<Vfs>, database: Arc<Database>) -> Self {
+        let locks = vfs.lock_table(database.name());
         Self {
             vfs,
             database,
+            connection: locks.connection(),
+            locks,
             level: LockLevel::None,
             snapshot: None,
             buffer: None,
@@ -145,6 +152,13 @@ impl MainFile {
         self.undoing(written)
     }
 
+    /// Says that it is not SQLite who writes in this transaction, but somebody who handles the database as a file: nothing
+    /// is concluded from the header of page 1, and nothing in it replaced.
+    pub fn write_as_foreigner(&mut self) -> Result<()> {
+        self.buffer()?.set_foreign();
+        Ok(())
+    }
+
     /// Sets the size of the file.
     pub fn truncate(&mut self, size: u64) -> Result<()> {
         self.settle();
@@ -217,6 +231,19 @@ impl MainFile {
         Ok(())
     }
 
+    /// Commits what was written after the commit point. SQLite writes nothing between its commit point and the sync that
+    /// follows; another VFS on top of this one may hold writes back until then, and what it acknowledges must be stored.
+    /// SQLite still has its journal.
+    pub fn commit_late_writes(&mut self) -> Result<()> {
+        let late = self.buffer.as_ref().is_some_and(TransactionBuffer::is_dirty);
+        if late && self.group.is_none() {
+            self.commit_alone()?;
+            // Together with what was committed before, one transaction, which SQLite may still roll back.
+            self.unconfirmed = true;
+        }
+        Ok(())
+    }
+
     /// SQLite has finalised its journal: what was committed stays.
     pub fn commit_confirmed(&mut self) {
         self.settle();
@@ -229,7 +256,21 @@ impl MainFile {
         if level <= self.level {
             return Ok(());
         }
-        if self.snapshot.is_none() {
+        let strict = self.database.settings().locking == Locking::Sqlite;
+        let before = self.level;
+        let (reached, allowed) = self.locks.raise(self.connection, before, level, strict);
+        let taken = self.take(reached);
+        if taken.is_err() {
+            self.locks.lower(self.connection, reached, self.level);
+        } else if reached >= LockLevel::Reserved {
+            self.locks.is_writer(self.connection, reached);
+        }
+        taken.and(allowed.map_err(|error| error.context(self.database.name())))
+    }
+
+    /// Gets from the engine what a level of lock stands for.
+    fn take(&mut self, level: LockLevel) -> Result<()> {
+        if level >= LockLevel::Shared && self.snapshot.is_none() {
             self.snapshot = Some(self.database.begin_read()?);
             self.level = LockLevel::Shared;
         }
@@ -258,12 +299,13 @@ impl MainFile {
         {
             self.database.unpin(snapshot);
         }
+        self.locks.lower(self.connection, self.level, level);
         self.level = level;
     }
 
     /// Whether some connection of this process is writing.
     pub fn has_reserved_lock(&self) -> bool {
-        self.database.has_writer()
+        self.locks.has_writer() || self.database.has_writer()
     }
 
     /// Whether the name now means another database, as far as is known here.
@@ -276,5 +318,104 @@ impl Drop for MainFile {
     fn drop(&mut self) {
         self.unlock(LockLevel::None);
         self.vfs.fleet().disconnect(&self.database);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Fleet;
+    use crate::store::MemoryStore;
+    use crate::types::DatabaseName;
+    use crate::vfs::OpenMode;
+
+    fn open(vfs: &Arc<Vfs>, name: &str) -> MainFile {
+        vfs.open(&DatabaseName::new(name).unwrap(), OpenMode::Create, []).unwrap()
+    }
+
+    fn vfs() -> Arc<Vfs> {
+        Vfs::new(Fleet::builder(Arc::new(MemoryStore::default())).build().unwrap())
+    }
+
+    fn bytes(file: &mut MainFile, count: usize) -> Vec<u8> {
+        file.lock(LockLevel::Shared).unwrap();
+        let mut out = vec![0; count];
+        let there = file.read(0, &mut out).unwrap();
+        out.truncate(there);
+        file.unlock(LockLevel::None);
+        out
+    }
+
+    /// The VFS of SQLite's tests that simulates crashes holds writes back until xSync: what it acknowledged was gone.
+    #[test]
+    fn writes_that_come_with_the_sync_are_committed() {
+        let vfs = vfs();
+        let mut file = open(&vfs, "late");
+        file.lock(LockLevel::Shared).unwrap();
+        file.lock(LockLevel::Exclusive).unwrap();
+        file.write(0, b"early").unwrap();
+        file.commit_point(None).unwrap();
+        file.write(0, b"later").unwrap();
+        file.commit_late_writes().unwrap();
+        file.commit_confirmed();
+        file.unlock(LockLevel::None);
+        assert_eq!(bytes(&mut open(&vfs, "late"), 5), b"later");
+    }
+
+    /// SQLite's tests overwrite the header: with the size that stood there the file was cut.
+    #[test]
+    fn a_foreign_write_means_nothing_but_its_bytes() {
+        let vfs = vfs();
+        let mut page = vec![0_u8; 8192];
+        page[..16].copy_from_slice(b"SQLite format 3\0");
+        page[16..18].copy_from_slice(&4096_u16.to_be_bytes());
+        page[28..32].copy_from_slice(&1_u32.to_be_bytes());
+        let mut file = open(&vfs, "foreign");
+        for _ in 0..2 {
+            file.lock(LockLevel::Shared).unwrap();
+            file.lock(LockLevel::Exclusive).unwrap();
+            file.write_as_foreigner().unwrap();
+            file.write(0, &page).unwrap();
+            file.commit_point(None).unwrap();
+            file.commit_confirmed();
+            file.unlock(LockLevel::None);
+            assert_eq!(bytes(&mut open(&vfs, "foreign"), 9000), page);
+            page[5000] = 1;
+        }
+    }
+
+    /// SQLite's tests delete a database that is open, and make it again: the open failed, or found the deleted one.
+    #[test]
+    fn a_name_is_free_after_its_open_database_was_deleted() {
+        let vfs = vfs();
+        let name = DatabaseName::new("again").unwrap();
+        let mut first = open(&vfs, "again");
+        assert_eq!(bytes(&mut first, 5), b"");
+        vfs.fleet().remove(&name, true).unwrap();
+        assert!(first.has_moved());
+        let mut second = open(&vfs, "again");
+        assert_eq!(bytes(&mut second, 5), b"");
+        assert!(!second.has_moved());
+        assert!(first.lock(LockLevel::Shared).is_err());
+    }
+
+    /// A counter that was used before is only passed over where SQLite writes it back.
+    #[test]
+    fn a_foreign_write_may_set_the_change_counter_back() {
+        let vfs = vfs();
+        let mut page = vec![0_u8; 4096];
+        page[..16].copy_from_slice(b"SQLite format 3\0");
+        let mut file = open(&vfs, "back");
+        for counter in [3, 1, 9, 1] {
+            page[27] = counter;
+            file.lock(LockLevel::Shared).unwrap();
+            file.lock(LockLevel::Exclusive).unwrap();
+            file.write_as_foreigner().unwrap();
+            file.write(0, &page).unwrap();
+            file.commit_point(None).unwrap();
+            file.commit_confirmed();
+            file.unlock(LockLevel::None);
+            assert_eq!(bytes(&mut open(&vfs, "back"), 28)[27], counter);
+        }
     }
 }

@@ -8,7 +8,8 @@ mod main_file;
 mod pragmas;
 mod super_journal;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::engine::{Fleet, Role};
 use crate::error::{Error, Result};
@@ -16,6 +17,7 @@ use crate::types::DatabaseName;
 
 pub use journal::Journal;
 pub use locks::LockLevel;
+pub(crate) use locks::LockTable;
 pub use main_file::MainFile;
 pub use super_journal::{SuperGroup, SuperJournals};
 
@@ -24,6 +26,8 @@ pub use super_journal::{SuperGroup, SuperJournals};
 pub struct Vfs {
     fleet: Fleet,
     super_journals: SuperJournals,
+    /// Who has locked what, by name, while anybody has it open.
+    locks: Mutex<HashMap<DatabaseName, Weak<LockTable>>>,
 }
 
 /// How a database file is opened.
@@ -42,7 +46,7 @@ const JOURNAL: &str = "-journal";
 impl Vfs {
     /// Files of a fleet.
     pub fn new(fleet: Fleet) -> Arc<Self> {
-        Arc::new(Self { fleet, super_journals: SuperJournals::default() })
+        Arc::new(Self { fleet, super_journals: SuperJournals::default(), locks: Mutex::default() })
     }
 
     /// The fleet.
@@ -77,6 +81,21 @@ impl Vfs {
             }
         });
         Ok(MainFile::new(Arc::clone(self), database))
+    }
+
+    /// Who has locked a database.
+    fn lock_table(&self, name: &DatabaseName) -> Arc<LockTable> {
+        let mut tables = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(table) = tables.get(name).and_then(Weak::upgrade) {
+            return table;
+        }
+        // Those that nobody uses make room, which costs as much as was added since the last time.
+        if tables.len() == tables.capacity() {
+            tables.retain(|_, table| table.strong_count() > 0);
+        }
+        let table = Arc::default();
+        tables.insert(name.clone(), Arc::downgrade(&table));
+        table
     }
 
     /// Whether a file exists, as SQLite asks it. Journals of databases never do: after a crash the store holds a

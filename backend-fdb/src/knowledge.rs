@@ -1,0 +1,300 @@
+//! What this instance knows without asking: how the databases that it holds stand, and up to which version nobody else
+//! can have changed them. This is what lets a commit go out without a read (`docs/decisions/0011`).
+//!
+//! Every write to a database by anybody but the instance that owns the holder's session also writes that session's
+//! *fence*. A transaction of ours that conflicts on the fence, with the version of an earlier one as its read version,
+//! proves by its success that the fence was not written between the two. A *chain* of such transactions therefore
+//! vouches for all databases of the session at once, from the moment each was last read or written by us.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use litefleet::store::Head;
+use litefleet::{DatabaseId, Epoch, Error, Result, SessionId, Txid};
+
+use crate::values::{Entry, FenceValue, HeadValue, LeaseValue, ProgressValue, StagingValue};
+
+/// For how long a version of ours serves as a read version. FoundationDB forgets after five seconds; what is over is for
+/// the commit to arrive in.
+const FRESH: Duration = Duration::from_secs(4);
+
+/// The same for versions that pages are read at: the reading itself takes time too.
+const FRESH_FOR_READING: Duration = Duration::from_secs(2);
+
+/// What every write to a database is conditional on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Core {
+    pub(crate) head: HeadValue,
+    pub(crate) staging: StagingValue,
+    pub(crate) lease: LeaseValue,
+}
+
+impl Core {
+    /// A new database.
+    pub(crate) fn empty() -> Self {
+        Self { head: HeadValue::default(), staging: StagingValue::default(), lease: LeaseValue::default() }
+    }
+
+    pub(crate) fn holder(&self) -> Option<SessionId> {
+        self.lease.holder.as_ref().map(|holder| holder.session)
+    }
+
+    /// `Fenced` unless the epoch is the current one, and held.
+    pub(crate) fn fence(&self, epoch: Epoch) -> Result<()> {
+        let current = self.lease.epoch;
+        if current != epoch {
+            return Err(Error::fenced(format!("epoch {epoch} is over, the current one is {current}")));
+        }
+        if self.lease.holder.is_none() {
+            return Err(Error::fenced(format!("the lease of epoch {epoch} was released")));
+        }
+        Ok(())
+    }
+
+    /// `Conflict` unless the head is where it is expected.
+    pub(crate) fn expect(&self, txid: Txid) -> Result<()> {
+        if self.head.txid == txid {
+            Ok(())
+        } else {
+            Err(Error::conflict(format!("expected txid {txid}, the head is at {}", self.head.txid)))
+        }
+    }
+
+    /// The head as the contract has it.
+    pub(crate) fn public(&self, progress: &ProgressValue) -> Head {
+        Head {
+            epoch: self.lease.epoch,
+            holder: self.lease.holder.as_ref().map(|holder| litefleet::store::Holder {
+                session: holder.session,
+                label: holder.label.clone(),
+                expires_in: None,
+            }),
+            txid: self.head.txid,
+            commit_id: self.head.commit_id,
+            size: self.head.size,
+            checkpoint: progress.checkpoint,
+            horizon: progress.horizon,
+            generation: self.staging.generation,
+            staged: self.staging.entry != Entry::None,
+        }
+    }
+}
+
+/// A database whose state is known.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    pub(crate) core: Core,
+    pub(crate) session: SessionId,
+    /// The chain that vouches for it.
+    pub(crate) chain: u64,
+}
+
+#[derive(Debug, Default)]
+struct Tracked {
+    /// Changes under way.
+    in_flight: u32,
+    /// How many changes were begun.
+    begun: u64,
+    /// The session that this instance was granted the lease for last.
+    session: Option<SessionId>,
+    state: Option<Known>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Chain {
+    id: u64,
+    fence: FenceValue,
+    /// The newest version that the fence is known to be unchanged at.
+    version: i64,
+    /// When the commit that got it was begun.
+    at: Duration,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    databases: HashMap<DatabaseId, Tracked>,
+    chains: HashMap<SessionId, Chain>,
+    last_chain: u64,
+    /// The newest version that a commit of this instance got, and when that was begun.
+    newest: Option<(i64, Duration)>,
+}
+
+/// What this instance knows.
+#[derive(Debug)]
+pub(crate) struct Knowledge {
+    /// This instance, in fences.
+    owner: [u8; 8],
+    inner: Mutex<Inner>,
+}
+
+/// What a transaction has read of a session's fence, and at which version.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Witness {
+    pub(crate) session: SessionId,
+    pub(crate) fence: FenceValue,
+    pub(crate) version: i64,
+}
+
+impl Knowledge {
+    pub(crate) fn new(owner: [u8; 8]) -> Self {
+        Self { owner, inner: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Every change is one step, so a panic leaves nothing half done.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who this instance is, in the fences of its sessions.
+    pub(crate) fn owner(&self) -> [u8; 8] {
+        self.owner
+    }
+
+    /// A change of the database begins. What is known of it is taken out, and comes back when the change is known to
+    /// have been made and no other was begun meanwhile: whatever happens to this one, nobody relies on what it may have
+    /// changed.
+    pub(crate) fn begin(self: &Arc<Self>, database: DatabaseId) -> Touch {
+        let mut inner = self.lock();
+        let tracked = inner.databases.entry(database).or_default();
+        let alone = tracked.in_flight == 0;
+        tracked.in_flight += 1;
+        tracked.begun += 1;
+        let (begun, session, state) = (tracked.begun, tracked.session, tracked.state.take());
+        Touch { knowledge: Arc::clone(self), database, begun, alone, session, state, learned: None }
+    }
+
+    /// The read version for a change of databases that a chain vouches for.
+    pub(crate) fn read_version(&self, session: SessionId, chain: u64, now: Duration) -> Option<i64> {
+        let inner = self.lock();
+        let found = inner.chains.get(&session)?;
+        (found.id == chain && now.saturating_sub(found.at) < FRESH).then_some(found.version)
+    }
+
+    /// A version to read a database at that we hold, and whose head was at `txid` at least when we last heard: no
+    /// commit, checkpoint or collection of ours is above it.
+    pub(crate) fn version_for_reading(&self, database: DatabaseId, txid: Txid, now: Duration) -> Option<i64> {
+        let inner = self.lock();
+        let known = inner.databases.get(&database)?.state.as_ref()?;
+        let (version, at) = inner.newest?;
+        let fresh = now.saturating_sub(at) < FRESH_FOR_READING;
+        (fresh && txid <= known.core.head.txid.next()).then_some(version)
+    }
+
+    /// A transaction of ours was committed.
+    pub(crate) fn committed(&self, (version, at): (i64, Duration)) {
+        let mut inner = self.lock();
+        if inner.newest.is_none_or(|(newest, _)| newest < version) {
+            inner.newest = Some((version, at));
+        }
+    }
+
+    /// A transaction was committed that conflicts on the fence it has read. Returns the chain that vouches now, if this
+    /// instance owns the session.
+    pub(crate) fn witnessed(&self, witness: &Witness, (version, at): (i64, Duration)) -> Option<u64> {
+        let mut inner = self.lock();
+        if witness.fence.owner != self.owner {
+            inner.chains.remove(&witness.session);
+            return None;
+        }
+        if let Some(chain) = inner.chains.get_mut(&witness.session) {
+            if chain.fence == witness.fence {
+                if chain.version < version {
+                    (chain.version, chain.at) = (version, at);
+                }
+                return Some(chain.id);
+            }
+            if chain.version > witness.version {
+                // It is older than what is known.
+                return None;
+            }
+        }
+        inner.last_chain += 1;
+        let id = inner.last_chain;
+        inner.chains.insert(witness.session, Chain { id, fence: witness.fence, version, at });
+        Some(id)
+    }
+
+    /// A transaction on a chain was committed.
+    pub(crate) fn extended(&self, session: SessionId, id: u64, (version, at): (i64, Duration)) {
+        let mut inner = self.lock();
+        if let Some(chain) = inner.chains.get_mut(&session)
+            && chain.id == id
+            && chain.version < version
+        {
+            (chain.version, chain.at) = (version, at);
+        }
+    }
+
+    /// A session is over.
+    pub(crate) fn forget(&self, session: SessionId) {
+        self.lock().chains.remove(&session);
+    }
+}
+
+/// A change of a database that is under way.
+#[derive(Debug)]
+pub(crate) struct Touch {
+    knowledge: Arc<Knowledge>,
+    pub(crate) database: DatabaseId,
+    begun: u64,
+    /// Whether no other was under way when it began. One that was may have been made after it, and learned of before.
+    alone: bool,
+    /// The session that this instance was granted the lease for last.
+    pub(crate) session: Option<SessionId>,
+    /// What was known before.
+    pub(crate) state: Option<Known>,
+    learned: Option<Learned>,
+}
+
+#[derive(Debug)]
+enum Learned {
+    State(Known),
+    Session(SessionId),
+    NotHeld,
+}
+
+impl Touch {
+    /// The change was made, and this is how the database stands.
+    pub(crate) fn made(&mut self, known: Known) {
+        self.learned = Some(Learned::State(known));
+    }
+
+    /// The lease was granted for a session, and no chain vouches for it.
+    pub(crate) fn granted(&mut self, session: SessionId) {
+        self.learned = Some(Learned::Session(session));
+    }
+
+    /// We do not hold the database.
+    pub(crate) fn not_held(&mut self) {
+        self.learned = Some(Learned::NotHeld);
+    }
+}
+
+impl Drop for Touch {
+    fn drop(&mut self) {
+        let mut inner = self.knowledge.lock();
+        let Some(tracked) = inner.databases.get_mut(&self.database) else { return };
+        tracked.in_flight = tracked.in_flight.saturating_sub(1);
+        let alone = self.alone && tracked.begun == self.begun;
+        match self.learned.take() {
+            Some(Learned::State(known)) => {
+                tracked.session = Some(known.session);
+                if alone {
+                    tracked.state = Some(known);
+                }
+            }
+            Some(Learned::Session(session)) => tracked.session = Some(session),
+            // One that began later may have taken the lease again.
+            Some(Learned::NotHeld) if alone => tracked.session = None,
+            Some(Learned::NotHeld) | None => {}
+        }
+        if tracked.in_flight == 0 && tracked.session.is_none() {
+            inner.databases.remove(&self.database);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "knowledge_tests.rs"]
+mod tests;

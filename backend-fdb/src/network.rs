@@ -1,0 +1,154 @@
+//! FoundationDB's network thread: one per process. It can be started once and never again, so it runs from the first
+//! open until the process ends, whatever stores are opened and closed meanwhile.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+
+use foundationdb::FdbError;
+use foundationdb::api::{FdbApiBuilder, NetworkAutoStop, get_max_api_version};
+use foundationdb::options::NetworkOption;
+use litefleet::{Error, Result};
+
+/// The interface that is spoken: that of 7.1, which every client library from 7.1 to 7.4 has.
+pub(crate) const API_VERSION: i32 = 710;
+
+/// Settings of the network thread. They hold for the whole process: the first store that is opened decides.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetworkConfig {
+    /// The folder for the client's trace files. None are written without it.
+    pub trace_directory: Option<PathBuf>,
+    /// `xml` (the default) or `json`.
+    pub trace_format: Option<String>,
+    /// Names this application in the trace files.
+    pub trace_log_group: Option<String>,
+    /// The certificate chain that this client shows, as a PEM file.
+    pub tls_certificate: Option<PathBuf>,
+    /// Its private key, as a PEM file.
+    pub tls_key: Option<PathBuf>,
+    /// The key's password.
+    pub tls_password: Option<String>,
+    /// The certificate authorities that the cluster is checked against, as a PEM file.
+    pub tls_ca: Option<PathBuf>,
+    /// What is demanded of the cluster's certificates, as in `Check.Valid=1`.
+    pub tls_verify_peers: Option<String>,
+    /// A folder with client libraries of other versions, for a cluster that is being upgraded.
+    pub external_client_directory: Option<PathBuf>,
+    /// Knobs as `name=value`, for FoundationDB's experts.
+    pub knobs: Vec<String>,
+}
+
+enum State {
+    Idle,
+    Running {
+        config: Box<NetworkConfig>,
+        _thread: NetworkAutoStop,
+    },
+    /// It could not be started, or was stopped at the end of the process.
+    Over(Error),
+}
+
+static STATE: Mutex<State> = Mutex::new(State::Idle);
+
+fn lock() -> MutexGuard<'static, State> {
+    STATE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts the network thread unless it runs.
+///
+/// `Invalid` when it runs with other settings, or when the client library is too old.
+pub(crate) fn start(wanted: &NetworkConfig) -> Result<()> {
+    let mut state = lock();
+    match &*state {
+        State::Running { config, .. } if **config == *wanted => Ok(()),
+        State::Running { .. } => Err(Error::invalid(
+            "the network settings of FoundationDB (TLS, tracing, knobs) hold for the whole process, and another store of \
+             this process was opened with different ones",
+        )),
+        State::Over(error) => Err(error.clone()),
+        State::Idle => match boot(wanted) {
+            Ok(thread) => {
+                *state = State::Running { config: Box::new(wanted.clone()), _thread: thread };
+                stop_at_exit();
+                Ok(())
+            }
+            Err(error) => {
+                *state = State::Over(error.clone());
+                Err(error)
+            }
+        },
+    }
+}
+
+fn boot(config: &NetworkConfig) -> Result<NetworkAutoStop> {
+    let newest = get_max_api_version();
+    if newest < API_VERSION {
+        return Err(Error::invalid(format!(
+            "the FoundationDB client library of this machine speaks API version {newest} at most, and {API_VERSION} is \
+             needed: install the client of FoundationDB 7.1 or later"
+        )));
+    }
+    let failed = |error: FdbError| {
+        Error::unavailable(format!("the FoundationDB client cannot be started: {error} (code {})", error.code()))
+    };
+    let mut network = FdbApiBuilder::default().set_runtime_version(API_VERSION).build().map_err(failed)?;
+    for option in options(config)? {
+        network = network.set_option(option).map_err(failed)?;
+    }
+    #[expect(unsafe_code, reason = "the client library can only be started this way")]
+    // SAFETY: the thread must be stopped before the process ends. `stop_at_exit` sees to that; a process that is aborted
+    // or killed need not.
+    unsafe { network.boot() }.map_err(failed)
+}
+
+fn options(config: &NetworkConfig) -> Result<Vec<NetworkOption>> {
+    let path = |path: &PathBuf| {
+        let text = path.to_str().map(str::to_owned);
+        text.ok_or_else(|| Error::invalid(format!("{} is not UTF-8, as FoundationDB needs it", path.display())))
+    };
+    let mut options = Vec::new();
+    if let Some(folder) = &config.trace_directory {
+        options.push(NetworkOption::TraceEnable(path(folder)?));
+    }
+    options.extend(config.trace_format.clone().map(NetworkOption::TraceFormat));
+    options.extend(config.trace_log_group.clone().map(NetworkOption::TraceLogGroup));
+    if let Some(file) = &config.tls_certificate {
+        options.push(NetworkOption::TLSCertPath(path(file)?));
+    }
+    // The password must be there before the key is read.
+    options.extend(config.tls_password.clone().map(NetworkOption::TLSPassword));
+    if let Some(file) = &config.tls_key {
+        options.push(NetworkOption::TLSKeyPath(path(file)?));
+    }
+    if let Some(file) = &config.tls_ca {
+        options.push(NetworkOption::TLSCaPath(path(file)?));
+    }
+    options.extend(config.tls_verify_peers.clone().map(|rule| NetworkOption::TLSVerifyPeers(rule.into_bytes())));
+    if let Some(folder) = &config.external_client_directory {
+        options.push(NetworkOption::ExternalClientDirectory(path(folder)?));
+    }
+    options.extend(config.knobs.iter().cloned().map(NetworkOption::Knob));
+    Ok(options)
+}
+
+/// Has the thread stopped when the process ends by returning from `main` or by `exit`.
+fn stop_at_exit() {
+    static REGISTERED: Once = Once::new();
+    REGISTERED.call_once(|| {
+        #[expect(unsafe_code, reason = "there is no safe way to run something at the end of a process")]
+        // SAFETY: `stop` is a function of this program that takes nothing and returns nothing, as `atexit` demands. It is
+        // registered after the client library was loaded, so it runs before that library's own exit handlers.
+        let outcome = unsafe { libc::atexit(stop) };
+        if outcome != 0 {
+            tracing::warn!("the network thread of FoundationDB will not be stopped cleanly at the end of the process");
+        }
+    });
+}
+
+extern "C" fn stop() {
+    // A panic must not cross into C.
+    let _stopped = std::panic::catch_unwind(|| {
+        // Dropping stops the thread and waits for it. Whoever calls a store from now on is told.
+        let over = State::Over(Error::unavailable("the process is ending"));
+        drop(std::mem::replace(&mut *lock(), over));
+    });
+}

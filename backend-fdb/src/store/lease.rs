@@ -1,0 +1,154 @@
+//! Granting leases, and giving them back.
+
+use litefleet::store::EpochEnd;
+use litefleet::{DatabaseId, Epoch, Error, PageNo, PageSet, Result};
+
+use super::FdbStore;
+use super::change::{Change, Commit, Verdict};
+use super::open::{Asking, Call};
+use super::sessions::version_of;
+use crate::error::Outcome;
+use crate::keys::Kind;
+use crate::knowledge::{Core, Witness};
+use crate::sessions::Standing;
+use crate::transact::{Piece, Tx};
+use crate::values::{EpochEndValue, HolderValue, LeaseValue, SessionValue, Value};
+
+/// For how long the ends of epochs are kept, in FoundationDB's versions, of which there are a million in a second, and
+/// more only where a recovery skips a hundred seconds' worth: two days, so that it is a day at least.
+const EPOCH_END_VERSIONS: u64 = 2 * 24 * 3600 * 1_000_000;
+
+/// How many ends of epochs a grant looks at, to remove those that are old enough.
+const EPOCH_ENDS: usize = 8;
+
+/// How many warm pages are kept: their list must fit into one value, and their rows into one open.
+const WARM_PAGES: usize = 1_024;
+
+impl FdbStore {
+    /// Grants the lease if it is free, and says how the database stands then.
+    pub(super) async fn grant(
+        &self,
+        tx: &Tx,
+        call: &Call<'_>,
+        id: DatabaseId,
+        core: &Core,
+        asking: &Asking,
+    ) -> Outcome<Core> {
+        let other = core.lease.holder.as_ref().filter(|holder| holder.session != asking.lease.session);
+        let record = async {
+            match other {
+                Some(holder) => tx.get::<SessionValue>(&self.keys.session_record(holder.session)).await,
+                None => Ok(None),
+            }
+        };
+        let ends = self.keys.epoch_ends(id, core.lease.epoch);
+        let (record, ends) = futures_util::try_join!(record, tx.peek_range(&ends, EPOCH_ENDS))?;
+        call.tries().ended.clear();
+        match (other, record.filter(|record| record.ended.is_none())) {
+            (None, _) => {}
+            // It has ended, or was forgotten.
+            (Some(holder), None) => self.disown(tx, holder.session)?,
+            (Some(holder), Some(record)) => {
+                let standing = self.sessions.judge(holder.session, &record, call.before);
+                if let Standing::Unchanged(unchanged) = standing
+                    && !asking.lease.force
+                {
+                    return Err(Error::lease_held(format!(
+                        "{} is held by {}; the lease is free when it is given back, or when its session has not been \
+                         renewed for {:.1} s, of which {:.1} s have passed",
+                        call.request.name,
+                        holder.label,
+                        record.lifetime.as_secs_f64(),
+                        unchanged.as_secs_f64()
+                    ))
+                    .into());
+                }
+                // Its process learns of it at its next renewal.
+                self.end_within(tx, holder.session, record).await?;
+                call.tries().ended.push(holder.session);
+            }
+        }
+        forget_old_ends(tx, &ends).await?;
+        self.grant_to(tx, call, id, core, asking).await
+    }
+
+    /// Grants a lease that is free.
+    pub(super) async fn grant_to(
+        &self,
+        tx: &Tx,
+        call: &Call<'_>,
+        id: DatabaseId,
+        core: &Core,
+        asking: &Asking,
+    ) -> Outcome<Core> {
+        let version = tx.read_version().await?;
+        let session = asking.lease.session;
+        let end = EpochEnd { epoch: core.lease.epoch, txid: core.head.txid, commit_id: core.head.commit_id };
+        let end = EpochEndValue { end, version: version_of(tx).await?, holder: core.holder() };
+        tx.put(&self.keys.epoch_end(id, core.lease.epoch), &end)?;
+        let holder = HolderValue { session, label: asking.record.label.clone() };
+        let lease = LeaseValue { epoch: core.lease.epoch.next(), holder: Some(holder) };
+        self.put_lease(tx, id, &lease)?;
+        let core = Core { lease, ..core.clone() };
+        let owned = asking.fence.is_some_and(|fence| fence.owner == self.knowledge.owner());
+        if !owned && asking.fence.is_none_or(|fence| fence.owner != [0; 8]) {
+            // Granted behind the back of the instance that owns the session.
+            self.disown(tx, session)?;
+        }
+        let witness = asking.fence.filter(|_| owned).map(|fence| Witness { session, fence, version });
+        let mut tries = call.tries();
+        if tries.touch.as_ref().is_none_or(|touch| touch.database != id) {
+            tries.touch = Some(self.knowledge.begin(id));
+        }
+        tries.granted = Some((core.clone(), witness));
+        Ok(core)
+    }
+
+    pub(super) async fn release_lease(&self, database: DatabaseId, epoch: Epoch, warm: Vec<PageNo>) -> Result<()> {
+        let warm = warm.into_iter().take(WARM_PAGES).collect();
+        self.change_one("release", Release { database, epoch, warm }).await
+    }
+}
+
+async fn forget_old_ends(tx: &Tx, ends: &Piece) -> Outcome<()> {
+    let now = version_of(tx).await?;
+    for pair in ends.pairs() {
+        let end = EpochEndValue::decode(pair.key(), pair.value())?;
+        if now.saturating_sub(end.version) > EPOCH_END_VERSIONS {
+            tx.clear(pair.key());
+        }
+    }
+    Ok(())
+}
+
+/// Gives a lease back.
+struct Release {
+    database: DatabaseId,
+    epoch: Epoch,
+    warm: PageSet,
+}
+
+impl Change for Release {
+    fn database(&self) -> DatabaseId {
+        self.database
+    }
+
+    fn judge(&self, core: &Core) -> Result<Verdict> {
+        if core.lease.epoch == self.epoch && core.lease.holder.is_none() {
+            return Ok(Verdict::Done);
+        }
+        core.fence(self.epoch)?;
+        Ok(Verdict::Apply)
+    }
+
+    fn apply(&self, store: &FdbStore, tx: &Tx, core: &Core) -> Outcome<Core> {
+        let lease = LeaseValue { epoch: core.lease.epoch, holder: None };
+        store.put_lease(tx, self.database, &lease)?;
+        tx.put(&store.keys.of(self.database, Kind::Warm), &self.warm)?;
+        Ok(Core { lease, ..core.clone() })
+    }
+
+    fn commit(&self) -> Option<Commit> {
+        None
+    }
+}

@@ -1,0 +1,134 @@
+//! Names: listing, renaming, deleting.
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use litefleet::store::ListEntry;
+use litefleet::{DatabaseId, DatabaseName, Epoch, Error, Result};
+
+use super::FdbStore;
+use super::read::{Singles, missing};
+use crate::error::Outcome;
+use crate::keys::Kind;
+use crate::knowledge::Touch;
+use crate::transact::{Priority, Step, Tx};
+use crate::values::Value;
+
+/// How many databases of a listing are read at once.
+const AT_ONCE: usize = 128;
+
+/// The most databases that one transaction lists.
+const LISTED: usize = 256;
+
+impl FdbStore {
+    pub(super) async fn list_databases(
+        &self,
+        prefix: &str,
+        after: Option<&DatabaseName>,
+        limit: usize,
+    ) -> Result<Vec<ListEntry>> {
+        let mut entries: Vec<ListEntry> = Vec::new();
+        while entries.len() < limit {
+            let after = entries.last().map(|entry| entry.name.clone()).or_else(|| after.cloned());
+            let after = after.as_ref();
+            let left = (limit - entries.len()).min(LISTED);
+            let body = |tx, _| self.try_list(tx, prefix, after, left);
+            let (more, done) = self.cluster.run("list", Priority::Normal, body).await?.value;
+            entries.extend(more);
+            if done {
+                break;
+            }
+        }
+        Ok(entries)
+    }
+
+    async fn try_list(
+        &self,
+        tx: Tx,
+        prefix: &str,
+        after: Option<&DatabaseName>,
+        limit: usize,
+    ) -> Outcome<Step<(Vec<ListEntry>, bool)>> {
+        let piece = tx.peek_range(&self.keys.names(prefix, after), limit).await?;
+        let done = !piece.more && piece.pairs().len() < limit;
+        let mut found = Vec::with_capacity(piece.pairs().len());
+        for pair in piece.pairs() {
+            let name = self.keys.name_in(pair.key())?;
+            found.push((name, DatabaseId(u64::decode(pair.key(), pair.value())?)));
+        }
+        let entries = stream::iter(found.into_iter().map(|(name, id)| self.entry(&tx, name, id)));
+        let entries: Vec<ListEntry> = entries.buffered(AT_ONCE).try_collect().await?;
+        Ok(Step::Return((entries, done)))
+    }
+
+    async fn entry(&self, tx: &Tx, name: DatabaseName, database: DatabaseId) -> Outcome<ListEntry> {
+        let piece = tx.peek_range(&self.keys.singles(database), 0).await?;
+        let singles = Singles::of(&self.keys, database, piece.pairs());
+        let head = singles.core()?.public(&singles.progress()?);
+        Ok(ListEntry { name, database, head })
+    }
+
+    pub(super) async fn rename_database(&self, database: DatabaseId, epoch: Epoch, name: &DatabaseName) -> Result<()> {
+        let body = |tx, _| self.try_rename(tx, database, epoch, name);
+        let done = self.cluster.run("rename", Priority::Normal, body).await?;
+        if let Some(committed) = done.committed {
+            self.knowledge.committed(committed);
+        }
+        Ok(())
+    }
+
+    async fn try_rename(&self, tx: Tx, database: DatabaseId, epoch: Epoch, name: &DatabaseName) -> Outcome<Step<()>> {
+        let (new_key, of_key) = (self.keys.name(name), self.keys.of(database, Kind::Name));
+        // Neither head, staging entry nor lease is changed: those who rely on them need not be told.
+        let (core, old, taken) =
+            futures_util::try_join!(self.core(&tx, database), tx.get::<String>(&of_key), tx.get::<u64>(&new_key))?;
+        let (Some(core), Some(old)) = (core, old) else { return Err(missing(database).into()) };
+        core.fence(epoch)?;
+        match taken {
+            Some(id) if id == database.get() => return Ok(Step::Return(())),
+            Some(_) => return Err(Error::conflict(format!("there is a database named {name} already")).into()),
+            None => {}
+        }
+        tx.clear(&self.keys.name(&DatabaseName::new(&old)?));
+        tx.put(&new_key, &database.get())?;
+        tx.put(&of_key, &name.as_str().to_owned())?;
+        Ok(Step::Commit(()))
+    }
+
+    pub(super) async fn delete_database(&self, database: DatabaseId, epoch: Epoch) -> Result<()> {
+        let mut touch = self.knowledge.begin(database);
+        let touched = &touch;
+        let body = |tx, unknown| self.try_delete(tx, database, epoch, touched, unknown);
+        let done = self.cluster.run("delete", Priority::Normal, body).await?;
+        if let Some(committed) = done.committed {
+            self.knowledge.committed(committed);
+        }
+        touch.not_held();
+        Ok(())
+    }
+
+    async fn try_delete(
+        &self,
+        tx: Tx,
+        database: DatabaseId,
+        epoch: Epoch,
+        touch: &Touch,
+        unknown: bool,
+    ) -> Outcome<Step<()>> {
+        let (of_key, deleted) = (self.keys.of(database, Kind::Name), self.keys.deleted(database));
+        let (core, name, gone, fence) = futures_util::try_join!(
+            self.core(&tx, database),
+            tx.get::<String>(&of_key),
+            tx.peek_bytes(&deleted),
+            self.fence_of_touch(&tx, touch)
+        )?;
+        let (Some(core), Some(name)) = (core, name) else {
+            // A try whose reply was lost has done it.
+            return if unknown && gone.is_some() { Ok(Step::Return(())) } else { Err(missing(database).into()) };
+        };
+        core.fence(epoch)?;
+        tx.clear(&self.keys.name(&DatabaseName::new(&name)?));
+        tx.clear_range(&self.keys.small(database));
+        tx.put_bytes(&deleted, &[])?;
+        self.announce(&tx, &core, fence)?;
+        Ok(Step::Commit(()))
+    }
+}

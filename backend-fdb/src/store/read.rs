@@ -1,0 +1,164 @@
+//! What the calls read: the small values of a database, the head, and the tail of the log.
+
+use litefleet::store::{HeadReply, HeadRequest, Tail};
+use litefleet::{DatabaseId, DatabaseName, Error, PageSet, Result, Txid};
+
+use super::FdbStore;
+use crate::chunk::Assembler;
+use crate::error::Outcome;
+use crate::keys::{Keys, Kind};
+use crate::knowledge::Core;
+use crate::transact::{Pair, Priority, Step, Tx};
+use crate::values::{EpochEndValue, HeadValue, LeaseValue, ProgressValue, StagingValue, Value};
+
+pub(super) fn missing(id: DatabaseId) -> Error {
+    Error::not_found(format!("there is no database with id {id}"))
+}
+
+/// The small values of a database as they were read, not yet decoded.
+pub(super) struct Singles<'r> {
+    database: DatabaseId,
+    values: Vec<(Kind, &'r Pair)>,
+}
+
+impl<'r> Singles<'r> {
+    pub(super) fn of(keys: &Keys, database: DatabaseId, pairs: &'r [Pair]) -> Self {
+        let values = pairs.iter().filter_map(|pair| keys.kind_in(database, pair.key()).map(|kind| (kind, pair)));
+        Self { database, values: values.collect() }
+    }
+
+    /// Whether the database does not exist.
+    pub(super) fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    fn find<T: Value>(&self, kind: Kind) -> Result<Option<T>> {
+        let found = self.values.iter().find(|(of, _)| *of == kind);
+        found.map(|(_, pair)| T::decode(pair.key(), pair.value())).transpose()
+    }
+
+    fn get<T: Value>(&self, kind: Kind) -> Result<T> {
+        let lost = || Error::corrupt(format!("{} {} is missing; restore it from a backup", T::WHAT, self.database));
+        self.find(kind)?.ok_or_else(lost)
+    }
+
+    pub(super) fn core(&self) -> Result<Core> {
+        Ok(Core {
+            head: self.get::<HeadValue>(Kind::Head)?,
+            staging: self.get::<StagingValue>(Kind::Staging)?,
+            lease: self.get::<LeaseValue>(Kind::Lease)?,
+        })
+    }
+
+    pub(super) fn progress(&self) -> Result<ProgressValue> {
+        self.get(Kind::Progress)
+    }
+
+    pub(super) fn name(&self) -> Result<DatabaseName> {
+        let name: String = self.get(Kind::Name)?;
+        DatabaseName::new(&name)
+    }
+
+    pub(super) fn warm(&self) -> Result<PageSet> {
+        Ok(self.find(Kind::Warm)?.unwrap_or_default())
+    }
+}
+
+/// Records of the log as they were read.
+pub(super) struct Records {
+    assembler: Assembler,
+    /// Whether there are more than were wanted.
+    cut: bool,
+}
+
+impl FdbStore {
+    /// The records after `after`, up to `to`, as many as have `bytes` bytes, or one more.
+    pub(super) async fn records(
+        &self,
+        tx: &Tx,
+        database: DatabaseId,
+        after: Txid,
+        to: Txid,
+        bytes: usize,
+    ) -> Outcome<Records> {
+        let mut assembler = Assembler::default();
+        let mut range = self.keys.log_range(database, after, to);
+        loop {
+            let piece = tx.peek_range(&range, 0).await?;
+            for pair in piece.pairs() {
+                let (txid, number) = self.keys.log_in(database, pair.key())?;
+                assembler.push(txid, number, pair.value())?;
+            }
+            let cut = assembler.bytes() > bytes && !assembler.is_open();
+            match piece.pairs().last() {
+                Some(last) if piece.more && !cut => range.0 = crate::keys::after_key(last.key().to_vec()),
+                _ => return Ok(Records { assembler, cut: piece.more }),
+            }
+        }
+    }
+
+    pub(super) async fn head_of(&self, request: &HeadRequest) -> Result<HeadReply> {
+        let done = self.cluster.run("head", Priority::Normal, |tx, _| self.try_head(tx, request)).await?;
+        Ok(done.value)
+    }
+
+    async fn try_head(&self, tx: Tx, request: &HeadRequest) -> Outcome<Step<HeadReply>> {
+        let database = request.database;
+        let range = self.keys.singles(database);
+        let end = async {
+            match request.epoch {
+                Some(epoch) => tx.peek::<EpochEndValue>(&self.keys.epoch_end(database, epoch)).await,
+                None => Ok(None),
+            }
+        };
+        let (piece, records, end) = futures_util::try_join!(
+            tx.peek_range(&range, 0),
+            self.records(&tx, database, request.known, Txid::MAX, request.tail_bytes),
+            end
+        )?;
+        let singles = Singles::of(&self.keys, database, piece.pairs());
+        if singles.is_empty() {
+            return Err(missing(database).into());
+        }
+        let (core, progress) = (singles.core()?, singles.progress()?);
+        let ended = end.filter(|_| request.epoch.is_some_and(|epoch| epoch < core.lease.epoch));
+        Ok(Step::Return(HeadReply {
+            name: singles.name()?,
+            head: core.public(&progress),
+            tail: tail(records, request.known, core.head.txid, &progress, request.tail_bytes)?,
+            ended: ended.map(|found| found.end),
+        }))
+    }
+}
+
+/// The tail after a txid.
+pub(super) fn tail(records: Records, after: Txid, head: Txid, progress: &ProgressValue, bytes: usize) -> Result<Tail> {
+    if after < progress.log_start || after > head {
+        return Ok(Tail::Reload);
+    }
+    if records.cut || records.assembler.bytes() > bytes {
+        return Ok(Tail::Truncated);
+    }
+    let found = records.assembler.count() as u64;
+    if records.assembler.is_open() || found != head.get() - after.get() {
+        return Err(Error::corrupt(format!(
+            "the log has {found} records after txid {after}, and the head is at {head}; restore the database from a backup"
+        )));
+    }
+    Ok(Tail::Complete(records.assembler.rows()))
+}
+
+impl Records {
+    /// The records when they are wanted as they are: whole ones, in order, no more than `bytes` unless it is one.
+    pub(super) fn within(self, bytes: usize) -> Vec<litefleet::store::LogRow> {
+        let mut sum = 0;
+        let mut rows = self.assembler.rows();
+        let fit = rows.iter().take_while(|row| {
+            sum += row.record.len();
+            sum <= bytes
+        });
+        let count = fit.count().max(1);
+        rows.truncate(count);
+        rows
+    }
+}

@@ -1,0 +1,128 @@
+//! Sessions: their records, and their fences.
+
+use std::time::Duration;
+
+use foundationdb::FdbError;
+use litefleet::store::SessionRequest;
+use litefleet::{Error, Result, SessionId};
+
+use super::FdbStore;
+use crate::error::{Fault, Outcome};
+use crate::sessions::Standing;
+use crate::transact::{Priority, Step, Tx};
+use crate::values::{FenceValue, SessionValue};
+
+/// The version of FoundationDB that a transaction reads at, as a plain number.
+pub(super) async fn version_of(tx: &Tx) -> Outcome<u64> {
+    let version = tx.read_version().await?;
+    u64::try_from(version).map_err(|_| Fault::Client(FdbError::from_code(1009)))
+}
+
+pub(super) fn over(session: SessionId) -> Error {
+    Error::fenced(format!("session {session} has expired or was ended; its leases may be others' now"))
+}
+
+impl FdbStore {
+    /// A value for a fence that it never had before.
+    pub(super) fn fence_value(&self, owner: [u8; 8]) -> FenceValue {
+        let [nonce @ .., _, _, _, _, _, _, _, _] = self.randomness.id();
+        FenceValue { owner, nonce }
+    }
+
+    /// Ends a session within a transaction: nobody relies on its databases any more.
+    pub(super) async fn end_within(&self, tx: &Tx, session: SessionId, record: SessionValue) -> Outcome<()> {
+        let ended = Some(version_of(tx).await?);
+        tx.put(&self.keys.session_record(session), &SessionValue { ended, ..record })?;
+        self.disown(tx, session)
+    }
+
+    /// From this transaction on no instance relies on what it knows of the session's databases.
+    pub(super) fn disown(&self, tx: &Tx, session: SessionId) -> Outcome<()> {
+        tx.put(&self.keys.session_fence(session), &self.fence_value([0; 8]))
+    }
+
+    pub(super) async fn start(&self, request: &SessionRequest) -> Result<()> {
+        let session = request.session;
+        let sent = self.sessions.now();
+        if self.sessions.is_expired_here(session) {
+            self.end(session).await?;
+        }
+        let call = self.cluster.run("start a session", Priority::Normal, |tx, _| self.try_start(tx, request));
+        call.await?;
+        self.sessions.renewed(session, request.lifetime, sent);
+        Ok(())
+    }
+
+    async fn try_start(&self, tx: Tx, request: &SessionRequest) -> Outcome<Step<()>> {
+        let (record_key, fence_key) =
+            (self.keys.session_record(request.session), self.keys.session_fence(request.session));
+        let (record, fence) =
+            futures_util::try_join!(tx.get::<SessionValue>(&record_key), tx.get::<FenceValue>(&fence_key))?;
+        let renewals = match record {
+            Some(SessionValue { ended: Some(_), .. }) => {
+                let session = request.session;
+                return Err(Error::invalid(format!("session {session} has ended, start one with a new id")).into());
+            }
+            Some(record) => record.renewals + 1,
+            None => 0,
+        };
+        let value = SessionValue { lifetime: request.lifetime, renewals, ended: None, label: request.label.clone() };
+        tx.put(&record_key, &value)?;
+        // The last to start it is the one whose knowledge counts.
+        if fence.is_none_or(|fence| fence.owner != self.knowledge.owner()) {
+            tx.put(&fence_key, &self.fence_value(self.knowledge.owner()))?;
+        }
+        Ok(Step::Commit(()))
+    }
+
+    pub(super) async fn renew(&self, session: SessionId) -> Result<()> {
+        let sent = self.sessions.now();
+        if self.sessions.is_expired_here(session) {
+            // Others need not wait to see it.
+            self.end(session).await?;
+            return Err(over(session));
+        }
+        let call = self.cluster.run("renew a session", Priority::Normal, |tx, _| self.try_renew(tx, session, sent));
+        let lifetime = call.await?.value.ok_or_else(|| {
+            self.forget(session);
+            over(session)
+        })?;
+        self.sessions.renewed(session, lifetime, sent);
+        Ok(())
+    }
+
+    async fn try_renew(&self, tx: Tx, session: SessionId, sent: Duration) -> Outcome<Step<Option<Duration>>> {
+        let key = self.keys.session_record(session);
+        let Some(record) = tx.get::<SessionValue>(&key).await?.filter(|record| record.ended.is_none()) else {
+            return Ok(Step::Return(None));
+        };
+        if self.sessions.judge(session, &record, sent) == Standing::Expired {
+            self.end_within(&tx, session, record).await?;
+            return Ok(Step::Commit(None));
+        }
+        let lifetime = record.lifetime;
+        tx.put(&key, &SessionValue { renewals: record.renewals + 1, ..record })?;
+        Ok(Step::Commit(Some(lifetime)))
+    }
+
+    pub(super) async fn end(&self, session: SessionId) -> Result<()> {
+        self.cluster.run("end a session", Priority::Normal, |tx, _| self.try_end(tx, session)).await?;
+        self.forget(session);
+        Ok(())
+    }
+
+    async fn try_end(&self, tx: Tx, session: SessionId) -> Outcome<Step<()>> {
+        match tx.get::<SessionValue>(&self.keys.session_record(session)).await? {
+            Some(record) if record.ended.is_none() => {
+                self.end_within(&tx, session, record).await?;
+                Ok(Step::Commit(()))
+            }
+            Some(_) | None => Ok(Step::Return(())),
+        }
+    }
+
+    pub(super) fn forget(&self, session: SessionId) {
+        self.sessions.forget(session);
+        self.knowledge.forget(session);
+    }
+}

@@ -1,0 +1,63 @@
+//! Waiting for commits: a watch of FoundationDB on the head.
+
+use std::time::Duration;
+
+use litefleet::{DatabaseId, Result, Txid};
+
+use super::FdbStore;
+use super::read::missing;
+use crate::error::{Fault, Outcome, code};
+use crate::keys::Kind;
+use crate::values::{HeadValue, Value};
+
+/// How long one call waits.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long it waits where there can be no watch, because there are too many.
+const WITHOUT_WATCH: Duration = Duration::from_millis(200);
+
+impl FdbStore {
+    pub(super) async fn watch_head(&self, database: DatabaseId, known: Txid) -> Result<Txid> {
+        let found = match tokio::time::timeout(PATIENCE, self.next_change(database, known)).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(Fault::Client(error))) if error.code() == code::TOO_MANY_WATCHES => {
+                tracing::warn!("more databases are watched than max_watches allows; the rest are polled");
+                tokio::time::sleep(WITHOUT_WATCH).await;
+                None
+            }
+            Ok(Err(Fault::Refused(error))) => return Err(error),
+            // What was in the way, a plain read finds out, or goes around.
+            Ok(Err(Fault::Client(_) | Fault::Unknown(_))) | Err(_) => None,
+        };
+        match found {
+            Some(txid) => Ok(txid),
+            None => self.txid(database).await,
+        }
+    }
+
+    async fn txid(&self, database: DatabaseId) -> Result<Txid> {
+        let key = self.keys.of(database, Kind::Head);
+        let key = key.as_slice();
+        let body = |tx: crate::transact::Tx, _| async move {
+            tx.peek::<HeadValue>(key).await.map(crate::transact::Step::Return)
+        };
+        let head = self.cluster.run("watch", crate::transact::Priority::Normal, body).await?.value;
+        head.map(|head| head.txid).ok_or_else(|| missing(database))
+    }
+
+    /// Waits for the next change of the head, unless it is above `known` already.
+    async fn next_change(&self, database: DatabaseId, known: Txid) -> Outcome<Option<Txid>> {
+        let key = self.keys.of(database, Kind::Head);
+        let trx = self.cluster.watching()?;
+        let value = trx.get(&key, true).await?.ok_or_else(|| missing(database))?;
+        let head = HeadValue::decode(&key, &value)?;
+        if head.txid > known {
+            return Ok(Some(head.txid));
+        }
+        // The watch begins with the commit, and compares with what was read.
+        let changed = trx.watch(&key);
+        let _committed = trx.commit().await.map_err(|error| Fault::Client(*error))?;
+        changed.await?;
+        Ok(None)
+    }
+}

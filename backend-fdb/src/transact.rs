@@ -1,0 +1,262 @@
+//! Calls on a cluster: the loop that tries a call again until it is done or its time is over.
+
+use std::time::Duration;
+
+use foundationdb::options::{DatabaseOption, TransactionOption};
+use foundationdb::{Database, Transaction, TransactionCommitError};
+use litefleet::Error;
+use litefleet::clock::{Clock, SystemClock};
+
+use crate::config::FdbConfig;
+use crate::error::{Fault, Outcome, code};
+pub(crate) use crate::tx::{Pair, Piece, Tx, only};
+
+/// A cluster, and how calls on it are made.
+pub(crate) struct Cluster {
+    database: Database,
+    timeout: Duration,
+    retry_limit: u32,
+    tags: Vec<String>,
+    background_at_batch_priority: bool,
+    /// Real time, for versions: FoundationDB forgets them by its own clock, whatever clock the sessions go by.
+    clock: SystemClock,
+}
+
+/// How urgent a call is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Priority {
+    /// Somebody waits for it.
+    Normal,
+    /// It can wait while the cluster is loaded.
+    Background,
+}
+
+/// What a body of a transaction says to do.
+pub(crate) enum Step<T> {
+    /// Commit it.
+    Commit(T),
+    /// It only read.
+    Return(T),
+}
+
+/// What came of a call.
+pub(crate) struct Done<T> {
+    pub(crate) value: T,
+    /// At which version it was committed, and when, by [`Cluster::now`], that was begun. `None` when it only read.
+    pub(crate) committed: Option<(i64, Duration)>,
+}
+
+impl Cluster {
+    /// Connects. Nothing is sent yet.
+    pub(crate) fn connect(config: &FdbConfig) -> Outcome<Self> {
+        let file = match &config.cluster_file {
+            Some(path) => Some(path.to_str().ok_or_else(|| {
+                Error::invalid(format!("{}: FoundationDB needs the cluster file's path in UTF-8", path.display()))
+            })?),
+            None => None,
+        };
+        let database = Database::new(file)?;
+        let count = |number: u64| i32::try_from(number).unwrap_or(i32::MAX);
+        let delay = u64::try_from(config.max_retry_delay.as_millis()).unwrap_or(u64::MAX);
+        database.set_option(DatabaseOption::TransactionMaxRetryDelay(count(delay)))?;
+        database.set_option(DatabaseOption::MaxWatches(count(config.max_watches.into())))?;
+        if let Some(id) = &config.datacenter {
+            database.set_option(DatabaseOption::DatacenterId(id.clone()))?;
+        }
+        if let Some(id) = &config.machine {
+            database.set_option(DatabaseOption::MachineId(id.clone()))?;
+        }
+        Ok(Self {
+            database,
+            timeout: config.timeout,
+            retry_limit: config.retry_limit.unwrap_or(u32::MAX),
+            tags: config.tags.clone(),
+            background_at_batch_priority: config.background_at_batch_priority,
+            clock: SystemClock::default(),
+        })
+    }
+
+    /// Real monotonic time.
+    pub(crate) fn now(&self) -> Duration {
+        self.clock.monotonic()
+    }
+
+    /// How long a call is tried.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// The client library's own interface, for the directory layer.
+    pub(crate) fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// The tries of one call.
+    pub(crate) fn attempts(&self, what: &'static str, priority: Priority) -> Attempts<'_> {
+        Attempts {
+            cluster: self,
+            what,
+            priority,
+            deadline: self.now() + self.timeout,
+            count: 0,
+            unknown: false,
+            reusable: None,
+        }
+    }
+
+    /// Makes a call that does no harm when it is made twice. The body is told whether an earlier try may have been
+    /// committed.
+    pub(crate) async fn run<T, F, B>(&self, what: &'static str, priority: Priority, mut body: F) -> Outcome<Done<T>>
+    where
+        F: FnMut(Tx, bool) -> B + Send,
+        B: Future<Output = Outcome<Step<T>>> + Send,
+        T: Send,
+    {
+        let mut attempts = self.attempts(what, priority);
+        loop {
+            let tx = attempts.begin()?;
+            let step = body(tx.clone(), attempts.unknown()).await;
+            let failed = match step {
+                Ok(Step::Return(value)) => return Ok(Done { value, committed: None }),
+                Ok(Step::Commit(value)) => match attempts.commit(tx).await {
+                    Ok(committed) => return Ok(Done { value, committed: Some(committed) }),
+                    Err(failed) => failed,
+                },
+                Err(fault) => Failed::reading(tx, fault),
+            };
+            attempts.again(failed).await?;
+        }
+    }
+
+    /// A transaction that is not one of several tries, and has no time-out: for watches.
+    pub(crate) fn watching(&self) -> Outcome<Transaction> {
+        Ok(self.database.create_trx()?)
+    }
+}
+
+/// The tries of one call.
+pub(crate) struct Attempts<'c> {
+    cluster: &'c Cluster,
+    what: &'static str,
+    priority: Priority,
+    deadline: Duration,
+    count: u32,
+    unknown: bool,
+    /// A transaction that has waited as long as FoundationDB wants it to.
+    reusable: Option<Transaction>,
+}
+
+impl Attempts<'_> {
+    /// Whether a try may have been committed.
+    pub(crate) fn unknown(&self) -> bool {
+        self.unknown
+    }
+
+    /// The next transaction.
+    pub(crate) fn begin(&mut self) -> Outcome<Tx> {
+        self.count = self.count.saturating_add(1);
+        let trx = match self.reusable.take() {
+            Some(trx) => trx,
+            None => self.cluster.database.create_trx()?,
+        };
+        let left = self.deadline.saturating_sub(self.cluster.now()).as_millis().max(1);
+        trx.set_option(TransactionOption::Timeout(i32::try_from(left).unwrap_or(i32::MAX)))?;
+        // Nothing here reads what it has written.
+        trx.set_option(TransactionOption::ReadYourWritesDisable)?;
+        if self.priority == Priority::Background && self.cluster.background_at_batch_priority {
+            trx.set_option(TransactionOption::PriorityBatch)?;
+        }
+        for tag in &self.cluster.tags {
+            trx.set_option(TransactionOption::AutoThrottleTag(tag.clone()))?;
+        }
+        Ok(Tx::new(trx))
+    }
+
+    /// Commits. No other handle to the transaction is left. Says at which version, and when it was begun.
+    pub(crate) async fn commit(&mut self, tx: Tx) -> Result<(i64, Duration), Failed> {
+        let sent = self.cluster.now();
+        if let Err(fault) = tx.check_size(self.what) {
+            return Err(Failed::reading(tx, fault));
+        }
+        let Some(trx) = tx.into_inner() else {
+            let fault = Error::internal(format!("{}: a transaction was committed while it was read", self.what)).into();
+            return Err(Failed::at_once(fault));
+        };
+        match trx.commit().await {
+            Ok(committed) => {
+                let version = committed.committed_version();
+                version.map(|version| (version, sent)).map_err(|error| Failed::at_once(error.into()))
+            }
+            Err(error) => {
+                let fault = Fault::of_commit(*error);
+                self.unknown |= matches!(fault, Fault::Unknown(_));
+                Err(Failed { fault, spent: Spent::Commit(error) })
+            }
+        }
+    }
+
+    /// After a fault: waits until it makes sense to try again. Gives the fault back when it does not, or when the time
+    /// is over.
+    pub(crate) async fn again(&mut self, failed: Failed) -> Outcome<()> {
+        let Failed { fault, spent } = failed;
+        if !fault.may_be_tried_again() || self.is_over() {
+            return Err(self.last(fault));
+        }
+        tracing::debug!(call = self.what, tries = self.count, %fault, "tried again");
+        // FoundationDB knows how long to wait, and makes it longer each time.
+        self.reusable = match (spent, &fault) {
+            (Spent::Commit(error), _) => error.on_error().await.ok(),
+            (Spent::Reading(trx), Fault::Client(error)) => trx.on_error(*error).await.ok(),
+            (Spent::Reading(_) | Spent::Gone, _) => None,
+        };
+        if self.is_over() { Err(self.last(fault)) } else { Ok(()) }
+    }
+
+    /// As [`again`](Self::again), at once: for a fault that says only that what was assumed no longer holds.
+    pub(crate) fn at_once(&mut self, failed: Failed) -> Outcome<()> {
+        if self.is_over() { Err(self.last(failed.fault)) } else { Ok(()) }
+    }
+
+    fn is_over(&self) -> bool {
+        self.count > self.cluster.retry_limit || self.cluster.now() >= self.deadline
+    }
+
+    fn last(&self, fault: Fault) -> Fault {
+        if fault.may_be_tried_again() {
+            let tries = self.count;
+            tracing::debug!(call = self.what, tries, %fault, "given up");
+        }
+        fault
+    }
+}
+
+/// Whether a fault of a commit on assumed conditions only says that they must be read.
+pub(crate) fn says_read_first(fault: &Fault) -> bool {
+    let codes = [code::NOT_COMMITTED, code::TRANSACTION_TOO_OLD, code::FUTURE_VERSION, code::PROCESS_BEHIND];
+    matches!(fault, Fault::Client(error) if codes.contains(&error.code()))
+}
+
+/// A try that failed, and its transaction.
+pub(crate) struct Failed {
+    pub(crate) fault: Fault,
+    spent: Spent,
+}
+
+enum Spent {
+    Reading(Transaction),
+    Commit(TransactionCommitError),
+    Gone,
+}
+
+impl Failed {
+    /// It failed before there was a transaction.
+    pub(crate) fn at_once(fault: Fault) -> Self {
+        Self { fault, spent: Spent::Gone }
+    }
+
+    /// It failed before it was committed.
+    pub(crate) fn reading(tx: Tx, fault: Fault) -> Self {
+        let spent = tx.into_inner().map_or(Spent::Gone, Spent::Reading);
+        Self { fault, spent }
+    }
+}

@@ -1,0 +1,210 @@
+//! One transaction: what is read in it, what it conflicts on, and what it writes, with FoundationDB's limits kept.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::{Bytes, BytesMut};
+use foundationdb::future::{FdbSlice, FdbValues};
+use foundationdb::options::{ConflictRangeType, StreamingMode};
+use foundationdb::{RangeOption, Transaction};
+use litefleet::Error;
+
+use crate::config::TRANSACTION_BYTES;
+use crate::error::Outcome;
+use crate::keys::{Key, Range, after_key};
+use crate::values::Value;
+
+/// The bytes of a value that FoundationDB allows.
+const VALUE_BYTES: usize = 100_000;
+/// The bytes of a key that FoundationDB allows.
+const KEY_BYTES: usize = 10_000;
+
+struct Inner {
+    trx: Transaction,
+    /// About what FoundationDB will count as its size.
+    bytes: AtomicUsize,
+}
+
+/// One transaction. Cheap to clone, so that the parts of a call can share it.
+#[derive(Clone)]
+pub(crate) struct Tx(Arc<Inner>);
+
+/// A key and its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pair {
+    key: Bytes,
+    value: Bytes,
+}
+
+impl Pair {
+    pub(crate) fn key(&self) -> &[u8] {
+        &self.key
+    }
+
+    pub(crate) fn value(&self) -> &Bytes {
+        &self.value
+    }
+}
+
+/// A piece of a range.
+#[derive(Debug, Default)]
+pub(crate) struct Piece {
+    pairs: Vec<Pair>,
+    /// Whether there is more after it.
+    pub(crate) more: bool,
+}
+
+impl Piece {
+    /// Copies a reply, all of it into one piece of memory.
+    fn copy(values: &FdbValues, more: bool) -> Self {
+        let bytes = values.iter().map(|pair| pair.key().len() + pair.value().len()).sum();
+        let mut all = BytesMut::with_capacity(bytes);
+        for pair in values {
+            all.extend_from_slice(pair.key());
+            all.extend_from_slice(pair.value());
+        }
+        let mut all = all.freeze();
+        let pairs = values
+            .iter()
+            .map(|pair| Pair { key: all.split_to(pair.key().len()), value: all.split_to(pair.value().len()) });
+        Self { pairs: pairs.collect(), more }
+    }
+
+    /// The keys and values.
+    pub(crate) fn pairs(&self) -> &[Pair] {
+        &self.pairs
+    }
+}
+
+impl Tx {
+    pub(crate) fn new(trx: Transaction) -> Self {
+        Self(Arc::new(Inner { trx, bytes: AtomicUsize::new(0) }))
+    }
+
+    /// The client library's transaction, when this is the only handle to it.
+    pub(crate) fn into_inner(self) -> Option<Transaction> {
+        Arc::into_inner(self.0).map(|inner| inner.trx)
+    }
+
+    fn count(&self, bytes: usize) {
+        self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether it is within the bound on its size.
+    pub(crate) fn check_size(&self, what: &str) -> Outcome<()> {
+        let bytes = self.0.bytes.load(Ordering::Relaxed);
+        if bytes <= TRANSACTION_BYTES {
+            return Ok(());
+        }
+        Err(Error::internal(format!("{what}: a transaction of {bytes} bytes; {TRANSACTION_BYTES} is the most")).into())
+    }
+
+    /// Reads as of a version that is known already, instead of asking for the newest.
+    pub(crate) fn read_at(&self, version: i64) {
+        self.0.trx.set_read_version(version);
+    }
+
+    /// As of which version it reads.
+    pub(crate) async fn read_version(&self) -> Outcome<i64> {
+        Ok(self.0.trx.get_read_version().await?)
+    }
+
+    /// Reads a value, and conflicts with whoever changes it before the commit.
+    pub(crate) async fn get<T: Value>(&self, key: &[u8]) -> Outcome<Option<T>> {
+        self.count(2 * key.len());
+        self.value(key, false).await
+    }
+
+    /// Reads a value without a conflict.
+    pub(crate) async fn peek<T: Value>(&self, key: &[u8]) -> Outcome<Option<T>> {
+        self.value(key, true).await
+    }
+
+    async fn value<T: Value>(&self, key: &[u8], snapshot: bool) -> Outcome<Option<T>> {
+        match self.0.trx.get(key, snapshot).await? {
+            Some(value) => Ok(Some(T::decode(key, &value)?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Reads a raw value without a conflict.
+    pub(crate) async fn peek_bytes(&self, key: &[u8]) -> Outcome<Option<FdbSlice>> {
+        Ok(self.0.trx.get(key, true).await?)
+    }
+
+    /// Reads the beginning of a range without a conflict: `limit` keys at the most when it is not 0, and about as much
+    /// as one reply holds.
+    pub(crate) async fn peek_range(&self, range: &Range, limit: usize) -> Outcome<Piece> {
+        self.range(range, limit, false).await
+    }
+
+    /// Reads the end of a range, backwards, without a conflict.
+    pub(crate) async fn peek_back(&self, range: &Range, limit: usize) -> Outcome<Piece> {
+        self.range(range, limit, true).await
+    }
+
+    async fn range(&self, range: &Range, limit: usize, reverse: bool) -> Outcome<Piece> {
+        if range.0 >= range.1 {
+            return Ok(Piece::default());
+        }
+        let option = RangeOption {
+            limit: (limit > 0).then_some(limit),
+            mode: StreamingMode::WantAll,
+            reverse,
+            ..RangeOption::from((range.0.as_slice(), range.1.as_slice()))
+        };
+        let values = self.0.trx.get_range(&option, 1, true).await?;
+        // With a limit, `more` is also said when the limit was reached: then the caller has all that it asked for.
+        let more = values.more() && (limit == 0 || values.len() < limit);
+        Ok(Piece::copy(&values, more))
+    }
+
+    /// Conflicts with whoever writes in the range before the commit.
+    pub(crate) fn conflict_with_writers(&self, range: &Range) -> Outcome<()> {
+        self.count(range.0.len() + range.1.len());
+        Ok(self.0.trx.add_conflict_range(&range.0, &range.1, ConflictRangeType::Read)?)
+    }
+
+    /// Whoever has read this key before the commit conflicts, as if it were written.
+    pub(crate) fn conflict_with_readers(&self, key: &[u8]) -> Outcome<()> {
+        let end = after_key(key.to_vec());
+        self.count(key.len() + end.len());
+        Ok(self.0.trx.add_conflict_range(key, &end, ConflictRangeType::Write)?)
+    }
+
+    /// Writes a value.
+    pub(crate) fn put<T: Value>(&self, key: &[u8], value: &T) -> Outcome<()> {
+        self.put_bytes(key, &value.encode(key))
+    }
+
+    /// Writes a raw value.
+    pub(crate) fn put_bytes(&self, key: &[u8], value: &[u8]) -> Outcome<()> {
+        if value.len() > VALUE_BYTES || key.len() > KEY_BYTES {
+            return Err(Error::internal(format!("a key of {} and a value of {} bytes", key.len(), value.len())).into());
+        }
+        // The mutation and the conflict range: the key three times.
+        self.count(3 * key.len() + value.len() + 32);
+        self.0.trx.set(key, value);
+        Ok(())
+    }
+
+    /// Removes a key.
+    pub(crate) fn clear(&self, key: &[u8]) {
+        self.count(4 * key.len() + 32);
+        self.0.trx.clear(key);
+    }
+
+    /// Removes a range.
+    pub(crate) fn clear_range(&self, range: &Range) {
+        if range.0 < range.1 {
+            self.count(2 * (range.0.len() + range.1.len()) + 32);
+            self.0.trx.clear_range(&range.0, &range.1);
+        }
+    }
+}
+
+/// The range of one key.
+pub(crate) fn only(key: Key) -> Range {
+    let end = after_key(key.clone());
+    (key, end)
+}

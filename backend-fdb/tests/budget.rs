@@ -1,0 +1,262 @@
+//! The budget of exchanges (docs/decisions/0011), counted by the stand-in as requests that reach the cluster, and, where
+//! it matters what waits for what, by how many of its delays follow each other.
+
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::Place;
+use common::holder::{Holder, LONG, image, open_request, session};
+use litefleet::PageNo;
+use litefleet::clock::{Clock, SystemClock};
+use litefleet::store::{CommitMode, PageStore};
+use litefleet_fdb::FdbStore;
+
+/// Requests by kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Requests {
+    versions: u64,
+    reads: u64,
+    commits: u64,
+}
+
+fn requests(place: &Place) -> Requests {
+    let reads = ["gets", "get_keys", "ranges"].iter().map(|name| place.counter(name)).sum();
+    Requests { versions: place.counter("read_versions"), reads, commits: place.counter("commits") }
+}
+
+/// The requests of an action.
+async fn counted<T>(place: &Place, action: impl Future<Output = T>) -> (Requests, T) {
+    let before = requests(place);
+    let value = action.await;
+    let after = requests(place);
+    let spent = Requests {
+        versions: after.versions - before.versions,
+        reads: after.reads - before.reads,
+        commits: after.commits - before.commits,
+    };
+    (spent, value)
+}
+
+const ONE_COMMIT: Requests = Requests { versions: 0, reads: 0, commits: 1 };
+
+async fn store(place: &Place) -> Arc<FdbStore> {
+    Arc::new(FdbStore::open(place.config()).await.expect("the store opens"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(real_cluster, ignore = "counts requests, which only the stand-in tells")]
+async fn repeated_small_commits_take_one_commit_and_nothing_else() {
+    let place = Place::new();
+    let store = store(&place).await;
+    let session = session(&store, LONG).await;
+    let mut holder = Holder::new(&store, session, "a").await;
+    for round in 0..20 {
+        let (spent, outcome) = counted(&place, holder.commit(b"record")).await;
+        outcome.expect("the holder can");
+        assert_eq!(spent, ONE_COMMIT, "round {round}: also the first, after the grant");
+    }
+    assert_eq!(place.counter("conflicts") + place.counter("too_old"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(real_cluster, ignore = "counts requests, which only the stand-in tells")]
+async fn a_database_that_rested_pays_nothing_while_its_process_commits() {
+    let place = Place::new();
+    let store = store(&place).await;
+    let session = session(&store, LONG).await;
+    let mut resting = Holder::new(&store, session, "resting").await;
+    let mut busy = Holder::new(&store, session, "busy").await;
+    for _ in 0..4 {
+        place.command("advance 3000000");
+        busy.commit(b"record").await.expect("the holder can");
+    }
+    let (spent, outcome) = counted(&place, resting.commit(b"after twelve seconds")).await;
+    outcome.expect("the holder can");
+    assert_eq!(spent, ONE_COMMIT);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(real_cluster, ignore = "counts requests, which only the stand-in tells")]
+async fn a_version_that_is_too_old_costs_one_look_and_goes_on() {
+    let place = Place::new();
+    let store = store(&place).await;
+    let session = session(&store, LONG).await;
+    let mut holder = Holder::new(&store, session, "a").await;
+    holder.commit(b"first").await.expect("the holder can");
+    for _ in 0..3 {
+        // This process does not notice; the cluster does.
+        place.command("advance 6000000");
+        let (spent, outcome) = counted(&place, holder.commit(b"late")).await;
+        outcome.expect("the holder can");
+        assert_eq!((spent.versions, spent.commits), (1, 2), "refused for its age, then read and committed");
+        let (spent, outcome) = counted(&place, holder.commit(b"next")).await;
+        outcome.expect("the holder can");
+        assert_eq!(spent, ONE_COMMIT);
+    }
+    assert_eq!(holder.log().await.len(), 7);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(real_cluster, ignore = "counts requests, which only the stand-in tells")]
+async fn commits_of_many_databases_share_one_transaction() {
+    let place = Place::new();
+    let store = store(&place).await;
+    let session = session(&store, LONG).await;
+    let mut holders = Vec::new();
+    for index in 0..64 {
+        holders.push(Holder::new(&store, session, &format!("db-{index}")).await);
+    }
+    for mode in [CommitMode::Independent, CommitMode::Atomic, CommitMode::Independent] {
+        let requests = holders.iter().map(|holder| holder.request(&[7; 300])).collect();
+        let (spent, outcomes) = counted(&place, store.commit(requests, mode)).await;
+        assert!(outcomes.expect("a valid call").iter().all(Result::is_ok));
+        assert_eq!(spent, ONE_COMMIT, "{mode:?}");
+        for holder in &mut holders {
+            holder.txid = holder.txid.next();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(real_cluster, ignore = "counts requests, which only the stand-in tells")]
+async fn large_batches_are_cut() {
+    let place = Place::new();
+    let store = store(&place).await;
+    let session = session(&store, LONG).await;
+    let mut requests = Vec::new();
+    for index in 0..20 {
+        requests.push(Holder::new(&store, session, &format!("db-{index}")).await.request(&vec![7; 100_000]));
+    }
+    let (spent, outcomes) = counted(&place, store.commit(requests, CommitMode::Independent)).await;
+    assert!(outcomes.expect("a valid call").iter().all(Result::is_ok));
+    assert_eq!(spent, Requests { versions: 0, reads: 0, commits: 7 }, "three in each, and no reads");
+    assert!(place.counter("largest_commit") < 500_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(real_cluster, ignore = "counts requests, which only the stand-in tells")]
+async fn stagings_and_releases_take_one_commit_too() {
+    let place = Place::new();
+    let store = store(&place).await;
+    let session = session(&store, LONG).await;
+    let mut holder = Holder::new(&store, session, "a").await;
+    for sequence in 1..=3 {
+        let row = image(u32::try_from(sequence).expect("small"), holder.txid.next());
+        let (spent, outcome) = counted(&place, holder.stage(sequence, vec![row])).await;
+        outcome.expect("the holder can");
+        assert_eq!(spent, ONE_COMMIT);
+    }
+    let mut flip = holder.request(b"flip");
+    flip.staged = Some(0);
+    let (spent, outcome) = counted(&place, holder.send(flip)).await;
+    outcome.expect("it is its own staging");
+    assert_eq!(spent, ONE_COMMIT);
+    assert_eq!(holder.read(1, 3).await.expect("there").len(), 3);
+    let (spent, outcome) = counted(&place, store.release(holder.database, holder.epoch, vec![PageNo(1)])).await;
+    outcome.expect("the holder can");
+    assert_eq!(spent, ONE_COMMIT);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(real_cluster, ignore = "counts requests, which only the stand-in tells")]
+async fn checkpoints_do_not_disturb_commits_nor_commits_checkpoints() {
+    let place = Place::new();
+    let store = store(&place).await;
+    let session = session(&store, LONG).await;
+    let mut holder = Holder::new(&store, session, "a").await;
+    holder.commit(b"first").await.expect("the holder can");
+    place.command("latency version=2000 read=2000 commit=2000 late=0");
+    let background = holder.clone();
+    let checkpoints = tokio::spawn(async move {
+        for page in 1..=20 {
+            background.checkpoint(vec![image(page, background.txid)], page == 20).await.expect("the holder can");
+        }
+    });
+    while !checkpoints.is_finished() {
+        holder.commit(b"record").await.expect("the holder can");
+    }
+    checkpoints.await.expect("no panic");
+    assert_eq!(place.counter("conflicts"), 0);
+    assert_eq!(place.counter("batch_read_versions"), 20, "at batch priority");
+    let rows = holder.read(1, 20).await.expect("there");
+    assert_eq!(rows.len(), 20);
+}
+
+/// How many exchanges follow each other: the least of several tries, since anything else can only make it longer.
+async fn in_a_row<T, A: Future<Output = T>>(place: &Place, mut action: impl FnMut() -> A) -> u32 {
+    const EACH: Duration = Duration::from_millis(40);
+    place.command("latency version=40000 read=40000 commit=40000 late=0");
+    let mut least = u32::MAX;
+    for _ in 0..5 {
+        let clock = SystemClock::default();
+        action().await;
+        let count = clock.monotonic().as_millis() / EACH.as_millis();
+        least = least.min(u32::try_from(count).expect("few"));
+    }
+    place.command("latency version=0 read=0 commit=0 late=0");
+    least
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(real_cluster, ignore = "counts requests, which only the stand-in tells")]
+async fn exchanges_that_follow_each_other() {
+    let place = Place::new();
+    let first = store(&place).await;
+    let owner = session(&first, LONG).await;
+    let mut holder = Holder::new(&first, owner, "a").await;
+    let rows = (1..=40).map(|page| image(page, holder.txid.next())).collect();
+    holder.commit(b"record").await.expect("the holder can");
+    holder.checkpoint(rows, true).await.expect("the holder can");
+    for _ in 0..3 {
+        holder.commit(b"tail").await.expect("the holder can");
+    }
+    let warm: Vec<PageNo> = (1..=30).map(PageNo).collect();
+    first.release(holder.database, holder.epoch, warm).await.expect("the holder can");
+
+    // Never opened by this process: the name leads to the id, that to the rest.
+    let opened = in_a_row(&place, || async {
+        let fresh = FdbStore::open(place.config());
+        place.command("latency version=0 read=0 commit=0 late=0");
+        let fresh = fresh.await.expect("the store opens");
+        place.command("latency version=40000 read=40000 commit=40000 late=0");
+        fresh.open(open_request("a", None)).await.expect("it exists")
+    });
+    assert_eq!(opened.await, 4, "without a lease");
+    let opened = in_a_row(&place, || async { first.open(open_request("a", None)).await.expect("it exists") });
+    assert_eq!(opened.await, 3, "without a lease, known, with tail and warm pages");
+
+    let opened = in_a_row(&place, || async {
+        let request = open_request("a", Some(owner));
+        let opened = first.open(request).await.expect("the lease is free");
+        assert_eq!(opened.warm.len(), 30);
+    });
+    assert_eq!(opened.await, 4, "with a lease, known");
+    let mut known = open_request("a", Some(owner));
+    let opened = first.open(known.clone()).await.expect("it exists");
+    known.known = Some((opened.database, opened.head.txid));
+    let opened = in_a_row(&place, || async { first.open(known.clone()).await.expect("it exists") });
+    assert!(opened.await <= 4, "with a lease and a known txid");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(real_cluster, ignore = "counts requests, which only the stand-in tells")]
+async fn pages_are_read_with_few_requests() {
+    let place = Place::new();
+    let store = store(&place).await;
+    let session = session(&store, LONG).await;
+    let mut holder = Holder::new(&store, session, "a").await;
+    holder.commit(b"record").await.expect("the holder can");
+    for chunk in 0..10_u32 {
+        let rows = (1..=60).map(|page| image(chunk * 60 + page, holder.txid)).collect();
+        holder.checkpoint(rows, chunk == 9).await.expect("the holder can");
+    }
+    let (spent, rows) = counted(&place, holder.read(1, 600)).await;
+    assert_eq!(rows.expect("there").len(), 600);
+    assert_eq!(spent.versions, 0, "its own checkpoint's version serves");
+    assert!(spent.reads <= 40, "runs of pages share requests: {spent:?}");
+    let (spent, rows) = counted(&place, holder.read(300, 300)).await;
+    assert_eq!(rows.expect("there"), [image(300, holder.txid)]);
+    assert_eq!(spent, Requests { versions: 0, reads: 2, commits: 0 }, "the page, and beside it the horizon");
+}

@@ -1,0 +1,236 @@
+//! Stores for tests: on the stand-in, each on a cluster of its own, or on a real cluster, each under a prefix of its own
+//! that is cleared when the test is over.
+#![allow(dead_code, reason = "each test file uses some of it")]
+
+pub(crate) mod holder;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use litefleet::FleetSettings;
+use litefleet::clock::ManualClock;
+use litefleet::store::{PageStore, StoreLimits};
+use litefleet_conformance::Harness;
+use litefleet_conformance::engine_cases::EngineHarness;
+use litefleet_fdb::{FdbConfig, FdbStore};
+use litefleet_fdb_stand_in_control::{StandIn, real_cluster};
+use tempfile::TempDir;
+
+/// The smallest limits that the cases are written for, or nearly: each a little odd, so that nothing divides evenly.
+pub(crate) const TINY: StoreLimits = StoreLimits {
+    read_pages: 3,
+    record_bytes: 37,
+    atomic_databases: 3,
+    atomic_bytes: 101,
+    write_rows: 2,
+    collect_pages: 2,
+    log_bytes: 50,
+};
+
+/// A number that no other call in this process returns.
+fn number() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    LAST.fetch_add(1, Ordering::SeqCst)
+}
+
+/// The command for faults of every kind: of 10,000 commits, `rate` meet each kind of fault that says nothing of the
+/// outcome, and so forth.
+pub(crate) fn faults(seed: u64, rate: u32) -> String {
+    let moved = std::env::var("LITEFLEET_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0_u64);
+    let seed = seed.wrapping_add(moved.wrapping_mul(1_000));
+    let (often, seldom) = (rate, rate.div_ceil(30));
+    let faults = [
+        ("commit.not_committed", often),
+        ("commit.1021", often),
+        ("commit.1021.done", often),
+        ("commit.1021.late", seldom),
+        ("commit.1039.done", seldom),
+        ("commit.1039.late", seldom),
+        ("commit.1007", often),
+        ("commit.1037", seldom),
+        ("read.1007", seldom),
+        ("read.1009", seldom),
+        ("read.1037", seldom),
+        ("version.1037", seldom),
+        ("version.slow.5", seldom),
+        ("read.slow.5", seldom),
+        ("commit.slow.5", seldom),
+        ("commit.restart", seldom),
+    ];
+    let faults: Vec<String> = faults.iter().map(|(fault, rate)| format!("{fault}={rate}")).collect();
+    format!("faults seed={seed} {}", faults.join(" "))
+}
+
+/// A place for stores: a cluster, or a part of one.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) cluster_file: PathBuf,
+    pub(crate) prefix: Vec<u8>,
+    pub(crate) stand_in: Option<StandIn>,
+    _directory: Option<TempDir>,
+}
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        let prefix = format!("litefleet-test/{}/{}/", std::process::id(), number()).into_bytes();
+        if let Some(cluster_file) = real_cluster() {
+            return Self { cluster_file, prefix, stand_in: None, _directory: None };
+        }
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let stand_in = StandIn::create(directory.path(), &format!("test{}", number())).expect("a cluster file");
+        let cluster_file = stand_in.cluster_file().into();
+        Self { cluster_file, prefix, stand_in: Some(stand_in), _directory: Some(directory) }
+    }
+
+    pub(crate) fn command(&self, command: &str) {
+        self.stand_in.as_ref().expect("only the stand-in takes commands").command(command);
+    }
+
+    pub(crate) fn counter(&self, name: &str) -> u64 {
+        self.stand_in.as_ref().expect("only the stand-in counts").counter(name)
+    }
+
+    pub(crate) fn config(&self) -> FdbConfig {
+        FdbConfig::new(&self.cluster_file).prefix(self.prefix.clone()).timeout(Duration::from_secs(60))
+    }
+
+    /// The calls that the client refused because of a size. None ever should be.
+    fn check(&self) {
+        if let Some(stand_in) = &self.stand_in {
+            assert_eq!(stand_in.counter("refused_for_size"), 0, "a size limit of FoundationDB was hit");
+            assert!(stand_in.counter("largest_value") < 100_000);
+            assert!(stand_in.counter("largest_key") < 2_000);
+            assert!(stand_in.counter("largest_commit") < 1_100_000, "{}", stand_in.counter("largest_commit"));
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        self.check();
+        if self.stand_in.is_some() {
+            return;
+        }
+        let (file, prefix) = (self.cluster_file.clone(), self.prefix.clone());
+        // The test's runtime may be ending: this one is its own.
+        let cleared = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(clear(&file, &prefix));
+        });
+        cleared.join().expect("the prefix is cleared");
+    }
+}
+
+async fn clear(file: &std::path::Path, prefix: &[u8]) {
+    let database = foundationdb::Database::from_path(file.to_str().expect("UTF-8")).expect("a database");
+    let mut end = prefix.to_vec();
+    end.push(0xff);
+    let end = end.as_slice();
+    let cleared = database.run(|trx, _| async move {
+        trx.clear_range(prefix, end);
+        Ok(())
+    });
+    cleared.await.expect("the prefix is cleared");
+}
+
+/// Makes stores for the cases.
+#[derive(Debug, Default)]
+pub(crate) struct Fdb {
+    clock: Arc<ManualClock>,
+    limits: Option<StoreLimits>,
+    /// What the stand-in is told before each store is opened.
+    commands: Vec<String>,
+    /// The places of the stores, by the stores' addresses; given up with the harness.
+    places: Mutex<HashMap<usize, Place>>,
+}
+
+impl Fdb {
+    pub(crate) fn tiny() -> Self {
+        Self { limits: Some(TINY), ..Self::default() }
+    }
+
+    pub(crate) fn with(command: &str) -> Self {
+        Self::default().and(command)
+    }
+
+    pub(crate) fn and(mut self, command: &str) -> Self {
+        self.commands.push(command.to_owned());
+        self
+    }
+
+    async fn open(&self, place: &Place) -> FdbStore {
+        let mut config = place.config().clock(self.clock.clone());
+        if let Some(limits) = self.limits {
+            config = config.limits(limits);
+        }
+        FdbStore::open(config).await.expect("the store opens")
+    }
+
+    async fn give(&self, place: Place) -> Arc<dyn PageStore> {
+        let store: Arc<dyn PageStore> = Arc::new(self.open(&place).await);
+        for command in &self.commands {
+            place.command(command);
+        }
+        self.places.lock().expect("no test panics with it").insert(address(&store), place);
+        store
+    }
+}
+
+fn address(store: &Arc<dyn PageStore>) -> usize {
+    Arc::as_ptr(store).cast::<()>().addr()
+}
+
+#[async_trait]
+impl Harness for Fdb {
+    async fn store(&self) -> Arc<dyn PageStore> {
+        self.give(Place::new()).await
+    }
+
+    async fn reopen(&self, store: Arc<dyn PageStore>) -> Option<Arc<dyn PageStore>> {
+        assert_eq!(Arc::strong_count(&store), 1, "another handle is still open");
+        let place = self.places.lock().expect("no test panics with it").remove(&address(&store));
+        drop(store);
+        Some(self.give(place.expect("a store of this harness")).await)
+    }
+
+    fn advance(&self, by: Duration) -> bool {
+        self.clock.advance(by);
+        true
+    }
+}
+
+/// Makes stores for the engine's cases.
+#[derive(Debug, Default)]
+pub(crate) struct FdbEngine {
+    commands: Vec<String>,
+    places: Mutex<Vec<Place>>,
+}
+
+impl FdbEngine {
+    pub(crate) fn with(command: &str) -> Self {
+        Self { commands: vec![command.to_owned()], ..Self::default() }
+    }
+}
+
+impl EngineHarness for FdbEngine {
+    fn store(&self) -> Arc<dyn PageStore> {
+        let place = Place::new();
+        let store = FdbStore::open_blocking(place.config()).expect("the store opens");
+        for command in &self.commands {
+            place.command(command);
+        }
+        self.places.lock().expect("no test panics with it").push(place);
+        Arc::new(store)
+    }
+
+    fn settings(&self) -> FleetSettings {
+        FleetSettings::default()
+    }
+}

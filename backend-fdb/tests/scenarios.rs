@@ -1,0 +1,436 @@
+//! What can go wrong between processes, step by step: each store here is one process's.
+
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::Place;
+use common::holder::{Holder, LONG, image, name, open_request, session, take};
+use litefleet::clock::ManualClock;
+use litefleet::store::{CommitMode, HeadRequest, LeaseRequest, PageStore, SessionRequest};
+use litefleet::{ErrorKind, PageRange, Result, Txid};
+use litefleet_fdb::{FdbConfig, FdbStore, NetworkConfig};
+
+async fn store(place: &Place) -> Arc<FdbStore> {
+    Arc::new(FdbStore::open(place.config()).await.expect("the store opens"))
+}
+
+#[track_caller]
+fn refused<T: std::fmt::Debug>(result: Result<T>, kind: ErrorKind) {
+    match result {
+        Err(error) if error.kind() == kind => {}
+        other => panic!("expected {kind:?}, got {other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_goes_on_without_the_database_that_was_taken() {
+    let place = Place::new();
+    let (ours, theirs) = (store(&place).await, store(&place).await);
+    let (our_session, their_session) = (session(&ours, LONG).await, session(&theirs, LONG).await);
+    let mut holders = Vec::new();
+    for index in 0..8 {
+        holders.push(Holder::new(&ours, our_session, &format!("db-{index}")).await);
+    }
+    for holder in &mut holders {
+        holder.commit(b"first").await.expect("the holder can");
+    }
+    // Ours does not know, and commits all of them without a read.
+    let mut taken = Holder::taking(&theirs, their_session, "db-3", true).await.expect("force takes over");
+    let requests = holders.iter().map(|holder| holder.request(b"second")).collect();
+    let outcomes = ours.commit(requests, CommitMode::Independent).await.expect("a valid call");
+    for (index, outcome) in outcomes.into_iter().enumerate() {
+        if index == 3 {
+            refused(outcome, ErrorKind::Fenced);
+        } else {
+            outcome.expect("the others do not suffer from it");
+        }
+    }
+    taken.commit(b"theirs").await.expect("the taker can");
+    assert_eq!(taken.log().await, [b"first".as_slice(), b"theirs"]);
+    for holder in holders.iter().filter(|holder| holder.database != taken.database) {
+        assert_eq!(holder.log().await, [b"first".as_slice(), b"second"]);
+    }
+    // The session is over, but the epochs of the other databases are not, until somebody takes them.
+    refused(ours.renew_session(our_session).await, ErrorKind::Fenced);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_takeover_between_two_commits_of_another_database_is_not_missed() {
+    // The version that a commit goes by is that of the newest commit of the process: a takeover before that and after the
+    // database's own last commit is caught by the session's fence alone.
+    let place = Place::new();
+    let (ours, theirs) = (store(&place).await, store(&place).await);
+    let (our_session, their_session) = (session(&ours, LONG).await, session(&theirs, LONG).await);
+    let mut resting = Holder::new(&ours, our_session, "resting").await;
+    let mut busy = Holder::new(&ours, our_session, "busy").await;
+    resting.commit(b"first").await.expect("the holder can");
+    let mut taken = Holder::taking(&theirs, their_session, "resting", true).await.expect("force takes over");
+    taken.commit(b"theirs").await.expect("the taker can");
+    for _ in 0..3 {
+        busy.commit(b"record").await.expect("this one is still ours");
+    }
+    refused(resting.commit(b"late").await, ErrorKind::Fenced);
+    assert_eq!(taken.log().await, [b"first".as_slice(), b"theirs"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_processes_with_one_session_lose_nothing() {
+    // Nobody should do that; whoever does gets no commit overwritten, since an instance that did not start the session
+    // announces what it changes.
+    let place = Place::new();
+    let (first, second) = (store(&place).await, store(&place).await);
+    let shared = session(&first, LONG).await;
+    let mut one = Holder::new(&first, shared, "a").await;
+    let mut busy = Holder::new(&first, shared, "busy").await;
+    one.commit(b"1").await.expect("the holder can");
+    let mut other = Holder { store: Arc::clone(&second), ..one.clone() };
+    other.commit(b"2").await.expect("it has the epoch");
+    for _ in 0..3 {
+        busy.commit(b"record").await.expect("the holder can");
+    }
+    refused(one.commit(b"over the other's").await, ErrorKind::Conflict);
+    one.txid = other.txid;
+    one.commit(b"3").await.expect("the holder can");
+    // The second starts the session again, which makes it the owner.
+    let request = SessionRequest { session: shared, label: "again".into(), lifetime: LONG };
+    second.start_session(request).await.expect("it lives");
+    let mut regranted = Holder::taking(&second, shared, "a", false).await.expect("it is its own");
+    regranted.commit(b"4").await.expect("the holder can");
+    busy.commit(b"record").await.expect("its epoch is still the current one");
+    refused(one.commit(b"late").await, ErrorKind::Fenced);
+    assert_eq!(regranted.log().await, [b"1".as_slice(), b"2", b"3", b"4"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_writers_race_and_each_acknowledged_commit_is_there_once() {
+    let place = Place::new();
+    let mut tasks = tokio::task::JoinSet::new();
+    for writer in 0..2 {
+        let store = store(&place).await;
+        tasks.spawn(async move {
+            let mut acknowledged: Vec<(Txid, String)> = Vec::new();
+            for round in 0..12 {
+                let session = session(&store, LONG).await;
+                let mut holder = Holder::taking(&store, session, "a", true).await.expect("force takes over");
+                for commit in 0..20 {
+                    let record = format!("{writer}-{round}-{commit}");
+                    match holder.commit(record.as_bytes()).await {
+                        Ok(()) => acknowledged.push((holder.txid, record)),
+                        Err(error) => {
+                            assert_eq!(error.kind(), ErrorKind::Fenced, "{error}");
+                            break;
+                        }
+                    }
+                }
+            }
+            acknowledged
+        });
+    }
+    let mut acknowledged: Vec<(Txid, String)> = tasks.join_all().await.into_iter().flatten().collect();
+    acknowledged.sort();
+    let store = store(&place).await;
+    let session = session(&store, LONG).await;
+    let holder = Holder::taking(&store, session, "a", true).await.expect("force takes over");
+    let log: Vec<String> =
+        holder.log().await.into_iter().map(|record| String::from_utf8(record.to_vec()).expect("text")).collect();
+    let expected: Vec<String> = acknowledged.into_iter().map(|(_, record)| record).collect();
+    assert_eq!(log, expected, "all of them, once, in order");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(real_cluster, ignore = "needs a commit that arrives late")]
+async fn a_delayed_commit_that_arrives_after_the_takeover_does_nothing() {
+    const LATE: Duration = Duration::from_secs(2);
+    let place = Place::new();
+    let theirs = store(&place).await;
+    // A commit is told nothing and arrives later; its process cannot look, and gives up; then the lease is taken.
+    let deposed = Arc::new(FdbStore::open(place.config().timeout(LATE / 20)).await.expect("the store opens"));
+    let mut undone = 0;
+    for late in ["1039.late", "1021.late", "1031.late"] {
+        let mut holders = Vec::new();
+        for round in 0..4 {
+            let session = session(&deposed, LONG).await;
+            let mut holder = Holder::new(&deposed, session, &format!("{late}-{round}")).await;
+            holder.commit(b"first").await.expect("the holder can");
+            holders.push((holder, format!("{late}-{round}")));
+        }
+        place.command(&format!("latency version=9000000 read=9000000 late={}", LATE.as_micros()));
+        place.command(&format!("faults seed=1 commit.{late}=10000"));
+        let mut acknowledged = Vec::new();
+        for (holder, _) in &mut holders {
+            match holder.commit(b"late").await {
+                Ok(()) => acknowledged.push(true),
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::CommitUnknown, "{error}");
+                    acknowledged.push(false);
+                }
+            }
+        }
+        place.command("faults");
+        place.command("latency version=0 read=0");
+        let their_session = session(&theirs, LONG).await;
+        let mut taken = Vec::new();
+        for (holder, text) in &holders {
+            let taker = Holder::taking(&theirs, their_session, text, true).await.expect("force takes over");
+            let (head, log) = (taker.head().await, taker.log().await);
+            let ask =
+                HeadRequest { database: taker.database, known: Txid(0), epoch: Some(holder.epoch), tail_bytes: 0 };
+            let end = theirs.head(ask).await.expect("it exists").ended.expect("the end of the epoch is known");
+            assert_eq!((end.txid, end.commit_id), (head.txid, head.commit_id), "what the deposed process will be told");
+            taken.push((taker, head, log));
+        }
+        // What had not arrived by then never does, and what had arrived is there once.
+        tokio::time::sleep(LATE + LATE / 4).await;
+        for ((taker, head, log), acknowledged) in taken.into_iter().zip(acknowledged) {
+            assert_eq!((taker.head().await, taker.log().await), (head, log.clone()), "{late}");
+            assert!(
+                log == [b"first".as_slice(), b"late"] || (log == [b"first".as_slice()] && !acknowledged),
+                "{log:?}"
+            );
+            undone += usize::from(log.len() == 1);
+        }
+    }
+    assert!(undone > 0, "no commit was late enough to show anything");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_process_is_followed_when_it_was_watched_for_a_lifetime() {
+    let place = Place::new();
+    let lifetime = Duration::from_secs(10);
+    let dead = store(&place).await;
+    let gone = session(&dead, lifetime).await;
+    let holder = Holder::new(&dead, gone, "a").await;
+    Holder::new(&dead, gone, "b").await;
+    drop(dead);
+    let clock = Arc::new(ManualClock::default());
+    let store = Arc::new(FdbStore::open(place.config().clock(clock.clone())).await.expect("the store opens"));
+    let session = session(&store, LONG).await;
+    // However long it has been dead, it was not watched.
+    clock.advance(lifetime * 100);
+    let session_request = SessionRequest { session, label: "again".into(), lifetime: LONG };
+    store.start_session(session_request.clone()).await.expect("it lives");
+    refused(take(&store, "a", session, false).await, ErrorKind::LeaseHeld);
+    clock.advance(lifetime.saturating_sub(Duration::from_millis(1)));
+    let error = take(&store, "a", session, false).await.expect_err("not yet");
+    assert!(error.message().contains("10.0 s have passed") && error.message().contains("label-of-"), "{error}");
+    clock.advance(Duration::from_millis(2));
+    let taken = Holder::taking(&store, session, "a", false).await.expect("it has expired");
+    assert!(taken.epoch > holder.epoch);
+    // The session has ended with that: nobody need be watched for its other databases.
+    take(&store, "b", session, false).await.expect("its session has ended");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewal_that_was_not_seen_counts() {
+    let place = Place::new();
+    let lifetime = Duration::from_secs(10);
+    let other = store(&place).await;
+    let alive = session(&other, lifetime).await;
+    Holder::new(&other, alive, "a").await;
+    let clock = Arc::new(ManualClock::default());
+    let store = Arc::new(FdbStore::open(place.config().clock(clock.clone())).await.expect("the store opens"));
+    let session = session(&store, LONG).await;
+    for _ in 0..3 {
+        refused(take(&store, "a", session, false).await, ErrorKind::LeaseHeld);
+        clock.advance(lifetime * 3 / 2);
+        other.renew_session(alive).await.expect("by its own clock no time has passed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prefixes_do_not_see_each_other() {
+    let place = Place::new();
+    let with = |part: &str| place.config().prefix([place.prefix.as_slice(), part.as_bytes()].concat());
+    let (one, two) =
+        (FdbStore::open(with("one/")).await.expect("opens"), FdbStore::open(with("two/")).await.expect("opens"));
+    let (one, two) = (Arc::new(one), Arc::new(two));
+    let mut holder = Holder::new(&one, session(&one, LONG).await, "a").await;
+    holder.commit(b"record").await.expect("the holder can");
+    refused(take(&two, "a", holder.session, false).await, ErrorKind::Fenced);
+    let other = Holder::new(&two, session(&two, LONG).await, "a").await;
+    assert_eq!(other.txid, Txid(0));
+    assert_eq!(two.list("", None, 10).await.expect("a list").len(), 1);
+    assert_eq!(holder.log().await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_gives_the_store_its_prefix() {
+    let place = Place::new();
+    let path = [String::from_utf8(place.prefix.clone()).expect("text"), "fleet".into()];
+    let config = || place.config().directory(path.clone());
+    let store = Arc::new(FdbStore::open(config()).await.expect("the store opens"));
+    let mut holder = Holder::new(&store, session(&store, LONG).await, "a").await;
+    holder.commit(b"record").await.expect("the holder can");
+    let again = FdbStore::open(config()).await.expect("the store opens");
+    assert_eq!(again.list("", None, 10).await.expect("a list").len(), 1);
+    let elsewhere = FdbStore::open(place.config()).await.expect("the store opens");
+    assert!(elsewhere.list("", None, 10).await.expect("a list").is_empty());
+    // On a real cluster the directory is not under the test's prefix.
+    store.delete(holder.database, holder.epoch).await.expect("the holder can");
+    while !store.purge(1_000).await.expect("a purge").done {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_store_is_refused() {
+    let place = Place::new();
+    let file = place.cluster_file.to_str().expect("UTF-8");
+    let database = foundationdb::Database::from_path(file);
+    // Nothing can be done before the network thread runs: opening a store starts it.
+    FdbStore::open(place.config().prefix([place.prefix.as_slice(), b"store/"].concat())).await.expect("opens");
+    let database = database.expect("a database");
+    for (key, value) in [(b"alien/\x02x".as_slice(), b"?".as_slice()), (b"newer/\x01\x00", b"\x01\x01\x02")] {
+        let key = [place.prefix.as_slice(), key].concat();
+        let key = key.as_slice();
+        let write = database.run(|trx, _| async move {
+            trx.set(key, value);
+            Ok(())
+        });
+        write.await.expect("it is written");
+    }
+    for (part, kind) in [("alien/", ErrorKind::Invalid), ("newer/", ErrorKind::Corrupt)] {
+        let config = place.config().prefix([place.prefix.as_slice(), part.as_bytes()].concat());
+        refused(FdbStore::open(config).await, kind);
+    }
+    let network = NetworkConfig { trace_log_group: Some("another".into()), ..NetworkConfig::default() };
+    refused(FdbStore::open(FdbConfig { network, ..place.config() }).await, ErrorKind::Invalid);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(real_cluster, ignore = "needs a cluster that can be told to recover")]
+async fn a_recovery_loses_nothing() {
+    let place = Place::new();
+    let store = store(&place).await;
+    let mut holder = Holder::new(&store, session(&store, LONG).await, "a").await;
+    for round in 0..10_u8 {
+        holder.commit(&[round]).await.expect("the holder can");
+        place.command("restart");
+        holder.read(1, 10).await.expect("the database can be read");
+        place.command("next commit.restart");
+    }
+    let log = holder.log().await;
+    assert_eq!(log, (0..10).map(|round| vec![round]).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(real_cluster, ignore = "needs a cluster that does not answer")]
+async fn a_cluster_that_does_not_answer_is_unavailable_in_time() {
+    let place = Place::new();
+    let config = place.config().timeout(Duration::from_millis(300));
+    let store = Arc::new(FdbStore::open(config).await.expect("the store opens"));
+    let session = session(&store, LONG).await;
+    let mut holder = Holder::new(&store, session, "a").await;
+    holder.commit(b"first").await.expect("the holder can");
+    place.command("latency version=5000000 read=5000000");
+    refused(take(&store, "b", session, false).await, ErrorKind::Unavailable);
+    refused(store.renew_session(session).await, ErrorKind::Unavailable);
+    place.command("advance 6000000");
+    // Refused for its age, and then there is no read version to be had: certainly nothing happened.
+    refused(holder.commit(b"second").await, ErrorKind::Unavailable);
+    place.command("latency version=0 read=0");
+    holder.commit(b"third").await.expect("the holder can");
+    assert_eq!(holder.log().await, [b"first".as_slice(), b"third"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn followers_learn_of_commits_in_other_processes() {
+    let place = Place::new();
+    let (writing, following) = (store(&place).await, store(&place).await);
+    let mut holder = Holder::new(&writing, session(&writing, LONG).await, "a").await;
+    let database = following.open(open_request("a", None)).await.expect("it exists").database;
+    for round in 1..=5 {
+        let waiting = tokio::spawn({
+            let (following, known) = (Arc::clone(&following), holder.txid);
+            async move {
+                loop {
+                    let seen = following.watch(database, known).await.expect("it exists");
+                    if seen > known {
+                        return seen;
+                    }
+                }
+            }
+        });
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        holder.commit(b"record").await.expect("the holder can");
+        assert_eq!(waiting.await.expect("no panic"), Txid(round));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_staged_transaction_becomes_visible_at_once() {
+    // A gibibyte; in builds without optimisation a part of it, since there the stand-in takes minutes.
+    let pages: u32 = if cfg!(debug_assertions) { 16_384 } else { 262_144 };
+    let place = Place::new();
+    let store = store(&place).await;
+    let session = session(&store, LONG).await;
+    let mut holder = Holder::new(&store, session, "a").await;
+    let txid = holder.txid.next();
+    let rows = store.limits().write_rows;
+    let chunk = u32::try_from(rows).expect("a small limit");
+    for (sequence, first) in (1..).zip((1..=pages).step_by(rows)) {
+        let last = pages.min(first + chunk - 1);
+        holder.stage(sequence, (first..=last).map(|page| image(page, txid)).collect()).await.expect("the holder can");
+    }
+    assert!(holder.read(1, 1).await.expect("there").is_empty(), "not yet visible");
+    let mut flip = holder.request(b"flip");
+    flip.staged = Some(0);
+    holder.send(flip).await.expect("it is its own staging");
+    let reader = Arc::new(FdbStore::open(place.config()).await.expect("the store opens"));
+    let reader = Holder { store: reader, ..holder };
+    let step = 1_024;
+    for first in (1..=pages).step_by(step) {
+        let last = pages.min(first + u32::try_from(step).expect("small") - 1);
+        let rows = reader.read(first, last).await.expect("the pages are there");
+        assert!(rows.into_iter().eq((first..=last).map(|page| image(page, txid))), "pages {first} to {last}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_of_200_000_pages_is_opened_by_reading_little() {
+    let place = Place::new();
+    let store = store(&place).await;
+    let session = session(&store, LONG).await;
+    let mut holder = Holder::new(&store, session, "a").await;
+    holder.commit(b"record").await.expect("the holder can");
+    let small = |page| litefleet::store::PageRow { bytes: b"row".as_slice().into(), ..image(page, Txid(1)) };
+    let pages: Vec<u32> = (1..=200_000).collect();
+    let chunks: Vec<&[u32]> = pages.chunks(store.limits().write_rows).collect();
+    for (index, chunk) in chunks.iter().enumerate() {
+        let rows = chunk.iter().copied().map(small).collect();
+        holder.checkpoint(rows, index + 1 == chunks.len()).await.expect("the holder can");
+    }
+    holder.commit(b"tail").await.expect("the holder can");
+    let fresh = Arc::new(FdbStore::open(place.config()).await.expect("the store opens"));
+    let before = place.stand_in.as_ref().map(|stand_in| stand_in.counter("range_rows"));
+    let opened = fresh.open(open_request("a", None)).await.expect("it exists");
+    assert_eq!(opened.head.checkpoint, Txid(1));
+    let reader = Holder { store: fresh, ..holder.clone() };
+    for page in [1, 77_777, 200_000] {
+        assert_eq!(reader.read(page, page).await.expect("there"), [small(page)]);
+    }
+    if let Some(before) = before {
+        assert!(place.counter("range_rows") - before < 30, "as much as a small one would take");
+    }
+    let range = [PageRange::new(litefleet::PageNo(199_000), litefleet::PageNo(200_000))];
+    let lineage = [litefleet::store::Lineage { database: holder.database, max_txid: Txid::MAX }];
+    assert_eq!(reader.store.read_pages(&lineage, &range, Txid(1)).await.expect("there").len(), 1_001);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_is_taken_by_name_and_not_by_accident() {
+    // Two processes rename and open at once: the guess of an id by name never counts when the name means another now.
+    let place = Place::new();
+    let (ours, theirs) = (store(&place).await, store(&place).await);
+    let session_of_ours = session(&ours, LONG).await;
+    let first = Holder::new(&ours, session_of_ours, "a").await;
+    let session_of_theirs = session(&theirs, LONG).await;
+    theirs.open(open_request("a", None)).await.expect("it exists");
+    ours.rename(first.database, first.epoch, name("b")).await.expect("the holder can");
+    let mut request = open_request("a", None);
+    request.lease = Some(LeaseRequest { session: session_of_theirs, force: false });
+    let opened = theirs.open(request).await.expect("the name is free");
+    assert!(opened.created);
+    assert_ne!(opened.database, first.database);
+    assert_eq!(first.head().await.epoch, first.epoch);
+}

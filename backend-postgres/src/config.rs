@@ -1,0 +1,317 @@
+//! Settings of the store: plain data, and the URL that they are read from.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use litefleet::store::StoreLimits;
+use litefleet::{Error, Result};
+use tokio_postgres::config::{SslMode, TargetSessionAttrs};
+
+/// How much of the server's certificate is checked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Verify {
+    /// Nothing: `sslmode` up to `require`, as libpq does it. Protects from listening, not from impostors.
+    #[default]
+    Nothing,
+    /// That an authority we trust signed it: `sslmode=verify-ca`.
+    Authority,
+    /// That, and the host's name: `sslmode=verify-full`.
+    Full,
+}
+
+/// Whether statements are prepared and named on the server, which saves it work per call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Prepared {
+    /// Where the connection provably leads to the server itself, and not to a pooler: both ends name the same addresses.
+    #[default]
+    Auto,
+    /// Always. Wrong behind a pooler in transaction mode.
+    On,
+    /// Never.
+    Off,
+}
+
+/// How to reach a store on Postgres. Made from a URL by [`from_url`](Self::from_url).
+#[derive(Clone)]
+pub struct PostgresConfig {
+    pub(crate) server: tokio_postgres::Config,
+    /// How much of the server's certificate is checked.
+    pub verify: Verify,
+    /// `sslrootcert`: a PEM file of authorities instead of those of the system.
+    pub root_certificates: Option<PathBuf>,
+    /// `sslcert` and `sslkey`: PEM files of this client's certificate and key.
+    pub client_certificate: Option<(PathBuf, PathBuf)>,
+    /// `schema`: where the tables are. Lower-case letters, digits and underscores. Default `litefleet`.
+    pub schema: String,
+    /// `pool_size`: connections at the most, besides one for sessions. Default 8.
+    pub pool_size: usize,
+    /// `connect_timeout` in seconds: for one server to accept a connection. Default 5 s.
+    pub connect_timeout: Duration,
+    /// `call_timeout` in milliseconds: how long a call waits for the server. Default 10 s.
+    pub call_timeout: Duration,
+    /// `statement_timeout` in milliseconds: after which the server itself gives a statement up. Default: as the server
+    /// has it. Sent as a start-up option, which old versions of PgBouncer refuse.
+    pub statement_timeout: Option<Duration>,
+    /// `watch_interval` in milliseconds: how often the heads are looked at for those who watch them. Default 50 ms.
+    pub watch_interval: Duration,
+    /// `migrate`: make the schema, or bring it up to date, when it is not. Default yes.
+    pub migrate: bool,
+    /// `page_partitions`: into how many partitions by database pages and log are divided, when the schema is made. Default
+    /// 1: plain tables.
+    pub page_partitions: u32,
+    /// `prepared_statements`: `auto`, `on` or `off`.
+    pub prepared: Prepared,
+    /// Threads that drive the connections. Default 1.
+    pub threads: usize,
+    /// Bounds that callers must keep to.
+    pub limits: StoreLimits,
+}
+
+/// Without the password.
+impl fmt::Debug for PostgresConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresConfig")
+            .field("hosts", &self.server.get_hosts())
+            .field("ports", &self.server.get_ports())
+            .field("user", &self.server.get_user())
+            .field("database", &self.server.get_dbname())
+            .field("schema", &self.schema)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PostgresConfig {
+    /// Reads a URL as libpq has them: `postgres://user:password@host:port,host:port/database?parameter=value&…`.
+    ///
+    /// Besides libpq's parameters that `tokio-postgres` knows, it has `sslmode` up to `verify-full`, `sslrootcert`,
+    /// `sslcert`, `sslkey`, `target_session_attrs=primary`, and those named at the fields of this type. `PGPASSWORD` is
+    /// used when the URL has no password. `Invalid` for what cannot be read; the message has no part of the URL in it
+    /// that could be a password.
+    pub fn from_url(url: &str) -> Result<Self> {
+        let (address, query) = url.split_once('?').unwrap_or((url, ""));
+        if !address.starts_with("postgres://") && !address.starts_with("postgresql://") {
+            return Err(Error::invalid("a Postgres URL begins with postgres:// or postgresql://"));
+        }
+        let mut own = Vec::new();
+        let mut rest = Vec::new();
+        for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
+            let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+            match OWN.contains(&name) {
+                true => own.push((name, decode(name, value)?)),
+                false => rest.push(parameter),
+            }
+        }
+        let server = if rest.is_empty() { address.to_owned() } else { format!("{address}?{}", rest.join("&")) };
+        let server: tokio_postgres::Config = server.parse().map_err(|error: tokio_postgres::Error| {
+            Error::invalid(format!("the Postgres URL cannot be read: {}", crate::error::chain(&error)))
+        })?;
+        let mut config = Self::of_server(server);
+        for (name, value) in own {
+            config.set(name, &value)?;
+        }
+        config.finish()
+    }
+
+    fn of_server(server: tokio_postgres::Config) -> Self {
+        Self {
+            server,
+            verify: Verify::Nothing,
+            root_certificates: None,
+            client_certificate: None,
+            schema: "litefleet".to_owned(),
+            pool_size: 8,
+            connect_timeout: Duration::from_secs(5),
+            call_timeout: Duration::from_secs(10),
+            statement_timeout: None,
+            watch_interval: Duration::from_millis(50),
+            migrate: true,
+            page_partitions: 1,
+            prepared: Prepared::Auto,
+            threads: 1,
+            limits: StoreLimits {
+                read_pages: 512,
+                record_bytes: 8 << 20,
+                atomic_databases: 128,
+                atomic_bytes: 32 << 20,
+                write_rows: 1024,
+                collect_pages: 4096,
+                log_bytes: 4 << 20,
+            },
+        }
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> Result<()> {
+        let wrong = |expected: &str| Error::invalid(format!("parameter {name} of the Postgres URL: expected {expected}"));
+        let number = || value.parse::<u32>().map_err(|_| wrong("a whole number"));
+        let millis = || number().map(|n| Duration::from_millis(n.into()));
+        match name {
+            "sslmode" => self.set_ssl_mode(value).ok_or_else(|| wrong(SSL_MODES))?,
+            "sslrootcert" => self.root_certificates = (value != "system").then(|| value.into()),
+            "sslcert" => self.client_certificate.get_or_insert_default().0 = value.into(),
+            "sslkey" => self.client_certificate.get_or_insert_default().1 = value.into(),
+            "target_session_attrs" => {
+                self.server.target_session_attrs(match value {
+                    "any" => TargetSessionAttrs::Any,
+                    "read-write" | "primary" => TargetSessionAttrs::ReadWrite,
+                    "read-only" | "standby" => TargetSessionAttrs::ReadOnly,
+                    _ => return Err(wrong("any, read-write, primary, read-only or standby")),
+                });
+            }
+            "connect_timeout" => self.connect_timeout = Duration::from_secs(number()?.max(1).into()),
+            "schema" => value.clone_into(&mut self.schema),
+            "pool_size" => self.pool_size = number()?.max(1) as usize,
+            "call_timeout" => self.call_timeout = millis()?,
+            "statement_timeout" => self.statement_timeout = Some(millis()?),
+            "watch_interval" => self.watch_interval = millis()?.max(Duration::from_millis(1)),
+            "page_partitions" => self.page_partitions = number()?.clamp(1, 1024),
+            "migrate" => self.migrate = flag(value).ok_or_else(|| wrong("on or off"))?,
+            "prepared_statements" => {
+                self.prepared = match value {
+                    "auto" => Prepared::Auto,
+                    _ if flag(value) == Some(true) => Prepared::On,
+                    _ if flag(value) == Some(false) => Prepared::Off,
+                    _ => return Err(wrong("auto, on or off")),
+                }
+            }
+            _ => return Err(Error::internal(format!("parameter {name} is listed and not read"))),
+        }
+        Ok(())
+    }
+
+    fn set_ssl_mode(&mut self, value: &str) -> Option<()> {
+        let (mode, verify) = match value {
+            "disable" => (SslMode::Disable, Verify::Nothing),
+            // libpq's "allow" prefers no encryption; nobody who writes it minds some.
+            "allow" | "prefer" => (SslMode::Prefer, Verify::Nothing),
+            "require" => (SslMode::Require, Verify::Nothing),
+            "verify-ca" => (SslMode::Require, Verify::Authority),
+            "verify-full" => (SslMode::Require, Verify::Full),
+            _ => return None,
+        };
+        self.server.ssl_mode(mode);
+        self.verify = verify;
+        Some(())
+    }
+
+    fn finish(mut self) -> Result<Self> {
+        let schema_ok = !self.schema.is_empty()
+            && self.schema.len() <= 48
+            && !self.schema.starts_with("pg_")
+            && !self.schema.starts_with(|c: char| c.is_ascii_digit())
+            && self.schema.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+        if !schema_ok {
+            return Err(Error::invalid(
+                "the schema's name has 1 to 48 lower-case letters, digits and underscores, a digit not first, and does not begin with pg_",
+            ));
+        }
+        if self.client_certificate.as_ref().is_some_and(|(c, k)| c.as_os_str().is_empty() || k.as_os_str().is_empty()) {
+            return Err(Error::invalid("sslcert and sslkey of the Postgres URL belong together: give both or none"));
+        }
+        // As libpq does: a file of authorities is there to be used.
+        if self.root_certificates.is_some() && self.verify == Verify::Nothing && self.server.get_ssl_mode() == SslMode::Require
+        {
+            self.verify = Verify::Authority;
+        }
+        if self.server.get_hosts().is_empty() && self.server.get_hostaddrs().is_empty() {
+            return Err(Error::invalid("the Postgres URL names no host; a folder of a Unix socket is written %2Flike%2Fthis"));
+        }
+        if self.server.get_application_name().is_none() {
+            self.server.application_name("litefleet");
+        }
+        if self.server.get_user().is_none() {
+            let user = std::env::var("PGUSER").or_else(|_| std::env::var("USER"));
+            self.server.user(user.unwrap_or_else(|_| "postgres".to_owned()));
+        }
+        if self.server.get_password().is_none()
+            && let Ok(password) = std::env::var("PGPASSWORD")
+        {
+            self.server.password(password);
+        }
+        if let Some(limit) = self.statement_timeout {
+            let before = self.server.get_options().map_or_else(String::new, |options| format!("{options} "));
+            self.server.options(format!("{before}-c statement_timeout={}", limit.as_millis()));
+        }
+        Ok(self)
+    }
+
+    /// With another schema.
+    #[must_use]
+    pub fn schema(mut self, schema: impl Into<String>) -> Self {
+        self.schema = schema.into();
+        self
+    }
+
+    /// With another number of connections.
+    #[must_use]
+    pub fn pool_size(mut self, connections: usize) -> Self {
+        self.pool_size = connections.max(1);
+        self
+    }
+
+    /// With another bound on how long a call waits for the server.
+    #[must_use]
+    pub fn call_timeout(mut self, limit: Duration) -> Self {
+        self.call_timeout = limit;
+        self
+    }
+
+    /// With statements prepared or not.
+    #[must_use]
+    pub fn prepared(mut self, prepared: Prepared) -> Self {
+        self.prepared = prepared;
+        self
+    }
+
+    /// With other limits: tests shrink them so that the hard paths run.
+    #[must_use]
+    pub fn limits(mut self, limits: StoreLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+}
+
+const SSL_MODES: &str = "disable, allow, prefer, require, verify-ca or verify-full";
+
+/// The parameters that are read here, and not by `tokio-postgres`.
+const OWN: &[&str] = &[
+    "sslmode",
+    "sslrootcert",
+    "sslcert",
+    "sslkey",
+    "target_session_attrs",
+    "connect_timeout",
+    "schema",
+    "pool_size",
+    "call_timeout",
+    "statement_timeout",
+    "watch_interval",
+    "page_partitions",
+    "migrate",
+    "prepared_statements",
+];
+
+fn flag(value: &str) -> Option<bool> {
+    match value {
+        "on" | "1" | "true" | "yes" => Some(true),
+        "off" | "0" | "false" | "no" => Some(false),
+        _ => None,
+    }
+}
+
+/// Resolves `%xx`.
+fn decode(name: &str, value: &str) -> Result<String> {
+    let wrong = || Error::invalid(format!("parameter {name} of the Postgres URL: a % that no two hexadecimal digits follow"));
+    let mut out = Vec::with_capacity(value.len());
+    let mut bytes = value.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            out.push(byte);
+            continue;
+        }
+        let digit = |byte: Option<u8>| byte.and_then(|b| char::from(b).to_digit(16)).ok_or_else(wrong);
+        let (high, low) = (digit(bytes.next())?, digit(bytes.next())?);
+        out.push(u8::try_from(high * 16 + low).map_err(|_| wrong())?);
+    }
+    String::from_utf8(out).map_err(|_| wrong())
+}

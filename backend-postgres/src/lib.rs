@@ -1,0 +1,43 @@
+//! The store on PostgreSQL 14 to 18.
+//!
+//! [`PostgresStore`] implements [`PageStore`](litefleet::store::PageStore) on tables of its own in a schema of its own
+//! (`docs/decisions/0009`). What happens inside the server is written as functions of that schema, so that a call is one
+//! short statement, one round trip and one transaction: a commit checks its fence, moves the head and writes the record;
+//! an open takes the lease and brings head, log and warm pages.
+//!
+//! ```no_run
+//! use litefleet_postgres::{PostgresConfig, PostgresStore};
+//!
+//! # async fn example() -> litefleet::Result<()> {
+//! let config = PostgresConfig::from_url("postgres://app@db1,db2/app?target_session_attrs=read-write&sslmode=verify-full")?;
+//! let store = PostgresStore::connect(config).await?;
+//! # drop(store);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What to know
+//!
+//! - **Time** is the server's alone: whether a session has expired is judged by its `clock_timestamp()`.
+//! - **What is durable.** What the server promises for a committed transaction: with `synchronous_commit=on` it survives
+//!   the server, with a synchronous standby also the loss of it. `docs/operations.md` has a table.
+//! - **A lost answer** of a commit is [`CommitUnknown`](litefleet::ErrorKind::CommitUnknown), and is resolved by its
+//!   id. Everything else can be called again, and is, once, where the connection was only stale.
+//! - **Cancelling.** A call that was sent runs to its end on the server, whether somebody waits or not. No cancel request
+//!   is ever sent: it could make a commit visible that a synchronous standby does not have yet.
+//! - **Threads.** Connections are driven by a runtime of the store's own; callers may wait wherever they like.
+
+mod config;
+mod connect;
+mod error;
+mod pool;
+mod schema;
+mod statements;
+mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod tls;
+mod wire;
+
+pub use config::{PostgresConfig, Prepared, Verify};
+pub use store::PostgresStore;

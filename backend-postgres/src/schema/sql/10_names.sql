@@ -1,0 +1,55 @@
+-- Names.
+
+CREATE FUNCTION {schema}.list(
+    prefix text, below text, after text, most bigint,
+    OUT name text, OUT database bigint, OUT numbers bigint[], OUT commit_id uuid, OUT holder uuid, OUT label text
+) RETURNS SETOF record
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN QUERY
+        SELECT n.name, h.id,
+            ARRAY[
+                h.epoch, h.txid, h.size, h.checkpoint, h.horizon, h.generation, (h.entry IS NOT NULL)::integer,
+                CASE WHEN s.id IS NULL OR s.ended THEN 0
+                    ELSE greatest(0, extract(epoch FROM s.expires - clock_timestamp()) * 1000000)::bigint END
+            ],
+            h.commit_id, h.holder, coalesce(s.label, '')
+        FROM {schema}.names n JOIN {schema}.heads h ON h.id = n.database LEFT JOIN {schema}.sessions s ON s.id = h.holder
+        WHERE n.name >= prefix AND n.name > after AND (below IS NULL OR n.name < below)
+        ORDER BY n.name LIMIT most;
+END $$;
+
+-- Outcomes as in 03, and 10: another database has the name.
+CREATE FUNCTION {schema}.rename(wanted bigint, epoch bigint, name text) RETURNS bigint[]
+LANGUAGE plpgsql AS $$
+DECLARE
+    head {schema}.heads;
+    outcome integer;
+BEGIN
+    SELECT * INTO head FROM {schema}.heads h WHERE h.id = wanted FOR NO KEY UPDATE;
+    outcome := {schema}.fence(head, rename.epoch);
+    IF outcome = 0 THEN
+        BEGIN
+            UPDATE {schema}.names n SET name = rename.name WHERE n.database = wanted AND n.name <> rename.name;
+        EXCEPTION WHEN unique_violation THEN
+            outcome := 10;
+        END;
+    END IF;
+    RETURN ARRAY[outcome, coalesce(head.epoch, 0), coalesce(head.txid, 0)];
+END $$;
+
+CREATE FUNCTION {schema}.delete(wanted bigint, epoch bigint) RETURNS bigint[]
+LANGUAGE plpgsql AS $$
+DECLARE
+    head {schema}.heads;
+    outcome integer;
+BEGIN
+    SELECT * INTO head FROM {schema}.heads h WHERE h.id = wanted FOR UPDATE;
+    outcome := {schema}.fence(head, delete.epoch);
+    IF outcome = 0 THEN
+        INSERT INTO {schema}.condemned VALUES (wanted);
+        DELETE FROM {schema}.names n WHERE n.database = wanted;
+        DELETE FROM {schema}.heads h WHERE h.id = wanted;
+    END IF;
+    RETURN ARRAY[outcome, coalesce(head.epoch, 0), coalesce(head.txid, 0)];
+END $$;

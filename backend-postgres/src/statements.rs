@@ -1,0 +1,88 @@
+//! The statements: each calls one function of the schema, so that each is one short text and one round trip.
+
+use tokio_postgres::types::Type;
+
+macro_rules! calls {
+    ($($(#[$doc:meta])* $name:ident $text:literal [$($kind:ident)*];)*) => {
+        /// What is asked of the server.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub(crate) enum Call {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Call {
+            const ALL: &[(Self, &'static str, &'static [Type])] = &[
+                $((Self::$name, $text, &[$(Type::$kind),*]),)*
+            ];
+        }
+    };
+}
+
+calls! {
+    StartSession "SELECT S.start_session($1, $2, $3)" [UUID TEXT INT8];
+    RenewSession "SELECT S.renew_session($1)" [UUID];
+    EndSession "SELECT S.end_session($1)" [UUID];
+    Open "SELECT * FROM S.open($1, $2, $3, $4, $5, $6, $7)" [TEXT BOOL UUID BOOL INT8 INT8 INT8];
+    Release "SELECT S.release($1, $2, $3)" [INT8 INT8 INT8_ARRAY];
+    Head "SELECT * FROM S.head($1, $2, $3, $4)" [INT8 INT8 INT8 INT8];
+    ReadPages "SELECT * FROM S.read_pages($1, $2, $3, $4)" [INT8_ARRAY INT8_ARRAY INT8_ARRAY INT8_ARRAY];
+    ReadLog "SELECT * FROM S.read_log($1, $2, $3, $4, $5)" [INT8_ARRAY INT8_ARRAY INT8 INT8 INT8];
+    Commit "SELECT S.commit($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+        [INT8_ARRAY INT8_ARRAY INT8_ARRAY UUID_ARRAY INT8_ARRAY BYTEA_ARRAY INT8_ARRAY BOOL_ARRAY BOOL];
+    Stage "SELECT S.stage($1, $2, $3, $4, $5, $6, $7, $8)"
+        [INT8 INT8 INT8 INT8 INT8 INT8_ARRAY INT2_ARRAY BYTEA_ARRAY];
+    Discard "SELECT S.discard($1, $2, $3, $4, $5)" [INT8 INT8 INT8 INT8 INT8];
+    Checkpoint "SELECT S.checkpoint($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+        [INT8 INT8 INT8 BOOL INT8 INT8_ARRAY INT2_ARRAY INT8_ARRAY BYTEA_ARRAY];
+    Collect "SELECT S.collect($1, $2, $3, $4, $5, $6, $7)" [INT8 INT8 INT8 INT8 INT8_ARRAY INT8_ARRAY INT8];
+    Purge "SELECT * FROM S.purge($1)" [INT8];
+    List "SELECT * FROM S.list($1, $2, $3, $4)" [TEXT TEXT TEXT INT8];
+    Rename "SELECT S.rename($1, $2, $3)" [INT8 INT8 TEXT];
+    Delete "SELECT S.delete($1, $2)" [INT8 INT8];
+    Scan "SELECT * FROM S.scan($1, $2, $3, $4)" [INT8 INT8 INT8 INT8];
+    Heads "SELECT id, txid FROM S.heads WHERE id = ANY ($1)" [INT8_ARRAY];
+}
+
+impl Call {
+    /// Those that are prepared when a connection is opened, where it can prepare.
+    pub(crate) const OFTEN: &[Self] = &[
+        Self::RenewSession,
+        Self::Open,
+        Self::Release,
+        Self::Head,
+        Self::ReadPages,
+        Self::ReadLog,
+        Self::Commit,
+        Self::Stage,
+        Self::Checkpoint,
+        Self::Collect,
+        Self::Heads,
+    ];
+}
+
+/// A statement with its types.
+#[derive(Debug)]
+pub(crate) struct Text {
+    pub(crate) text: String,
+    pub(crate) types: &'static [Type],
+}
+
+/// All statements, for one schema.
+#[derive(Debug)]
+pub(crate) struct Statements(Vec<Text>);
+
+impl Statements {
+    pub(crate) fn new(schema: &str) -> Self {
+        let text = |(_, text, types): &(Call, &'static str, &'static [Type])| Text {
+            text: text.replace("S.", &format!("{schema}.")),
+            types,
+        };
+        Self(Call::ALL.iter().map(text).collect())
+    }
+
+    pub(crate) fn of(&self, call: Call) -> &Text {
+        // The list has them in the order of the enum.
+        #[expect(clippy::indexing_slicing, reason = "one entry for each variant, by the macro")]
+        &self.0[call as usize]
+    }
+}

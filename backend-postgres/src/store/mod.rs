@@ -1,0 +1,274 @@
+//! The contract, as calls of the schema's functions. One file per group of methods; here is what they share.
+//!
+//! Every call runs on the store's own runtime, to its end: a caller that is gone leaves no half-read connection behind,
+//! and it does not matter on which thread, or in which runtime, a caller waits.
+
+mod commit;
+mod open;
+mod outcome;
+mod naming;
+mod read;
+mod rows;
+mod sessions;
+mod watch;
+mod write;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::future::{BoxFuture, FutureExt};
+use litefleet::store::{
+    CheckpointRequest, CollectRequest, Collected, CommitMode, CommitRequest, DiscardRequest, Discarded, HeadReply,
+    HeadRequest, Lineage, ListEntry, LogRow, OpenRequest, Opened, PageRow, PageStore, Purged, ReadRow, SessionRequest,
+    StageRequest, StoreLimits,
+};
+use litefleet::{DatabaseId, DatabaseName, Epoch, Error, PageNo, PageRange, PageSet, Result, SessionId, Txid};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::config::PostgresConfig;
+use crate::error::Outcome;
+use crate::pool::Pool;
+use crate::statements::Statements;
+use crate::{schema, tls};
+use watch::Watchers;
+
+/// What calls need, on whichever thread they run.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    config: Arc<PostgresConfig>,
+    pool: Pool,
+    /// For sessions and watches: a renewal must not wait until a long read is done.
+    control: Pool,
+    watchers: Watchers,
+}
+
+/// A store on Postgres.
+#[derive(Debug)]
+pub struct PostgresStore {
+    inner: Arc<Inner>,
+    /// Always there until it is dropped.
+    runtime: Option<Runtime>,
+}
+
+impl PostgresStore {
+    /// Connects, and makes the schema or brings it up to date where that is needed.
+    ///
+    /// - `Unavailable`: no server of the URL can be reached now; the message says why, of each.
+    /// - `Invalid`: it can never work as it is: a wrong password, missing rights, a certificate that is not trusted, a
+    ///   schema of a newer version.
+    pub async fn connect(config: PostgresConfig) -> Result<Self> {
+        let store = Self::start(config)?;
+        let inner = Arc::clone(&store.inner);
+        store.run(async move { inner.prepare().await }).await?;
+        Ok(store)
+    }
+
+    /// As [`connect`](Self::connect), waiting on this thread. It must not be one that runs asynchronous tasks.
+    pub fn connect_blocking(config: PostgresConfig) -> Result<Self> {
+        let store = Self::start(config)?;
+        let inner = Arc::clone(&store.inner);
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        let ready = async move {
+            let _nobody_waits = sender.send(inner.prepare().await);
+        };
+        store.handle()?.spawn(ready);
+        receiver.recv().map_err(|_| Error::internal("connecting to Postgres ended without an answer"))??;
+        Ok(store)
+    }
+
+    fn start(config: PostgresConfig) -> Result<Self> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(config.threads.max(1))
+            .thread_name("litefleet-postgres")
+            .enable_all()
+            .build()
+            .map_err(|e| Error::internal("cannot start the threads of the Postgres store").with_source(e))?;
+        let tls = tls::connector(&config)?;
+        let config = Arc::new(config);
+        let statements = Arc::new(Statements::new(&config.schema));
+        let pool = |size| Pool::new(Arc::clone(&config), tls.clone(), Arc::clone(&statements), size);
+        let inner = Inner {
+            pool: pool(config.pool_size),
+            control: pool(1),
+            watchers: Watchers::default(),
+            config: Arc::clone(&config),
+        };
+        Ok(Self { inner: Arc::new(inner), runtime: Some(runtime) })
+    }
+
+    fn handle(&self) -> Result<&tokio::runtime::Handle> {
+        self.runtime.as_ref().map(Runtime::handle).ok_or_else(|| Error::internal("the Postgres store is closed"))
+    }
+
+    /// Runs a call on the store's own runtime.
+    async fn run<T: Send + 'static>(&self, call: impl Future<Output = Outcome<T>> + Send + 'static) -> Result<T> {
+        match self.handle()?.spawn(call).await {
+            Ok(outcome) => Ok(outcome?),
+            Err(stopped) => Err(Error::internal("a call of the Postgres store did not end").with_source(stopped)),
+        }
+    }
+}
+
+impl Drop for PostgresStore {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // The store may be dropped on a thread of another runtime, where waiting would panic.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Inner {
+    /// Boxed: the compiler cannot see through it that it may change threads.
+    fn prepare(&self) -> BoxFuture<'_, Outcome<()>> {
+        let prepare = async {
+            let mut client = self.control.client().await?;
+            schema::prepare(&mut client, &self.config).await
+        };
+        prepare.boxed()
+    }
+
+    fn check_rows(&self, what: &str, rows: &[PageRow], txid: Txid) -> Outcome<()> {
+        let limit = self.config.limits.write_rows;
+        if rows.len() > limit {
+            return Err(Error::invalid(format!("{what} of {} rows, the limit is {limit}", rows.len())).into());
+        }
+        let mut pages = PageSet::new();
+        match rows.iter().find(|row| row.txid != txid || row.page.get() == 0 || !pages.insert(row.page)) {
+            Some(row) => Err(Error::invalid(format!(
+                "{what} at txid {txid} has a row of page {} at txid {}: another txid, no page, or twice",
+                row.page, row.txid
+            ))
+            .into()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The pages of the ranges, each once, when they keep to the limit.
+fn check_ranges(what: &str, ranges: &[PageRange], limit: usize) -> Outcome<PageSet> {
+    if let Some(range) = ranges.iter().find(|range| range.first > range.last) {
+        return Err(Error::invalid(format!(
+            "{what} of pages {} to {}: the last is below the first",
+            range.first, range.last
+        ))
+        .into());
+    }
+    let pages: u64 = ranges.iter().map(|range| range.count()).sum();
+    if pages > limit as u64 {
+        return Err(Error::invalid(format!("{what} of {pages} pages, the limit is {limit}")).into());
+    }
+    let mut wanted = PageSet::new();
+    for range in ranges {
+        wanted.insert_range(*range);
+    }
+    Ok(wanted)
+}
+
+#[async_trait]
+impl PageStore for PostgresStore {
+    fn limits(&self) -> StoreLimits {
+        self.inner.config.limits
+    }
+
+    async fn start_session(&self, request: SessionRequest) -> Result<()> {
+        let inner = Arc::clone(&self.inner);
+        self.run(async move { inner.start_session(request).await }).await
+    }
+
+    async fn renew_session(&self, session: SessionId) -> Result<()> {
+        let inner = Arc::clone(&self.inner);
+        self.run(async move { inner.renew_session(session).await }).await
+    }
+
+    async fn end_session(&self, session: SessionId) -> Result<()> {
+        let inner = Arc::clone(&self.inner);
+        self.run(async move { inner.end_session(session).await }).await
+    }
+
+    async fn open(&self, request: OpenRequest) -> Result<Opened> {
+        let inner = Arc::clone(&self.inner);
+        self.run(async move { inner.open(&request).await }).await
+    }
+
+    async fn release(&self, database: DatabaseId, epoch: Epoch, warm: Vec<PageNo>) -> Result<()> {
+        let inner = Arc::clone(&self.inner);
+        self.run(async move { inner.release(database, epoch, warm).await }).await
+    }
+
+    async fn head(&self, request: HeadRequest) -> Result<HeadReply> {
+        let inner = Arc::clone(&self.inner);
+        self.run(async move { inner.head(&request).await }).await
+    }
+
+    async fn watch(&self, database: DatabaseId, known: Txid) -> Result<Txid> {
+        let inner = Arc::clone(&self.inner);
+        self.run(async move { inner.watch(database, known).await }).await
+    }
+
+    async fn read_pages(&self, lineage: &[Lineage], pages: &[PageRange], snapshot: Txid) -> Result<Vec<ReadRow>> {
+        let (inner, lineage) = (Arc::clone(&self.inner), lineage.to_vec());
+        let wanted = check_ranges("read", pages, self.inner.config.limits.read_pages)?;
+        self.run(async move { inner.read_pages(&lineage, &wanted, snapshot).await }).await
+    }
+
+    async fn commit(&self, requests: Vec<CommitRequest>, mode: CommitMode) -> Result<Vec<Result<()>>> {
+        let inner = Arc::clone(&self.inner);
+        match self.handle()?.spawn(async move { inner.commit(requests, mode).await }).await {
+            Ok(outcomes) => outcomes,
+            Err(stopped) => Err(Error::commit_unknown("the commit was sent, and then the Postgres store was closed")
+                .with_source(stopped)),
+        }
+    }
+
+    async fn read_log(&self, lineage: &[Lineage], after: Txid, to: Txid) -> Result<Vec<LogRow>> {
+        let (inner, lineage) = (Arc::clone(&self.inner), lineage.to_vec());
+        self.run(async move { inner.read_log(&lineage, after, to).await }).await
+    }
+
+    async fn stage(&self, request: StageRequest) -> Result<()> {
+        let inner = Arc::clone(&self.inner);
+        self.run(async move { inner.stage(request).await }).await
+    }
+
+    async fn discard_staged(&self, request: DiscardRequest) -> Result<Discarded> {
+        let inner = Arc::clone(&self.inner);
+        self.run(async move { inner.discard(request).await }).await
+    }
+
+    async fn checkpoint(&self, request: CheckpointRequest) -> Result<()> {
+        let inner = Arc::clone(&self.inner);
+        self.run(async move { inner.checkpoint(request).await }).await
+    }
+
+    async fn collect(&self, request: CollectRequest) -> Result<Collected> {
+        let inner = Arc::clone(&self.inner);
+        self.run(async move { inner.collect(request).await }).await
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&DatabaseName>, limit: usize) -> Result<Vec<ListEntry>> {
+        let inner = Arc::clone(&self.inner);
+        let (prefix, after) = (prefix.to_owned(), after.cloned());
+        self.run(async move { inner.list(&prefix, after.as_ref(), limit).await }).await
+    }
+
+    async fn rename(&self, database: DatabaseId, epoch: Epoch, name: DatabaseName) -> Result<()> {
+        let inner = Arc::clone(&self.inner);
+        self.run(async move { inner.rename(database, epoch, &name).await }).await
+    }
+
+    async fn delete(&self, database: DatabaseId, epoch: Epoch) -> Result<()> {
+        let inner = Arc::clone(&self.inner);
+        self.run(async move { inner.delete(database, epoch).await }).await
+    }
+
+    async fn purge(&self, limit: usize) -> Result<Purged> {
+        let inner = Arc::clone(&self.inner);
+        self.run(async move { inner.purge(limit).await }).await
+    }
+
+    async fn scan(&self, database: DatabaseId, after: Option<(PageNo, Txid)>, limit: usize) -> Result<Vec<PageRow>> {
+        let inner = Arc::clone(&self.inner);
+        self.run(async move { inner.scan(database, after, limit).await }).await
+    }
+}

@@ -1,0 +1,91 @@
+//! Names: listing, renaming, deleting.
+
+use litefleet::store::ListEntry;
+use litefleet::{CommitId, DatabaseId, DatabaseName, Epoch, Error, ErrorKind};
+
+use super::open::head;
+use super::outcome::{Asked, done};
+use super::Inner;
+use crate::error::{Fault, Outcome};
+use crate::statements::Call;
+use crate::wire::{Id, Numbers, bigint, column, count, maybe_text, number, text};
+
+impl Inner {
+    pub(super) async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&DatabaseName>,
+        limit: usize,
+    ) -> Outcome<Vec<ListEntry>> {
+        // No name has a NUL, and Postgres's text cannot.
+        if prefix.contains('\0') {
+            return Ok(Vec::new());
+        }
+        let params = [
+            text(prefix),
+            maybe_text(past(prefix)),
+            text(after.map_or("", DatabaseName::as_str)),
+            count(limit),
+        ];
+        let rows = self.pool.call(Call::List, &params).await?;
+        let mut entries = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let numbers = Numbers::of(row, 2)?;
+            let head = head(
+                [numbers.at(0)?, numbers.at(1)?, numbers.at(2)?, numbers.at(3)?, numbers.at(4)?, numbers.at(5)?],
+                numbers.at(6)? != 0,
+                numbers.at(7)?,
+                CommitId(column::<Id>(row, 3)?.0),
+                column::<Option<Id>>(row, 4)?,
+                column::<Option<String>>(row, 5)?,
+            );
+            let name = DatabaseName::new(column(row, 0)?)?;
+            entries.push(ListEntry { name, database: DatabaseId(number(column(row, 1)?)?), head });
+        }
+        Ok(entries)
+    }
+
+    pub(super) async fn rename(&self, database: DatabaseId, epoch: Epoch, name: &DatabaseName) -> Outcome<()> {
+        let params = [bigint(database.get()), bigint(epoch.get()), text(name.as_str())];
+        let rows = self.pool.call(Call::Rename, &params).await?;
+        match done(&rows, Asked { database, epoch, expected: 0 }) {
+            Err(Fault::Refused(error)) if error.kind() == ErrorKind::Conflict => {
+                Err(Error::conflict(format!("there is a database named {name} already")).into())
+            }
+            outcome => outcome.map(|_| ()),
+        }
+    }
+
+    pub(super) async fn delete(&self, database: DatabaseId, epoch: Epoch) -> Outcome<()> {
+        let rows = self.pool.call(Call::Delete, &[bigint(database.get()), bigint(epoch.get())]).await?;
+        done(&rows, Asked { database, epoch, expected: 0 })?;
+        Ok(())
+    }
+}
+
+/// The first text, in byte order, past all that begin with the prefix. `None` when there is none.
+fn past(prefix: &str) -> Option<String> {
+    let mut chars: Vec<char> = prefix.chars().collect();
+    while let Some(last) = chars.pop() {
+        // Steps over the surrogates, which are no characters.
+        if let Some(next) = (u32::from(last) + 1..=u32::from(char::MAX)).find_map(char::from_u32) {
+            chars.push(next);
+            return Some(chars.into_iter().collect());
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::past;
+
+    #[test]
+    fn texts_past_a_prefix() {
+        assert_eq!(past(""), None);
+        assert_eq!(past("a"), Some("b".into()));
+        assert_eq!(past("a\u{10ffff}"), Some("b".into()));
+        assert_eq!(past("\u{d7ff}"), Some("\u{e000}".into()));
+        assert_eq!(past("\u{10ffff}\u{10ffff}"), None);
+    }
+}

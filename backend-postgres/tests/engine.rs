@@ -1,0 +1,24 @@
+//! SQLite over the engine over Postgres.
+#![cfg(feature = "servers")]
+
+mod support;
+
+use std::sync::Arc;
+
+use litefleet::FleetSettings;
+use litefleet::store::PageStore;
+use litefleet_conformance::engine_cases::EngineHarness;
+use litefleet_conformance::engine_tests;
+use support::{Stores, fresh_schema, server};
+
+impl EngineHarness for Stores {
+    fn store(&self) -> Arc<dyn PageStore> {
+        Arc::new(self.open(&fresh_schema()))
+    }
+
+    fn settings(&self) -> FleetSettings {
+        FleetSettings::default()
+    }
+}
+
+engine_tests!(postgres, Stores::at(server().url()));

@@ -1,0 +1,327 @@
+//! The errors that people meet: each is clear, names what to do, and has no password in it.
+#![cfg(feature = "servers")]
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
+
+mod support;
+
+use std::sync::{Arc, Barrier};
+use std::time::Duration;
+
+use litefleet::store::{CommitMode, CommitRequest, LeaseRequest, OpenRequest, PageStore, SessionRequest};
+use litefleet::{CommitId, DatabaseId, DatabaseName, Epoch, ErrorKind, SessionId, Txid};
+use litefleet_postgres::testing::{Server, ServerOptions, wait_until};
+use litefleet_postgres::{PostgresConfig, PostgresStore};
+use support::{connect, fresh_schema, server};
+use tokio::runtime::Runtime;
+
+const PASSWORD: &str = "s3cret-w0rd";
+
+fn try_connect(url: &str) -> litefleet::Result<PostgresStore> {
+    let config = PostgresConfig::from_url(url)?;
+    assert!(!format!("{config:?}").contains(PASSWORD));
+    PostgresStore::connect_blocking(config)
+}
+
+#[track_caller]
+fn refused(outcome: litefleet::Result<impl Sized>, kind: ErrorKind, words: &[&str]) {
+    let Err(error) = outcome else { panic!("it works, and should not: {words:?}") };
+    let text = format!("{error}: {error:?}");
+    assert!(!text.contains(PASSWORD), "the password is in it");
+    assert_eq!(error.kind(), kind, "{error}");
+    for word in words {
+        assert!(error.message().contains(word), "'{word}' is not in: {error}");
+    }
+}
+
+/// Somebody who writes to one database.
+struct Writer {
+    store: Arc<PostgresStore>,
+    runtime: Runtime,
+    database: DatabaseId,
+    epoch: Epoch,
+    txid: Txid,
+}
+
+impl Writer {
+    fn new(store: PostgresStore, name: &str) -> Self {
+        let runtime = Runtime::new().unwrap();
+        let store = Arc::new(store);
+        let session = SessionId(rand::random());
+        let request = SessionRequest { session, label: "test".into(), lifetime: Duration::from_secs(600) };
+        runtime.block_on(store.start_session(request)).unwrap();
+        let open = OpenRequest {
+            name: DatabaseName::new(name).unwrap(),
+            create: true,
+            lease: Some(LeaseRequest { session, force: false }),
+            known: None,
+            tail_bytes: 1 << 20,
+        };
+        let opened = runtime.block_on(store.open(open)).unwrap();
+        Self { store, runtime, database: opened.database, epoch: opened.head.epoch, txid: opened.head.txid }
+    }
+
+    fn commit(&mut self, bytes: usize) -> litefleet::Result<()> {
+        let request = CommitRequest {
+            database: self.database,
+            epoch: self.epoch,
+            expected: self.txid,
+            commit_id: CommitId(rand::random()),
+            size: 4096,
+            record: (0..bytes).map(|_| rand::random::<u8>()).collect::<Vec<u8>>().into(),
+            staged: None,
+            release: false,
+        };
+        let mut outcomes = self.runtime.block_on(self.store.commit(vec![request], CommitMode::Independent))?;
+        outcomes.pop().unwrap()?;
+        self.txid = self.txid.next();
+        Ok(())
+    }
+}
+
+#[test]
+fn wrong_password_and_user_are_told() {
+    let options = ServerOptions {
+        access: vec!["host all guarded 127.0.0.1/32 scram-sha-256".into()],
+        ..ServerOptions::default()
+    };
+    let server = Server::start(&options);
+    server.sql(&format!("CREATE ROLE guarded LOGIN PASSWORD '{PASSWORD}'"));
+    server.sql("GRANT CREATE ON DATABASE postgres TO guarded");
+    let url = |password: &str| format!("postgres://guarded:{password}@127.0.0.1:{}/postgres", server.port());
+    try_connect(&url(PASSWORD)).expect("SCRAM works");
+    refused(try_connect(&url("s3cret-w0rd-not")), ErrorKind::Invalid, &["password authentication failed", "pg_hba.conf"]);
+    let none = format!("postgres://guarded@127.0.0.1:{}/postgres", server.port());
+    refused(try_connect(&none), ErrorKind::Invalid, &["password"]);
+    refused(
+        try_connect(&url(PASSWORD).replace("/postgres", "/nothing")),
+        ErrorKind::Invalid,
+        &["\"nothing\" does not exist", "name another"],
+    );
+    for wrong in ["sslmode=maybe", "port=x", "nonsense=1", "schema=Upper", "sslcert=x", "pool_size=many", "schema=%zz"] {
+        refused(try_connect(&format!("{}?{wrong}", url(PASSWORD))), ErrorKind::Invalid, &[]);
+    }
+}
+
+#[test]
+fn roles_have_what_they_need_and_no_more() {
+    let server = server();
+    let schema = fresh_schema();
+    server.sql("CREATE ROLE migrates LOGIN; CREATE ROLE serves LOGIN; GRANT CREATE ON DATABASE postgres TO migrates");
+    let url = |role: &str, more: &str| {
+        format!("postgres://{role}@127.0.0.1:{}/postgres?schema={schema}{more}", server.port())
+    };
+    // One that only serves cannot make the schema,
+    refused(try_connect(&url("serves", "")), ErrorKind::Invalid, &["permission denied", "grant"]);
+    refused(try_connect(&url("serves", "&migrate=off")), ErrorKind::Invalid, &["does not exist", "migrate=on"]);
+    drop(try_connect(&url("migrates", "")).expect("one that migrates can"));
+    // nor use it before it may,
+    refused(try_connect(&url("serves", "")), ErrorKind::Invalid, &["permission denied", "docs/operations.md"]);
+    server.sql(&format!(
+        "GRANT USAGE ON SCHEMA {schema} TO serves; \
+         GRANT SELECT ON {schema}.version TO serves; \
+         GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.heads, {schema}.names, {schema}.warm, {schema}.sessions, \
+             {schema}.epoch_ends, {schema}.log, {schema}.pages, {schema}.staged, {schema}.checkpoints, {schema}.condemned \
+             TO serves; \
+         GRANT USAGE ON SEQUENCE {schema}.database_ids TO serves"
+    ));
+    // and with what the manual says it does everything.
+    let mut writer = Writer::new(try_connect(&url("serves", "&migrate=off")).unwrap(), "a");
+    writer.commit(100).unwrap();
+    let store = Arc::clone(&writer.store);
+    writer.runtime.block_on(store.release(writer.database, writer.epoch, vec![])).unwrap();
+    writer.runtime.block_on(store.purge(10)).unwrap();
+    writer.runtime.block_on(store.list("", None, 10)).unwrap();
+    server.sql(&format!("REVOKE INSERT ON {schema}.log FROM serves"));
+    let mut writer = Writer::new(try_connect(&url("serves", "&migrate=off")).unwrap(), "a");
+    refused(writer.commit(100), ErrorKind::Invalid, &["permission denied for table log", "grant the rights"]);
+}
+
+#[test]
+fn many_may_migrate_at_once_and_a_newer_schema_is_refused() {
+    let schema = fresh_schema();
+    let url = format!("{}&schema={schema}", server().url());
+    let start = Barrier::new(8);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                start.wait();
+                drop(try_connect(&url).unwrap());
+            });
+        }
+    });
+    assert_eq!(server().sql(&format!("SELECT version FROM {schema}.version")), "1");
+    server().sql(&format!("UPDATE {schema}.version SET version = 999"));
+    refused(try_connect(&url), ErrorKind::Invalid, &["version 999", "use a newer program"]);
+}
+
+#[test]
+fn tls_failures_are_told() {
+    let authority = rcgen::KeyPair::generate().unwrap();
+    let mut parameters = rcgen::CertificateParams::new(vec![]).unwrap();
+    parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let root = parameters.self_signed(&authority).unwrap();
+    let issuer = rcgen::Issuer::new(parameters, authority);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap().signed_by(&key, &issuer).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: String| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let ours = file("root.crt", root.pem());
+    let stranger = rcgen::generate_simple_self_signed(vec!["else".into()]).unwrap();
+    let strangers = file("stranger.crt", stranger.cert.pem());
+    let mut server = Server::start(&ServerOptions::default());
+    refused(
+        try_connect(&format!("postgres://postgres@127.0.0.1:{}/postgres?sslmode=require", server.port())),
+        ErrorKind::Invalid,
+        &["TLS"],
+    );
+    server.stop();
+    server.encrypt(&certificate.pem(), &key.serialize_pem());
+    server.resume();
+    let url = |host: &str, mode: &str, root: &std::path::Path| {
+        let port = server.port();
+        format!("postgres://postgres@{host}:{port}/postgres?sslmode={mode}&sslrootcert={}", root.display())
+    };
+    for (host, mode) in [("localhost", "verify-full"), ("127.0.0.1", "verify-ca"), ("127.0.0.1", "require")] {
+        let store = try_connect(&url(host, mode, &ours)).unwrap_or_else(|error| panic!("{host} {mode}: {error}"));
+        Writer::new(store, mode).commit(10).unwrap();
+    }
+    // `require` without a file of authorities verifies nothing, as with libpq.
+    try_connect(&format!("postgres://postgres@127.0.0.1:{}/postgres?sslmode=require", server.port())).unwrap();
+    refused(try_connect(&url("127.0.0.1", "verify-full", &ours)), ErrorKind::Invalid, &["certificate", "name"]);
+    refused(try_connect(&url("localhost", "verify-full", &strangers)), ErrorKind::Invalid, &["certificate"]);
+    refused(try_connect(&url("localhost", "verify-ca", &strangers)), ErrorKind::Invalid, &["certificate"]);
+    let missing = folder.path().join("missing");
+    refused(try_connect(&url("localhost", "verify-ca", &missing)), ErrorKind::Invalid, &["sslrootcert", "missing"]);
+}
+
+#[test]
+fn connection_limit_is_shared_and_told() {
+    let server = server();
+    let schema = fresh_schema();
+    drop(connect(&server.url(), &schema, |config| config));
+    server.sql("CREATE ROLE few LOGIN SUPERUSER CONNECTION LIMIT 3");
+    let url = format!("postgres://few@127.0.0.1:{}/postgres?schema={schema}&pool_size=8&sslmode=disable", server.port());
+    // A superuser has no limit, so that one is taken back once the schema's rights need no listing.
+    server.sql(&format!(
+        "ALTER ROLE few NOSUPERUSER; GRANT USAGE ON SCHEMA {schema} TO few; \
+         GRANT ALL ON ALL TABLES IN SCHEMA {schema} TO few; GRANT ALL ON ALL SEQUENCES IN SCHEMA {schema} TO few"
+    ));
+    let store = Arc::new(try_connect(&url).unwrap());
+    let runtime = Runtime::new().unwrap();
+    // Many calls at once wait for the few connections that there are.
+    let calls: Vec<_> = (0..40)
+        .map(|_| {
+            let store = Arc::clone(&store);
+            runtime.spawn(async move { store.list("", None, 10).await.map(|_| ()) })
+        })
+        .collect();
+    for call in calls {
+        runtime.block_on(call).unwrap().unwrap();
+    }
+    // Whoever gets none at all is told.
+    let others: Vec<_> = (0..4).map(|_| try_connect(&url)).collect();
+    let error = others.into_iter().find_map(Result::err).expect("there are three");
+    refused(Err::<(), _>(error), ErrorKind::Unavailable, &["too many connections", "max_connections"]);
+}
+
+#[test]
+fn statement_timeout_is_told_and_nothing_is_done() {
+    let schema = fresh_schema();
+    let url = format!("{}&schema={schema}&statement_timeout=300", server().url());
+    let mut writer = Writer::new(try_connect(&url).unwrap(), "a");
+    writer.commit(10).unwrap();
+    let (locked, lock) = std::sync::mpsc::channel();
+    let port = server().port();
+    let statement = format!("BEGIN; LOCK TABLE {schema}.log; SELECT pg_sleep(1.5)");
+    let other = std::thread::spawn(move || {
+        locked.send(()).unwrap();
+        let url = format!("postgres://postgres@127.0.0.1:{port}/postgres");
+        Runtime::new().unwrap().block_on(async {
+            let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
+            tokio::spawn(connection);
+            client.batch_execute(&statement).await.unwrap();
+        });
+    });
+    lock.recv().unwrap();
+    let waiting = format!("SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted AND relation = '{schema}.log'::regclass");
+    wait_until("the lock is there", Duration::from_secs(10), || server().sql(&waiting) == "1");
+    refused(writer.commit(10), ErrorKind::Unavailable, &["statement timeout", "57014"]);
+    other.join().unwrap();
+    writer.commit(10).expect("the same txid is still free");
+}
+
+#[test]
+fn isolation_that_does_not_see_others_is_refused() {
+    server().sql("CREATE ROLE serial LOGIN SUPERUSER; ALTER ROLE serial SET default_transaction_isolation = 'serializable'");
+    let url = format!("postgres://serial@127.0.0.1:{}/postgres", server().port());
+    refused(try_connect(&url), ErrorKind::Invalid, &["serializable", "read committed"]);
+}
+
+#[test]
+fn deadlocks_and_serialization_failures_are_tried_again() {
+    let schema = fresh_schema();
+    let store = connect(&server().url(), &schema, |config| config);
+    let mut writer = Writer::new(store, "a");
+    // A trigger that fails as those do, twice.
+    server().sql(&format!(
+        "CREATE SEQUENCE {schema}.tries; \
+         CREATE FUNCTION {schema}.fails() RETURNS trigger LANGUAGE plpgsql AS $$ DECLARE n bigint := nextval('{schema}.tries'); \
+         BEGIN IF n = 1 THEN RAISE EXCEPTION 'deadlock' USING ERRCODE = '40P01'; END IF; \
+         IF n = 2 THEN RAISE EXCEPTION 'serialize' USING ERRCODE = '40001'; END IF; RETURN NEW; END $$; \
+         CREATE TRIGGER fails BEFORE INSERT ON {schema}.log FOR EACH ROW EXECUTE FUNCTION {schema}.fails()"
+    ));
+    writer.commit(10).expect("it is tried again");
+    assert_eq!(server().sql(&format!("SELECT last_value FROM {schema}.tries")), "3");
+    assert_eq!(server().sql(&format!("SELECT count(*) FROM {schema}.log")), "1");
+}
+
+#[test]
+fn standby_is_refused_or_read_from() {
+    let options = ServerOptions {
+        access: vec!["host replication all 127.0.0.1/32 trust".into()],
+        ..ServerOptions::default()
+    };
+    let primary = Server::start(&options);
+    let mut writer = Writer::new(try_connect(&primary.url()).unwrap(), "a");
+    writer.commit(10).unwrap();
+    let standby = primary.standby("standby", &options);
+    refused(
+        try_connect(&format!("{}&target_session_attrs=read-write", standby.url())),
+        ErrorKind::Unavailable,
+        &["read-only standby", "target_session_attrs"],
+    );
+    let follower = try_connect(&standby.url()).unwrap();
+    let runtime = Runtime::new().unwrap();
+    assert_eq!(runtime.block_on(follower.list("", None, 10)).unwrap().len(), 1, "followers can read there");
+    let session = SessionId(rand::random());
+    let start = SessionRequest { session, label: String::new(), lifetime: Duration::from_secs(5) };
+    refused(runtime.block_on(follower.start_session(start)), ErrorKind::Unavailable, &["read-only", "list the primary"]);
+}
+
+#[test]
+fn full_disk_is_told_and_reading_goes_on() {
+    let server = Server::start(&ServerOptions { small_disk: Some(24 << 20), ..ServerOptions::default() });
+    server.sql(&format!("CREATE TABLESPACE small LOCATION '{}'", server.small_disk().display()));
+    let url = format!("{}&options=-c%20default_tablespace%3Dsmall", server.url());
+    let mut writer = Writer::new(try_connect(&url).unwrap(), "a");
+    let mut commits = 0;
+    let error = loop {
+        match writer.commit(1 << 20) {
+            Ok(()) => commits += 1,
+            Err(error) => break error,
+        }
+        assert!(commits < 100, "the disk is never full");
+    };
+    refused(Err::<(), _>(error), ErrorKind::Full, &["No space left", "make room"]);
+    assert!(commits > 5, "{commits}");
+    let lineage = [litefleet::store::Lineage { database: writer.database, max_txid: Txid::MAX }];
+    let store = Arc::clone(&writer.store);
+    let log = writer.runtime.block_on(store.read_log(&lineage, Txid(0), Txid(1))).unwrap();
+    assert_eq!(log.len(), 1, "reading goes on");
+    server.enlarge_small_disk(64 << 20);
+    writer.commit(1 << 20).expect("there is room again, and the txid is still free");
+}

@@ -1,0 +1,205 @@
+//! A proxy between the store and the server breaks connections where it hurts: nothing acknowledged is lost, nothing is
+//! done twice, nothing is reported wrong.
+#![cfg(feature = "servers")]
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
+
+use litefleet::FleetSettings;
+use litefleet_conformance::faults::Process;
+use litefleet_postgres::testing::{Cut, Proxy, wait_until};
+use rusqlite::Connection;
+use support::{connect, fresh_schema, server};
+
+/// Patient enough for a few broken connections in a row.
+fn settings() -> FleetSettings {
+    let mut settings = Process::small();
+    settings.database.store_timeout = Duration::from_secs(5);
+    settings
+}
+
+/// A process whose connections go through a proxy, and one whose do not.
+struct Place {
+    proxy: Proxy,
+    schema: String,
+    process: Process,
+}
+
+impl Place {
+    fn new(call_timeout: Duration, settings: FleetSettings) -> Self {
+        let (proxy, schema) = (Proxy::start(server().port()), fresh_schema());
+        let store = connect(&proxy.url(), &schema, |config| config.call_timeout(call_timeout).pool_size(3));
+        Self { process: Process::new(Arc::new(store), settings), proxy, schema }
+    }
+
+    fn other(&self) -> Process {
+        Process::new(Arc::new(connect(&server().url(), &self.schema, |config| config)), settings())
+    }
+
+    /// A function of the schema as it stands in a request.
+    fn call(&self, function: &str) -> String {
+        format!("{}.{function}(", self.schema)
+    }
+}
+
+fn values(connection: &Connection) -> Vec<i64> {
+    let mut statement = connection.prepare("SELECT v FROM t ORDER BY rowid").unwrap();
+    statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+}
+
+/// What an application does to one database, every call of the store included. Says what was acknowledged.
+fn work(process: &Process, from: i64) -> Vec<i64> {
+    let mut acknowledged = Vec::new();
+    for round in 0..2 {
+        let connection = process.open("a", "");
+        // A cache so small that large transactions spill, and are staged before they end.
+        connection.execute_batch("PRAGMA cache_size = 5").unwrap();
+        if connection.execute_batch("CREATE TABLE IF NOT EXISTS t (v INTEGER, pad BLOB)").is_err() {
+            continue;
+        }
+        for step in 0..8 {
+            let value = from + round * 100 + step;
+            // Every fourth is so large that it is staged.
+            let pad = if step % 4 == 3 { 200_000 } else { 10 };
+            if connection.execute("INSERT INTO t VALUES (?1, randomblob(?2))", [value, pad]).is_ok() {
+                acknowledged.push(value);
+            }
+        }
+        let _may_fail = connection.execute_batch("PRAGMA litefleet_checkpoint");
+        let _may_fail = connection.execute_batch(
+            "BEGIN; WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < 60) \
+             INSERT INTO t SELECT -1, randomblob(4000) FROM c; ROLLBACK",
+        );
+    }
+    acknowledged
+}
+
+#[test]
+fn connections_break_at_every_call() {
+    let functions =
+        ["commit", "open", "release", "stage", "discard", "checkpoint", "collect", "read_pages", "start_session"];
+    for cut in [Cut::Before, Cut::After] {
+        for function in functions {
+            let mut fired = 0;
+            for skip in 0..3 {
+                let place = Place::new(Duration::from_secs(5), settings());
+                place.proxy.arm(cut, &place.call(function), skip, 2);
+                let acknowledged = work(&place.process, 0);
+                place.proxy.resume();
+                let more = work(&place.process, 1000);
+                fired += place.proxy.fired();
+                drop(place.process);
+                let other = Process::new(Arc::new(connect(&server().url(), &place.schema, |config| config)), settings());
+                let connection = other.open("a", "&takeover=1");
+                let expected: Vec<i64> = acknowledged.iter().chain(&more).copied().collect();
+                // An engine that cannot tell stops the database, so that what is not acknowledged did not happen.
+                assert_eq!(values(&connection), expected, "{cut:?} {function}, {skip}");
+                assert_eq!(more.len(), 16, "all is well afterwards: {cut:?} {function}, {skip}");
+                assert_eq!(other.problems("a"), Vec::<String>::new(), "{cut:?} {function}, {skip}");
+            }
+            assert!(fired > 0, "{function} was never called");
+        }
+    }
+}
+
+/// The answer of a commit stalls, past the time-out of the call and past the lease. The server did it: so it must say.
+#[test]
+fn commit_whose_answer_stalls_past_the_lease_is_found_done() {
+    let settings = FleetSettings { session_lifetime: Duration::from_secs(3), ..settings() };
+    let place = Place::new(Duration::from_secs(1), settings);
+    let connection = place.process.open("a", "");
+    connection.execute_batch("CREATE TABLE t (v INTEGER); INSERT INTO t VALUES (1)").unwrap();
+    place.proxy.arm(Cut::HoldAnswer, &place.call("commit"), 0, 1);
+    connection.execute("INSERT INTO t VALUES (2)", []).expect("its id tells that it was done");
+    assert_eq!(place.proxy.fired(), 1);
+    place.proxy.resume();
+    connection.execute("INSERT INTO t VALUES (3)", []).unwrap();
+    assert_eq!(values(&connection), [1, 2, 3]);
+    drop(connection);
+    assert_eq!(values(&place.other().open("a", "")), [1, 2, 3]);
+}
+
+/// The request of a commit stalls past the time-out: it is made certain that it can never arrive, and sent again. When it
+/// then does arrive, it does nothing.
+#[test]
+fn commit_whose_request_stalls_is_done_once() {
+    let place = Place::new(Duration::from_secs(1), settings());
+    let connection = place.process.open("a", "");
+    connection.execute_batch("CREATE TABLE t (v INTEGER); INSERT INTO t VALUES (1)").unwrap();
+    place.proxy.arm(Cut::HoldRequest, &place.call("commit"), 0, 1);
+    connection.execute("INSERT INTO t VALUES (2)", []).unwrap();
+    place.proxy.resume();
+    connection.execute("INSERT INTO t VALUES (3)", []).unwrap();
+    assert_eq!(values(&connection), [1, 2, 3]);
+    drop(connection);
+    assert_eq!(values(&place.other().open("a", "")), [1, 2, 3]);
+}
+
+/// Everything stalls until the lease is over and another process has written. The first one's commit did not happen, and
+/// it says why.
+#[test]
+fn process_that_stalls_past_its_lease_is_fenced() {
+    let settings = FleetSettings {
+        session_lifetime: Duration::from_secs(2),
+        session_margin: Duration::from_millis(500),
+        ..settings()
+    };
+    let place = Place::new(Duration::from_secs(1), settings);
+    let connection = place.process.open("a", "");
+    connection.execute_batch("CREATE TABLE t (v INTEGER); INSERT INTO t VALUES (1)").unwrap();
+    // From now on nothing gets through: neither commits nor renewals, on old connections or new ones.
+    place.proxy.arm(Cut::HoldRequest, "", 0, u64::MAX);
+    let (sender, receiver) = sync_channel(1);
+    let waiting = std::thread::spawn(move || {
+        sender.send(connection.execute("INSERT INTO t VALUES (2)", []).map_err(|error| error.to_string())).unwrap();
+        connection
+    });
+    let other = place.other();
+    let taken = other.open("a", "");
+    wait_until("the lease runs out", Duration::from_secs(20), || taken.execute("INSERT INTO t VALUES (10)", []).is_ok());
+    let refused = receiver.recv_timeout(Duration::from_secs(30)).unwrap().unwrap_err();
+    place.proxy.resume();
+    let connection = waiting.join().unwrap();
+    connection.execute("INSERT INTO t VALUES (3)", []).unwrap_err();
+    let reason: String = connection.query_row("PRAGMA litefleet_error", [], |row| row.get(0)).unwrap();
+    assert!(reason.contains("database a"), "{refused}: {reason}");
+    // What was held back has arrived by now, and done nothing.
+    assert_eq!(values(&taken), [1, 10]);
+    taken.execute("INSERT INTO t VALUES (11)", []).unwrap();
+    assert_eq!(other.problems("a"), Vec::<String>::new());
+}
+
+/// The server is gone, and says so at once; when it is back, the fleet goes on.
+#[test]
+fn server_that_cannot_be_reached_is_reported_promptly() {
+    let mut settings = settings();
+    settings.database.store_timeout = Duration::from_millis(300);
+    let place = Place::new(Duration::from_secs(5), settings);
+    let connection = place.process.open("a", "");
+    connection.execute_batch("CREATE TABLE t (v INTEGER); INSERT INTO t VALUES (1)").unwrap();
+    place.proxy.refuse(true);
+    place.proxy.arm(Cut::Before, "", 0, u64::MAX);
+    let error = |connection: &Connection| -> String {
+        connection.query_row("PRAGMA litefleet_error", [], |row| row.get(0)).unwrap()
+    };
+    let begin = tokio::time::Instant::now();
+    // Its request was lost on the way, and nobody can be asked.
+    connection.execute("INSERT INTO t VALUES (2)", []).unwrap_err();
+    assert!(error(&connection).contains("may or may not have happened"), "{}", error(&connection));
+    let another = place.process.open("b", "");
+    another.execute_batch("CREATE TABLE t (v INTEGER)").unwrap_err();
+    assert!(error(&another).contains("cannot connect to Postgres"), "{}", error(&another));
+    assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
+    place.proxy.refuse(false);
+    place.proxy.resume();
+    another.execute_batch("CREATE TABLE t (v INTEGER)").unwrap();
+    drop(connection);
+    let connection = place.process.open("a", "");
+    assert_eq!(values(&connection), [1], "the request never arrived");
+    connection.execute("INSERT INTO t VALUES (3)", []).unwrap();
+    assert_eq!(values(&connection), [1, 3]);
+}

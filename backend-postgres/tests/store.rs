@@ -1,0 +1,21 @@
+//! The store cases on Postgres: directly, with tiny limits, without prepared statements through PgBouncer in transaction
+//! mode, and on partitioned tables.
+#![cfg(feature = "servers")]
+
+mod support;
+
+use std::sync::OnceLock;
+
+use litefleet_conformance::store_tests;
+use litefleet_postgres::testing::Bouncer;
+use support::{Stores, TINY, server};
+
+fn bouncer() -> &'static Bouncer {
+    static BOUNCER: OnceLock<Bouncer> = OnceLock::new();
+    BOUNCER.get_or_init(|| Bouncer::start(server()))
+}
+
+store_tests!(postgres, Stores::at(server().url()), without clock);
+store_tests!(postgres_tiny, Stores::at(server().url()).limits(TINY), without clock);
+store_tests!(postgres_bouncer, Stores::at(bouncer().url()), without clock);
+store_tests!(postgres_partitions, Stores::at(server().url() + "&page_partitions=4"), without clock);

@@ -1,0 +1,101 @@
+//! What the tests share: one server for all of a program, and a schema for each store.
+#![allow(dead_code, reason = "each program uses some of it")]
+
+pub(crate) mod child;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use litefleet::store::{PageStore, StoreLimits};
+use litefleet_conformance::Harness;
+use litefleet_postgres::testing::{Server, ServerOptions};
+use litefleet_postgres::{PostgresConfig, PostgresStore};
+
+/// The smallest limits that the cases are written for, or nearly: each a little odd, so that nothing divides evenly.
+pub(crate) const TINY: StoreLimits = StoreLimits {
+    read_pages: 3,
+    record_bytes: 37,
+    atomic_databases: 3,
+    atomic_bytes: 101,
+    write_rows: 2,
+    collect_pages: 2,
+    log_bytes: 50,
+};
+
+/// The server of this program. It is gone with the program: nobody drops a static, but the pipe to its supervisor ends.
+pub(crate) fn server() -> &'static Server {
+    static SERVER: OnceLock<Server> = OnceLock::new();
+    SERVER.get_or_init(|| Server::start(&ServerOptions::default()))
+}
+
+/// A name of a schema that no other store has.
+pub(crate) fn fresh_schema() -> String {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    format!("store_{}", LAST.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A store at a URL, in this schema.
+pub(crate) fn connect(url: &str, schema: &str, change: impl FnOnce(PostgresConfig) -> PostgresConfig) -> PostgresStore {
+    let config = PostgresConfig::from_url(url).expect("the URL is right").schema(schema);
+    PostgresStore::connect_blocking(change(config)).expect("the store connects")
+}
+
+/// Stores for the cases.
+#[derive(Debug)]
+pub(crate) struct Stores {
+    url: String,
+    limits: Option<StoreLimits>,
+    /// The schemas of the stores, by the stores' addresses.
+    schemas: Mutex<HashMap<usize, String>>,
+}
+
+impl Stores {
+    pub(crate) fn at(url: impl Into<String>) -> Self {
+        Self { url: url.into(), limits: None, schemas: Mutex::default() }
+    }
+
+    #[must_use]
+    pub(crate) fn limits(mut self, limits: StoreLimits) -> Self {
+        self.limits = Some(limits);
+        self
+    }
+
+    /// A store of a schema that is there or not.
+    pub(crate) fn open(&self, schema: &str) -> PostgresStore {
+        connect(&self.url, schema, |config| match self.limits {
+            Some(limits) => config.limits(limits),
+            None => config,
+        })
+    }
+
+    fn give(&self, schema: String) -> Arc<dyn PageStore> {
+        let store: Arc<dyn PageStore> = Arc::new(self.open(&schema));
+        self.schemas.lock().expect("no test panics with it").insert(address(&store), schema);
+        store
+    }
+}
+
+fn address(store: &Arc<dyn PageStore>) -> usize {
+    Arc::as_ptr(store).cast::<()>().addr()
+}
+
+#[async_trait]
+impl Harness for Stores {
+    async fn store(&self) -> Arc<dyn PageStore> {
+        tokio::task::block_in_place(|| self.give(fresh_schema()))
+    }
+
+    async fn reopen(&self, store: Arc<dyn PageStore>) -> Option<Arc<dyn PageStore>> {
+        assert_eq!(Arc::strong_count(&store), 1, "another handle is still open");
+        let schema = self.schemas.lock().expect("no test panics with it").remove(&address(&store));
+        drop(store);
+        Some(tokio::task::block_in_place(|| self.give(schema.expect("a store of this harness"))))
+    }
+
+    fn advance(&self, _: Duration) -> bool {
+        false
+    }
+}
