@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use litefleet::FleetSettings;
 use litefleet::clock::SystemClock;
 use litefleet::store::{MemoryStore, PageStore, StoreLimits};
+use litefleet::{FleetSettings, LeaseMode};
 use litefleet_conformance::engine_cases::EngineHarness;
 use litefleet_conformance::engine_tests;
 
@@ -22,6 +22,7 @@ const TINY: StoreLimits = StoreLimits {
 #[derive(Debug)]
 struct Memory {
     tiny: bool,
+    lease: LeaseMode,
 }
 
 impl EngineHarness for Memory {
@@ -35,6 +36,7 @@ impl EngineHarness for Memory {
 
     fn settings(&self) -> FleetSettings {
         let mut settings = FleetSettings::default();
+        settings.database.lease = self.lease;
         if self.tiny {
             settings.cache_bytes = 128 << 10;
             settings.database.transaction_bytes = 64 << 10;
@@ -46,5 +48,6 @@ impl EngineHarness for Memory {
     }
 }
 
-engine_tests!(memory, Memory { tiny: false });
-engine_tests!(memory_tiny, Memory { tiny: true });
+engine_tests!(memory, Memory { tiny: false, lease: LeaseMode::Exclusive });
+engine_tests!(memory_tiny, Memory { tiny: true, lease: LeaseMode::Exclusive });
+engine_tests!(memory_shared, Memory { tiny: false, lease: LeaseMode::Transaction });

@@ -2,10 +2,12 @@
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use litefleet::clock::ManualClock;
 use litefleet::store::{Effect, Fault, FaultLayer, FaultPlan, MemoryStore, Operation, PageStore};
 use litefleet::{DatabaseName, FleetSettings, Role};
-use litefleet_conformance::faults::{Process, code};
+use litefleet_conformance::faults::{Process, code, pause};
 use rusqlite::{Connection, ErrorCode};
 
 const BOUND: usize = 4096;
@@ -115,12 +117,74 @@ fn a_commit_that_undoes_another_needs_no_room() {
     assert_eq!((count(&connection, "main.t"), count(&connection, "b.t")), (there, 0));
 }
 
+/// A read transaction may be as old as `snapshot_age`, and older while it is at the head.
+#[test]
+fn a_snapshot_that_is_too_old_is_given_up() {
+    let clock = Arc::new(ManualClock::default());
+    let store = Arc::new(MemoryStore::new(Arc::<ManualClock>::clone(&clock)));
+    let mut settings = Process::small();
+    settings.session_lifetime = Duration::from_secs(1_000_000);
+    settings.database.snapshot_age = Duration::from_secs(100);
+    settings.cache_bytes = 0;
+    let process = Process::with_clock(store, settings, Arc::<ManualClock>::clone(&clock));
+    let writer = process.open("a", "");
+    let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300)";
+    let fill = format!("CREATE TABLE t (v); INSERT INTO t {rows} SELECT randomblob(1000) FROM n");
+    writer.execute_batch(&fill).unwrap();
+    let reader = process.open("a", "");
+    reader.execute_batch("PRAGMA cache_size = 2; BEGIN; SELECT count(*) FROM t").unwrap();
+    clock.advance(Duration::from_secs(1000));
+    // Snapshots are looked at once a second: three looks.
+    pause(Duration::from_millis(3100));
+    assert_eq!(count(&reader, "t"), 300, "old, but at the head");
+    writer.execute_batch("UPDATE t SET v = zeroblob(1000)").unwrap();
+    // The writer began on the same state: its age counts from the last who did.
+    clock.advance(Duration::from_secs(101));
+    let checkpoint = || writer.query_row("PRAGMA litefleet_checkpoint", [], |_| Ok(())).unwrap();
+    let error = loop {
+        checkpoint();
+        match reader.query_row("SELECT sum(length(v)) FROM t WHERE v <> zeroblob(1000)", [], |row| row.get::<_, i64>(0))
+        {
+            Ok(sum) => assert_eq!(sum, 300_000, "what it began with"),
+            Err(error) => break error,
+        }
+        pause(Duration::from_millis(50));
+    };
+    assert_eq!(error.sqlite_error().unwrap().extended_code, 517, "SQLITE_BUSY_SNAPSHOT: {error}");
+    reader.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(count(&reader, "t"), 300);
+}
+
+/// A follower is as far behind as it allows, and no further.
+#[test]
+fn a_view_that_is_too_stale_is_refreshed() {
+    let clock = Arc::new(ManualClock::default());
+    let store: Arc<dyn PageStore> = Arc::new(MemoryStore::new(Arc::<ManualClock>::clone(&clock)));
+    let process = Process::with_clock(Arc::clone(&store), Process::small(), Arc::<ManualClock>::clone(&clock));
+    let mut settings = Process::small();
+    settings.database.staleness = Duration::from_secs(10);
+    let other = Process::with_clock(store, settings, Arc::<ManualClock>::clone(&clock));
+    let writer = process.open("a", "");
+    writer.execute_batch("CREATE TABLE t (v)").unwrap();
+    let follower = other.follow("a");
+    for round in 0..3 {
+        assert_eq!(count(&follower, "t"), round);
+        writer.execute_batch("INSERT INTO t VALUES (1)").unwrap();
+        clock.advance(Duration::from_millis(9_999));
+        let before = other.fleet().counters().round_trips();
+        assert_eq!(count(&follower, "t"), round, "as old as it may be");
+        assert_eq!(other.fleet().counters().round_trips(), before);
+        clock.advance(Duration::from_millis(1));
+    }
+    assert_eq!(count(&follower, "t"), 3);
+}
+
 /// A follower that was long away loaded the whole log since, whatever its size.
 #[test]
 fn a_follower_that_was_away_loads_no_more_than_the_tail() {
     let store: Arc<dyn PageStore> = Arc::new(MemoryStore::default());
     let mut settings = settings();
-    settings.database.retention = std::time::Duration::from_secs(3600);
+    settings.database.retention = Duration::from_secs(3600);
     let process = Process::new(Arc::clone(&store), settings.clone());
     let connection = process.open("a", "");
     connection.execute_batch("CREATE TABLE t (v); INSERT INTO t VALUES (0)").unwrap();

@@ -1,10 +1,11 @@
 //! Every call to the store fails in every way, under SQLite. `LITEFLEET_SWEEP=full` runs all of it, else a sample.
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
-use litefleet::store::{Effect, Operation};
-use litefleet_conformance::faults::{Case, Spoil, cases, measure, run_case};
+use litefleet::store::{Effect, MemoryStore, Operation, PageStore};
+use litefleet_conformance::faults::{Case, Spoil, cases, measure, run_case, run_case_over};
+use litefleet_embedded::{EmbeddedConfig, EmbeddedStore};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
@@ -14,8 +15,12 @@ fn counts() -> &'static BTreeMap<Operation, u64> {
     COUNTS.get_or_init(measure)
 }
 
-/// Runs the cases, or as many as the sample has.
+/// Runs the cases over the memory store, or as many as the sample has.
 fn sweep(spoils: &[Spoil], times: &[u64], sample: usize) {
+    sweep_over(&|| Arc::new(MemoryStore::default()), spoils, times, sample);
+}
+
+fn sweep_over(store: &dyn Fn() -> Arc<dyn PageStore>, spoils: &[Spoil], times: &[u64], sample: usize) {
     let mut all = cases(counts(), spoils, times);
     let full = std::env::var("LITEFLEET_SWEEP").is_ok_and(|value| value == "full");
     let seed = std::env::var("LITEFLEET_SEED").ok().and_then(|seed| seed.parse().ok());
@@ -27,7 +32,7 @@ fn sweep(spoils: &[Spoil], times: &[u64], sample: usize) {
     let mut failed = Vec::new();
     let mut surfaced = 0;
     for case in &all {
-        match run_case(*case) {
+        match run_case_over(store(), *case) {
             Ok(errors) => surfaced += usize::from(!errors.is_empty()),
             Err(wrong) => failed.push(wrong),
         }
@@ -81,6 +86,21 @@ fn full() {
 #[test]
 fn lease_taken_away() {
     sweep(&[Spoil::Steal, Spoil::StealAndWrite], &[1], 80);
+}
+
+/// The same over a store on disk, whose calls come back at other moments.
+#[test]
+fn on_disk() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = || -> Arc<dyn PageStore> {
+        let directory = tempfile::tempdir_in(folder.path()).expect("a folder").keep();
+        let config = EmbeddedConfig::new(directory.join("store")).memtable_bytes(256 << 10);
+        Arc::new(EmbeddedStore::open(config).expect("a new store opens"))
+    };
+    let effects = [Effect::Refuse, Effect::LoseRequest, Effect::LoseReply, Effect::Late, Effect::Full];
+    let mut spoils = effects.map(Spoil::Effect).to_vec();
+    spoils.extend([Spoil::LateSoon, Spoil::Steal, Spoil::StealAndWrite]);
+    sweep_over(&store, &spoils, &[1, 3], 24);
 }
 
 /// A spilled page met "busy", after which SQLite goes on with what it has cached: the rollback was interrupted by the same,

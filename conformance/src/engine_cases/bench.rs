@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use litefleet::store::{Fault, FaultLayer, FaultPlan, Operation, PageStore};
 use litefleet::vfs::{MainFile, OpenMode, Vfs};
-use litefleet::{DatabaseName, Fleet, FleetSettings, Role};
+use litefleet::{DatabaseName, Fleet, FleetSettings, LeaseMode, Role};
 use rusqlite::fallible_iterator::FallibleIterator as _;
 use rusqlite::{Connection, OpenFlags};
 
@@ -73,6 +73,11 @@ impl Bench {
         let faults = Arc::new(FaultPlan::default());
         let store = layer(Arc::new(FaultLayer::new(harness.store(), Arc::clone(&faults))));
         Self::over(store, faults, settings)
+    }
+
+    /// As [`new`](Self::new), with the lease mode that `locking_mode=EXCLUSIVE` needs.
+    pub fn keeping(harness: &dyn EngineHarness) -> Self {
+        Self::with(harness, |settings| settings.database.lease = LeaseMode::Exclusive)
     }
 
     /// Over a store of the harness, with the default settings whatever the harness says: for exact counts.

@@ -49,7 +49,7 @@ pub fn wal_is_answered_delete(harness: &dyn EngineHarness) {
 /// Under `locking_mode=EXCLUSIVE` SQLite would go on with a WAL file, whose commits never reach the store: it is refused,
 /// and nothing is lost.
 pub fn wal_under_exclusive_locking_is_refused(harness: &dyn EngineHarness) {
-    let bench = Bench::new(harness);
+    let bench = Bench::keeping(harness);
     let connection = bench.open("a");
     run(&connection, "CREATE TABLE t(x); INSERT INTO t VALUES(1); PRAGMA locking_mode=EXCLUSIVE");
     run(&connection, "INSERT INTO t VALUES(2)");
@@ -65,7 +65,7 @@ pub fn wal_under_exclusive_locking_is_refused(harness: &dyn EngineHarness) {
 /// `locking_mode=EXCLUSIVE` keeps the write lock, and leaving it shows others all that was committed meanwhile. SQLite
 /// raises the change counter only once under it: a reader must not be deceived by that.
 pub fn exclusive_locking_keeps_others_caches_honest(harness: &dyn EngineHarness) {
-    let bench = Bench::new(harness);
+    let bench = Bench::keeping(harness);
     let (one, two) = (bench.open("a"), bench.open("a"));
     run(&one, "PRAGMA busy_timeout=0");
     run(&two, "PRAGMA busy_timeout=0");
@@ -127,7 +127,7 @@ pub fn page_that_is_missed_counts_once(harness: &dyn EngineHarness) {
 /// A transaction that fails with the journal off under EXCLUSIVE is neither played back nor unlocked: its spilled pages
 /// must not join the next commit.
 pub fn failed_transaction_without_journal_leaves_nothing(harness: &dyn EngineHarness) {
-    let bench = Bench::new(harness);
+    let bench = Bench::keeping(harness);
     let connection = bench.open("a");
     fill(&connection, "t", 100, 2000);
     run(&connection, "CREATE TABLE other(x)");
@@ -150,7 +150,7 @@ pub fn failed_transaction_without_journal_leaves_nothing(harness: &dyn EngineHar
 /// would have lost is still there.
 pub fn failed_shrinking_commit_under_exclusive_loses_nothing(harness: &dyn EngineHarness) {
     use litefleet::store::{Effect, Operation};
-    let bench = Bench::new(harness);
+    let bench = Bench::keeping(harness);
     for journal in ["DELETE", "MEMORY", "PERSIST"] {
         let name = format!("a-{journal}");
         let connection = bench.open(&name);

@@ -129,7 +129,7 @@ pub fn follower_sees_commits_and_cannot_write(harness: &dyn EngineHarness) {
 
 /// The pragmas for a person at a prompt.
 pub fn pragmas_answer(harness: &dyn EngineHarness) {
-    let bench = Bench::new(harness);
+    let bench = Bench::keeping(harness);
     let connection = bench.open("a");
     run(&connection, "CREATE TABLE t(x); INSERT INTO t VALUES(1)");
     let status = text(&connection, "PRAGMA litefleet_status");

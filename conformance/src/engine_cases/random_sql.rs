@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 use std::ops::ControlFlow;
 
+use litefleet::LeaseMode;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rusqlite::Connection;
@@ -118,7 +119,8 @@ impl Lockstep<'_> {
             1 => format!("PRAGMA {schema}.synchronous={}", self.below(4)),
             2 => {
                 // Under it stock SQLite lets no other connection read.
-                let alone = self.pairs.len() == 1;
+                let kept = self.bench.fleet.settings().database.lease == LeaseMode::Exclusive;
+                let alone = self.pairs.len() == 1 && kept;
                 let mode = pick(&mut self.random, if alone { &["NORMAL", "EXCLUSIVE"] } else { &["NORMAL"] });
                 format!("PRAGMA {schema}.locking_mode={mode}")
             }

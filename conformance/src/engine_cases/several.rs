@@ -65,7 +65,7 @@ pub fn databases_that_were_only_locked_do_not_matter(harness: &dyn EngineHarness
 /// Whatever fails on the way, none of them is committed, and the next transaction works.
 pub fn failed_transaction_over_several_leaves_none(harness: &dyn EngineHarness) {
     for (locking, journal) in [("NORMAL", "DELETE"), ("EXCLUSIVE", "DELETE"), ("NORMAL", "PERSIST")] {
-        let bench = Bench::new(harness);
+        let bench = Bench::keeping(harness);
         let connection = three(&bench);
         run(&connection, &format!("PRAGMA locking_mode={locking}; PRAGMA journal_mode={journal}; PRAGMA cache_size=2"));
         let mut expected = 0;

@@ -13,6 +13,6 @@ mod workload;
 
 pub use examine::{Seen, examine, look};
 pub use process::{Process, block_on, code, pause};
-pub use sweep::{Case, Spoil, cases, measure, run_case};
+pub use sweep::{Case, Spoil, cases, measure, run_case, run_case_over};
 pub use watch::Watch;
 pub use workload::{Ledger, Workload};

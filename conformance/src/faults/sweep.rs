@@ -50,8 +50,7 @@ struct Stage {
 }
 
 impl Stage {
-    fn set() -> Self {
-        let inner: Arc<dyn PageStore> = Arc::new(MemoryStore::default());
+    fn set(inner: Arc<dyn PageStore>) -> Self {
         let plan = Arc::new(FaultPlan::default());
         let watch = Arc::new(Watch::default());
         let faulty = Arc::new(FaultLayer::new(Arc::clone(&inner), Arc::clone(&plan)));
@@ -144,20 +143,27 @@ fn play(workload: &mut Workload<'_>, visitor: &mut Workload<'_>, step: &mut dyn 
     true
 }
 
-/// Runs the script without faults. Returns the calls of each operation.
+/// Runs the script without faults, over the memory store. Returns the calls of each operation.
 pub fn measure() -> BTreeMap<Operation, u64> {
-    let (counts, errors) = run(None).unwrap_or_else(|wrong| panic!("without a fault: {wrong}"));
+    let (counts, errors) =
+        run(Arc::new(MemoryStore::default()), None).unwrap_or_else(|wrong| panic!("without a fault: {wrong}"));
     assert!(errors.is_empty(), "without a fault: {errors:?}");
     counts
 }
 
-/// Runs the script with one spoiled call. Returns the errors that SQLite returned; what must not be is an error.
+/// Runs the script with one spoiled call, over the memory store. Returns the errors that SQLite returned; what must not be
+/// is an error.
 pub fn run_case(case: Case) -> Result<Vec<String>, String> {
-    run(Some(case)).map(|(_, errors)| errors).map_err(|wrong| format!("{case:?}: {wrong}"))
+    run_case_over(Arc::new(MemoryStore::default()), case)
 }
 
-fn run(case: Option<Case>) -> Result<(BTreeMap<Operation, u64>, Vec<String>), String> {
-    let stage = Stage::set();
+/// As [`run_case`], over any store without databases.
+pub fn run_case_over(store: Arc<dyn PageStore>, case: Case) -> Result<Vec<String>, String> {
+    run(store, Some(case)).map(|(_, errors)| errors).map_err(|wrong| format!("{case:?}: {wrong}"))
+}
+
+fn run(store: Arc<dyn PageStore>, case: Option<Case>) -> Result<(BTreeMap<Operation, u64>, Vec<String>), String> {
+    let stage = Stage::set(store);
     let thefts = Arc::new(Mutex::new(Ledger::default()));
     let process = Process::new(Arc::clone(&stage.outer), Process::small());
     let other = Process::light(Arc::clone(&stage.inner), Process::small());
