@@ -1,0 +1,41 @@
+//! What a person reads.
+
+use std::time::Duration;
+
+/// One line of a table.
+pub(crate) fn row(cells: &[&str]) {
+    let cells: Vec<String> = cells
+        .iter()
+        .enumerate()
+        .map(|(index, cell)| format!("{cell:>width$}", width = if index == 0 { 32 } else { 14 }))
+        .collect();
+    println!("{}", cells.join(" "));
+}
+
+/// How long each of many things took.
+#[derive(Default)]
+pub(crate) struct Latencies(Vec<Duration>);
+
+impl Latencies {
+    pub(crate) fn add(&mut self, one: Duration) {
+        self.0.push(one);
+    }
+
+    pub(crate) fn and(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self
+    }
+
+    /// In milliseconds.
+    pub(crate) fn percentile(&self, percent: usize) -> f64 {
+        let mut sorted = self.0.clone();
+        sorted.sort_unstable();
+        let index = sorted.len().saturating_sub(1) * percent / 100;
+        sorted.get(index).map_or(f64::NAN, |latency| latency.as_secs_f64() * 1e3)
+    }
+
+    pub(crate) fn per_second(&self, run: Duration) -> f64 {
+        let count = u32::try_from(self.0.len()).map_or(f64::INFINITY, f64::from);
+        count / run.as_secs_f64()
+    }
+}
