@@ -5,6 +5,7 @@
 #![allow(
     clippy::print_stdout,
     clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
     clippy::cast_sign_loss,
     reason = "a program that prints what it measured, in numbers far from any limit"
 )]

@@ -1,5 +1,7 @@
 //! Round trips, counted by a proxy on the wire.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use litefleet::FleetSettings;
 use litefleet_postgres::testing::Proxy;
@@ -9,10 +11,9 @@ use crate::rig::Rig;
 
 pub(crate) fn rows(rig: &Rig) -> Result<Vec<Row>> {
     let proxy = Proxy::start(rig.server.port());
-    let mut settings = FleetSettings::default();
     // Renewals are round trips too, every few seconds for the whole process: they are not what is counted here.
-    settings.session_lifetime = std::time::Duration::from_secs(3600);
-    let side = rig.side_at(&proxy.url(), "trips", settings)?;
+    let settings = || FleetSettings { session_lifetime: Duration::from_secs(3600), ..FleetSettings::default() };
+    let side = rig.side_at(&proxy.url(), "trips", settings())?;
     let connection = side.connect("a")?;
     connection.execute_batch(
         "CREATE TABLE t (k INTEGER PRIMARY KEY, v BLOB); \
@@ -30,9 +31,7 @@ pub(crate) fn rows(rig: &Rig) -> Result<Vec<Row>> {
     drop(connection);
     side.close()?;
     // Another process, whose cache is empty; its connections are there, and its session.
-    let mut settings = FleetSettings::default();
-    settings.session_lifetime = std::time::Duration::from_secs(3600);
-    let side = rig.side_at(&proxy.url(), "trips", settings)?;
+    let side = rig.side_at(&proxy.url(), "trips", settings())?;
     drop(side.connect("warm-up")?.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())));
     let mut rows = Vec::new();
     let mut before = proxy.round_trips();
