@@ -76,8 +76,11 @@ struct List {
 
 impl Difference {
     pub(crate) fn applies(&self, settings: &Settings) -> bool {
-        self.store.as_ref().is_none_or(|store| store == settings.store.name())
-            && self.locking.as_ref().is_none_or(|locking| locking == settings.locking.name())
+        self.is_for(settings.store.name(), settings.locking.name())
+    }
+
+    pub(crate) fn is_for(&self, store: &str, locking: &str) -> bool {
+        self.store.as_ref().is_none_or(|only| only == store) && self.locking.as_ref().is_none_or(|only| only == locking)
     }
 
     pub(crate) fn covers(pattern: &str, case: &str) -> bool {

@@ -151,7 +151,7 @@ fn suite(arguments: &Arguments) -> Result<bool> {
         good = report.is_good();
     }
     if let Some(path) = &arguments.page {
-        page::write(path, &cache)?;
+        page::write(path, &cache, &differences::load(&workspace)?)?;
         eprintln!("page: {}", path.display());
     }
     Ok(good)

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::Result;
-use crate::differences::Category;
+use crate::differences::{Category, Difference};
 use crate::report::{Report, UNLISTED};
 
 /// What stands before the figures.
@@ -15,8 +15,8 @@ const INTRODUCTION: &str = include_str!("../page.md");
 const MOST_NAMES: usize = 12;
 
 /// Writes the page from the reports in the cache.
-pub(crate) fn write(path: &Path, cache: &Path) -> Result<()> {
-    let reports = reports(cache)?;
+pub(crate) fn write(path: &Path, cache: &Path, differences: &[Difference]) -> Result<()> {
+    let reports: Vec<Report> = reports(cache)?.into_iter().map(|report| explain(report, differences)).collect();
     let mut text = INTRODUCTION.to_owned();
     runs(&mut text, &reports);
     categories(&mut text, &reports);
@@ -39,6 +39,22 @@ fn reports(cache: &Path) -> Result<Vec<Report>> {
         return Err(format!("{} has no report of a run of veryquick or full", cache.display()));
     }
     Ok(reports)
+}
+
+/// Gives the cases that differ the reasons of the list as it is now.
+fn explain(mut report: Report, differences: &[Difference]) -> Report {
+    for file in &mut report.files {
+        for case in &mut file.differing {
+            let entry = differences.iter().find(|d| {
+                d.file == file.file
+                    && d.is_for(&report.run.store, &report.run.locking)
+                    && d.cases.iter().any(|pattern| Difference::covers(pattern, &case.case))
+            });
+            case.category = entry.map(|d| d.category.name().to_owned());
+            case.reason = entry.map(|d| d.reason.clone());
+        }
+    }
+    Report::new(report.run, report.files)
 }
 
 /// Writing to a string cannot fail.
