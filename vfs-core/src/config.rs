@@ -186,11 +186,16 @@ impl DatabaseSettings {
     }
 }
 
-/// The error for a name that is none, with the one that is most like it.
-fn unknown(name: &str) -> Error {
+/// The parameter that is meant by a name, which it is or nearly is.
+pub(crate) fn meant(name: &str) -> Option<&'static str> {
     let nearest = DatabaseSettings::PARAMETERS.iter().min_by_key(|known| distance(name, known));
     let most = name.len().max(3) / 3;
-    let hint = match nearest.filter(|known| distance(name, known) <= most) {
+    nearest.copied().filter(|known| distance(name, known) <= most)
+}
+
+/// The error for a name that is none, with the one that is most like it.
+fn unknown(name: &str) -> Error {
+    let hint = match meant(name) {
         Some(known) => format!("did you mean {known}?"),
         None => format!("there are {}", DatabaseSettings::PARAMETERS.join(", ")),
     };

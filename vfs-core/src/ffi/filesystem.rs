@@ -8,6 +8,7 @@ use super::codes::{self, Step};
 use super::file::{FileKind, c_bytes, install, mark_closed, store};
 use super::guard::guard;
 use super::register::Registered;
+use crate::config::meant;
 use crate::error::{Error, Result};
 use crate::types::DatabaseName;
 use crate::vfs::{Journal, OpenMode, refuse_wal};
@@ -115,8 +116,11 @@ unsafe fn open(ours: &Registered, name: *const c_char, flags: c_int) -> Result<F
         }
     }
     let mut parameters = Vec::new();
+    // A name that is nearly one of ours is a mistake that must not go unnoticed. Any other is somebody else's: SQLite's
+    // documentation has unknown parameters ignored.
+    let is_setting = |key: &String| !SQLITES_OWN.contains(&key.as_str()) && meant(key).is_some();
     // SAFETY: the caller promises a name of SQLite's.
-    for key in unsafe { uri_keys(name) }?.into_iter().filter(|key| !SQLITES_OWN.contains(&key.as_str())) {
+    for key in unsafe { uri_keys(name) }?.into_iter().filter(is_setting) {
         // SAFETY: as above.
         let value = unsafe { uri_parameter(name, &key) }?;
         parameters.push((key, value.unwrap_or_default()));
