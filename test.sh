@@ -17,7 +17,7 @@ export CARGO_TERM_COLOR=never
 export LITEFLEET_SEED=${LITEFLEET_SEED:-1}
 # Toolchains that are not there are left out, not fetched.
 export RUSTUP_AUTO_INSTALL=0
-readonly ROOM=${LITEFLEET_TEST_SECONDS:-2340}
+readonly ROOM=${LITEFLEET_TEST_SECONDS:-3600}
 readonly ROUNDS=${LITEFLEET_KILL_ROUNDS:-300}
 readonly TARGET=${CARGO_TARGET_DIR:-target}
 readonly LOGS=$TARGET/test-logs

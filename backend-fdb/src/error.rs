@@ -20,7 +20,8 @@ pub(crate) mod code {
     pub(crate) const VALUE_TOO_LARGE: i32 = 2103;
     pub(crate) const TRANSACTION_TOO_LARGE: i32 = 2101;
     pub(crate) const API_VERSION_NOT_SUPPORTED: i32 = 2203;
-    pub(crate) const NO_CLUSTER_FILE_FOUND: i32 = 2104;
+    pub(crate) const NO_CLUSTER_FILE_FOUND: i32 = 1515;
+    pub(crate) const CONNECTION_STRING_INVALID: i32 = 2104;
 }
 
 /// Why a call could not be done.
@@ -83,7 +84,9 @@ impl From<Fault> for Error {
 fn kind(error: FdbError) -> ErrorKind {
     match error.code() {
         code::TRANSACTION_TOO_LARGE | code::KEY_TOO_LARGE | code::VALUE_TOO_LARGE => ErrorKind::Internal,
-        code::API_VERSION_NOT_SUPPORTED | code::NO_CLUSTER_FILE_FOUND => ErrorKind::Invalid,
+        code::API_VERSION_NOT_SUPPORTED | code::NO_CLUSTER_FILE_FOUND | code::CONNECTION_STRING_INVALID => {
+            ErrorKind::Invalid
+        }
         // The others of these are wrong uses of the client library.
         code if (2000..3000).contains(&code) => ErrorKind::Internal,
         _ => ErrorKind::Unavailable,
@@ -96,7 +99,7 @@ fn advice(error: FdbError, message: String) -> String {
             format!("{message}: is the cluster up (fdbcli --exec status), and is the cluster file the right one?")
         }
         code::DATABASE_LOCKED => format!("{message}: an operator has locked the cluster (fdbcli: unlock)"),
-        code::NO_CLUSTER_FILE_FOUND => {
+        code::NO_CLUSTER_FILE_FOUND | code::CONNECTION_STRING_INVALID => {
             format!("{message}: name one in the store's URL, as in fdb:/etc/foundationdb/fdb.cluster")
         }
         _ => message,

@@ -407,9 +407,11 @@ impl Database {
             Err(error) if error.kind() == ErrorKind::Fenced => Err(self.stop(error)),
             Err(error) => {
                 let words = format!(
-                    "commit {} at txid {} may or may not have happened; opening the database again tells",
+                    "commit {} at txid {} may or may not have happened, and that cannot be found out now: {}; opening the \
+                     database again tells",
                     request.commit_id,
-                    request.expected.next()
+                    request.expected.next(),
+                    error.message()
                 );
                 Err(self.stop(Error::commit_unknown(words).with_source(error)))
             }
