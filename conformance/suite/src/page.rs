@@ -88,7 +88,11 @@ fn runs(text: &mut String, reports: &[Report]) {
             totals.stock_seconds
         );
     }
-    line!(text, "\nTime is the sum over all files, each alone in its process; two run at a time.");
+    line!(
+        text,
+        "\nTime is the sum over all files, each alone in its process; two run at a time. Stock's is kept from \
+         the run that first measured it, which may have found the machine busier: compare only where both ran in one run."
+    );
 }
 
 fn categories(text: &mut String, reports: &[Report]) {

@@ -437,8 +437,13 @@ impl Database {
             // A late open of our own may have raised the epoch: the lease is still ours, and was all the time.
             let done = head.txid == known.next() && head.commit_id == request.commit_id;
             if (done || head.txid == known) && self.adopt(head) {
-                if done && request.release {
-                    self.retry(|| self.fleet.store.release(request.database, head.epoch, Vec::new())).await?;
+                if done
+                    && request.release
+                    && let Err(error) =
+                        self.retry(|| self.fleet.store.release(request.database, head.epoch, Vec::new())).await
+                {
+                    // The commit is done, whatever becomes of the lease, which ends with the session.
+                    tracing::warn!(database = %self.name, %error, "the lease could not be given back");
                 }
                 return Ok(Some(if done { Fate::Done } else { Fate::Undone }));
             }
