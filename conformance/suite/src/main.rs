@@ -14,6 +14,7 @@ mod report;
 mod run;
 mod selection;
 mod source;
+mod stores;
 mod verdict;
 
 use std::path::PathBuf;
@@ -67,6 +68,8 @@ struct Arguments {
 pub(crate) enum Store {
     Memory,
     Embedded,
+    /// A throwaway server, with `lease=transaction`: the processes of a test share its databases.
+    Postgres,
 }
 
 /// A value of the setting `locking`.
@@ -83,6 +86,7 @@ impl Store {
         match self {
             Self::Memory => "memory",
             Self::Embedded => "embedded",
+            Self::Postgres => "postgres",
         }
     }
 }

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::run::Settings;
 use crate::source::{Tree, command};
-use crate::{Result, Store, programs, run};
+use crate::stores::{self, Place};
+use crate::{Result, programs, run};
 
 const SPEEDTEST_SETS: &[&str] = &["main", "cte", "fp", "orm", "trigger", "debug1"];
 /// In percent of the usual: the results are compared, not the times.
@@ -108,15 +109,12 @@ fn output(program: &mut Command, settings: &Settings, ours: bool) -> Result<Stri
     let root = fs::canonicalize(scratch.path()).map_err(words)?;
     let folder = root.join("run");
     fs::create_dir(&folder).map_err(words)?;
-    let store = match settings.store {
-        Store::Memory => "memory".to_owned(),
-        Store::Embedded => format!("embedded:{}", root.join("store").display()),
-    };
+    let place = Place::new(settings.store, &root.join("store"));
     // Outside its folder the bridge leaves everything to the operating system.
     let served = if ours { folder.clone() } else { root.join("nothing") };
     program.current_dir(&folder).stdin(Stdio::null()).env("LITEFLEET_SUITE_ROOT", served);
-    program.env("LITEFLEET_SUITE_STORE", store);
-    program.env("LITEFLEET_SUITE_SETTINGS", format!("locking={}", settings.locking.name()));
+    place.tell(program);
+    program.envs([stores::settings(settings.store, settings.locking)]);
     let output = program.output().map_err(|e| format!("cannot start {}: {e}", program.get_program().display()))?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr))
 }

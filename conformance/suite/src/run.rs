@@ -16,6 +16,7 @@ use rustix::process::{Pid, Signal, geteuid, kill_process_group};
 use crate::outcome::Outcome;
 use crate::programs::Programs;
 use crate::source::Tree;
+use crate::stores::{self, Place};
 use crate::{Locking, Result, Store, clock};
 
 /// Some tests fail as root, who may write everything: they run as nobody then.
@@ -74,9 +75,8 @@ pub(crate) fn ours(
     let mut order = files.to_vec();
     let seconds = |file: &String| stock.get(file).map_or(0.0, |outcome| outcome.seconds);
     order.sort_by(|a, b| seconds(b).total_cmp(&seconds(a)));
-    let chosen = format!("locking={}", settings.locking.name());
     let job = |file: &str| {
-        let mut pairs = vec![("LITEFLEET_SUITE_SETTINGS", chosen.clone())];
+        let mut pairs = vec![stores::settings(settings.store, settings.locking)];
         if settings.locking == Locking::Sqlite {
             // Then the tests find everything as on a disk: SQLite makes the same calls.
             pairs.push(("LITEFLEET_SUITE_PLAIN_DISK", "1".into()));
@@ -157,11 +157,10 @@ fn one(
     let mut command = Command::new(program);
     command.arg(tree.path.join(file)).current_dir(&run).process_group(0).env_clear();
     command.env("PATH", "/usr/local/bin:/usr/bin:/bin").env("HOME", &run).env("LITEFLEET_SUITE_ROOT", &run);
-    match store {
-        Some(Store::Memory) => command.env("LITEFLEET_SUITE_STORE", "memory"),
-        Some(Store::Embedded) => command.env("LITEFLEET_SUITE_STORE", format!("embedded:{}", kept.display())),
-        None => &mut command,
-    };
+    let place = store.map(|store| Place::new(store, &kept));
+    if let Some(place) = &place {
+        place.tell(&mut command);
+    }
     command.envs(environment.iter().map(|(name, value)| (name, value)));
     if geteuid().is_root() {
         command.uid(NOBODY).gid(NOBODY);
