@@ -17,7 +17,7 @@ mod source;
 mod stores;
 mod verdict;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -31,7 +31,8 @@ pub(crate) type Result<T, E = String> = std::result::Result<T, E>;
 #[command(version)]
 struct Arguments {
     /// veryquick, full, short (what continuous integration has time for), or names of test files, such as select1 or
-    /// 'wal*'. Or programs: SQLite's speedtest1 and threadtest3.
+    /// 'wal*'. Or programs (programs-short), and perhaps which of them: SQLite's speedtest1, wordcount, kvtest,
+    /// threadtest3 and mptester.
     #[arg(default_value = "veryquick")]
     selection: Vec<String>,
     /// The store under test.
@@ -118,6 +119,11 @@ fn suite(arguments: &Arguments) -> Result<bool> {
         None => source::target(&workspace).join("suite"),
     };
     let mut good = true;
+    let programs = match arguments.selection.first().map(String::as_str) {
+        Some("programs") => Some(others::Extent::All),
+        Some("programs-short") => Some(others::Extent::Short),
+        _ => None,
+    };
     if !arguments.page_only {
         let tree = source::fetch(&cache)?;
         let settings = run::Settings {
@@ -127,8 +133,10 @@ fn suite(arguments: &Arguments) -> Result<bool> {
             limit: Duration::from_secs(arguments.seconds),
             outputs: arguments.outputs.clone(),
         };
-        if arguments.selection == ["programs"] {
-            return others::run(&workspace, &cache, &tree, &settings);
+        if let Some(extent) = programs {
+            let only = arguments.selection.get(1..).unwrap_or_default();
+            good = others::run(&workspace, &cache, &tree, &settings, extent, only)?;
+            return page_of_programs(arguments, &cache).map(|()| good);
         }
         let programs = programs::build(&workspace, &cache, &tree)?;
         let files = selection::files(&arguments.selection, &programs, &tree, &cache)?;
@@ -154,9 +162,19 @@ fn suite(arguments: &Arguments) -> Result<bool> {
         eprintln!("report: {}", path.display());
         good = report.is_good();
     }
+    if programs.is_some() {
+        return page_of_programs(arguments, &cache).map(|()| good);
+    }
     if let Some(path) = &arguments.page {
         page::write(path, &cache, &differences::load(&workspace)?)?;
         eprintln!("page: {}", path.display());
     }
     Ok(good)
+}
+
+fn page_of_programs(arguments: &Arguments, cache: &Path) -> Result<()> {
+    let Some(path) = &arguments.page else { return Ok(()) };
+    others::page(path, cache)?;
+    eprintln!("page: {}", path.display());
+    Ok(())
 }

@@ -177,7 +177,7 @@ fn one(
 }
 
 /// Waits for a process, and ends what it has left. How it ended, unless well.
-fn wait(child: &mut Child, limit: Duration) -> Result<Option<String>> {
+pub(crate) fn wait(child: &mut Child, limit: Duration) -> Result<Option<String>> {
     let start = clock::now();
     let status: Option<ExitStatus> = loop {
         if let Some(status) = child.try_wait().map_err(|e| e.to_string())? {
