@@ -14,15 +14,15 @@ use litefleet_embedded::{EmbeddedConfig, EmbeddedStore};
 /// Opens the store, also again after it was closed.
 pub type Opener = Box<dyn FnMut() -> Result<Arc<dyn PageStore>> + Send>;
 
-/// The smallest limits that the engine works with, so that every call is cut in pieces.
-const TINY: StoreLimits = StoreLimits {
-    read_pages: 3,
+/// Small limits, so that many calls are cut in pieces; not the smallest, with which scripts would take minutes.
+const SMALL: StoreLimits = StoreLimits {
+    read_pages: 16,
     record_bytes: 96 << 10,
     atomic_databases: 4,
     atomic_bytes: 256 << 10,
-    write_rows: 3,
-    collect_pages: 4,
-    log_bytes: 4096,
+    write_rows: 24,
+    collect_pages: 64,
+    log_bytes: 64 << 10,
 };
 
 /// The kinds of stores.
@@ -38,18 +38,18 @@ pub enum Sort {
 }
 
 impl Sort {
-    /// How it is opened. With `tiny` limits where the store has a choice.
-    pub fn opener(self, tiny: bool) -> Opener {
+    /// How it is opened. With `small` limits where the store has a choice.
+    pub fn opener(self, small: bool) -> Opener {
         match self {
             Self::Memory => {
                 let clock = Arc::new(SystemClock::default());
-                let store = if tiny { MemoryStore::with_limits(clock, TINY) } else { MemoryStore::new(clock) };
+                let store = if small { MemoryStore::with_limits(clock, SMALL) } else { MemoryStore::new(clock) };
                 let store: Arc<dyn PageStore> = Arc::new(store);
                 Box::new(move || Ok(Arc::clone(&store)))
             }
             Self::Embedded(folder) => Box::new(move || {
                 let config = EmbeddedConfig::new(&folder).cache_bytes(4 << 20).reserve_bytes(0);
-                let config = if tiny { config.limits(TINY).memtable_bytes(64 << 10) } else { config };
+                let config = if small { config.limits(SMALL).memtable_bytes(64 << 10) } else { config };
                 Ok(Arc::new(EmbeddedStore::open(config)?))
             }),
             #[cfg(feature = "servers")]
@@ -88,10 +88,10 @@ impl Place {
     /// Settings with which the hard paths run: a cache of a few pages, checkpoints and collections all the time, and
     /// transactions that are staged early.
     pub fn small() -> FleetSettings {
-        let mut settings = FleetSettings { cache_bytes: 64 << 10, ..FleetSettings::default() };
+        let mut settings = FleetSettings { cache_bytes: 192 << 10, ..FleetSettings::default() };
         settings.database.transaction_bytes = 64 << 10;
-        settings.database.checkpoint_records = 5;
-        settings.database.checkpoint_pages = 8;
+        settings.database.checkpoint_records = 12;
+        settings.database.checkpoint_pages = 48;
         settings.database.checkpoint_idle = Duration::from_millis(50);
         settings.database.retention = Duration::ZERO;
         settings

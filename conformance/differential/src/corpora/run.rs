@@ -125,15 +125,17 @@ fn bystander(place: &Place, create: bool) -> Result<Vec<Vec<String>>, String> {
 
 fn both(place: &Place, folder: &Path, input: &Input) -> Result<(Side, Side), String> {
     const OURS: &str = "input-of-a-fuzzer";
-    let mut image = input.image.clone();
-    // A database whose header says that it has a log beside it is one of rollback mode here, as in fuzzcheck.
-    if let Some(versions) = image.get_mut(18..20).filter(|versions| **versions == [2, 2]) {
-        versions.fill(1);
+    // SQLite's own VFS takes a file of one byte for an empty one, for the sake of a system that cannot have empty files.
+    let image = if input.image.len() == 1 { &[][..] } else { &input.image };
+    // A database whose header says that it has a log beside it is one of rollback mode here. Ours sees to that itself.
+    let mut stock_image = image.to_vec();
+    if let Some(versions) = stock_image.get_mut(18..20).filter(|versions| versions.get(1) == Some(&2)) {
+        versions.iter_mut().filter(|version| **version == 2).for_each(|version| *version = 1);
     }
     let file = folder.join("input-of-a-fuzzer");
     let _none = fs::remove_file(&file);
     if !image.is_empty() {
-        fs::write(&file, &image).map_err(|e| e.to_string())?;
+        fs::write(&file, &stock_image).map_err(|e| e.to_string())?;
     }
     let path = file.display().to_string();
     let mut stock = side(&path, &path, &input.sql)?;
@@ -142,7 +144,7 @@ fn both(place: &Place, folder: &Path, input: &Input) -> Result<(Side, Side), Str
 
     let fleet = place.fleet().ok_or("the store is not open")?;
     if !image.is_empty() {
-        import(fleet, &name(OURS)?, &image).map_err(|e| e.to_string())?;
+        import(fleet, &name(OURS)?, image).map_err(|e| e.to_string())?;
     }
     let mut ours = side(&place.uri(OURS), OURS, &input.sql)?;
     if fleet.exists(&name(OURS)?).map_err(|e| e.to_string())? {
@@ -253,12 +255,28 @@ fn difference(stock: &Side, ours: &Side) -> Option<String> {
     if stock.answers.len() != ours.answers.len() {
         return Some(format!("{} answers instead of {}", ours.answers.len(), stock.answers.len()));
     }
-    if stock.image.len() != ours.image.len() {
-        return Some(format!("a file of {} bytes instead of {}", ours.image.len(), stock.image.len()));
+    let (stock, ours) = (database(&stock.image), database(&ours.image));
+    if stock.len() != ours.len() {
+        return Some(format!("a file of {} bytes instead of {}", ours.len(), stock.len()));
     }
     // The engine may put another change counter (bytes 24 to 28, and 92 to 96) where the old one was used before.
     let is_counter = |at: usize| (24..28).contains(&at) || (92..96).contains(&at);
-    let mut bytes = stock.image.iter().zip(&ours.image).enumerate();
+    let mut bytes = stock.iter().zip(ours).enumerate();
     let at = bytes.find(|(at, (stock, ours))| stock != ours && !is_counter(*at))?.0;
     Some(format!("the files differ at byte {at}"))
+}
+
+/// A file up to the end that its header names, where that counts: what a fuzzer has put behind it stays in SQLite's own
+/// file, which nobody reads, and goes with the first commit of ours.
+fn database(image: &[u8]) -> &[u8] {
+    let word = |at: usize| image.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes);
+    let half = image.get(16..18).and_then(|bytes| bytes.try_into().ok()).map(u16::from_be_bytes);
+    let page_size = match half {
+        Some(1) => 65_536,
+        Some(size) if size >= 512 && size.is_power_of_two() => usize::from(size),
+        _ => return image,
+    };
+    let pages = word(28).and_then(|pages| usize::try_from(pages).ok()).unwrap_or(0);
+    let end = pages.saturating_mul(page_size);
+    if end > 0 && word(24) == word(92) { image.get(..end).unwrap_or(image) } else { image }
 }

@@ -136,14 +136,14 @@ fn bulk(rng: &mut StdRng, table: &Table) -> String {
             'i' => format!("(x * {}) % {}", rng.random_range(1..99), rng.random_range(5..5000)),
             'r' => format!("x / {}.0", rng.random_range(1..9)),
             't' => format!("printf('%0*d', (x * 37) % {} + 1, x)", rng.random_range(2..900)),
-            'b' => format!("zeroblob((x * 13) % {})", rng.random_range(1..3000)),
+            'b' => format!("zeroblob((x * 13) % {})", rng.random_range(1..1500)),
             _ => "CASE x % 3 WHEN 0 THEN x WHEN 1 THEN x || 'n' ELSE x * 0.5 END".into(),
         })
         .collect();
     format!(
         "WITH RECURSIVE n(x) AS (VALUES(1) UNION ALL SELECT x + 1 FROM n WHERE x < {}) \
          INSERT OR IGNORE INTO {}({}) SELECT {} FROM n",
-        rng.random_range(20..600),
+        rng.random_range(20..200),
         table.name,
         table.columns.join(", "),
         values.join(", ")
