@@ -58,6 +58,8 @@ pub struct Session {
     /// Thousands of steps that a statement may take, and that the present one may still take.
     steps: u32,
     left: Arc<AtomicU32>,
+    /// Whether `SQLITE_BUSY_SNAPSHOT` is told as `SQLITE_BUSY`.
+    plainly_busy: bool,
 }
 
 impl Session {
@@ -66,7 +68,7 @@ impl Session {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_URI;
         let connection = Connection::open_with_flags(place, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
         connection.busy_timeout(std::time::Duration::ZERO)?;
-        Ok(Self { connection, steps: 0, left: Arc::default() })
+        Ok(Self { connection, steps: 0, left: Arc::default(), plainly_busy: false })
     }
 
     /// Gives each statement up after so many thousand steps of SQLite's machine: as many on any VFS.
@@ -75,6 +77,12 @@ impl Session {
         let left = Arc::clone(&self.left);
         let over = move || left.fetch_sub(1, Ordering::Relaxed) <= 1;
         Ok(self.connection.progress_handler(1000, Some(over))?)
+    }
+
+    /// From now on `SQLITE_BUSY_SNAPSHOT` is told as `SQLITE_BUSY`. Where a snapshot is old and somebody is writing as well,
+    /// SQLite's log tells the second, as it looks at the lock first, and ours the first, as waiting would be of no use.
+    pub(crate) fn tell_plainly_busy(&mut self) {
+        self.plainly_busy = true;
     }
 
     /// The connection, to be set up.
@@ -89,6 +97,15 @@ impl Session {
 
     /// Runs one statement to its end.
     pub fn run(&self, sql: &str) -> Result<Answer, Failure> {
+        self.answer(sql).map_err(|failure| match failure.code {
+            rusqlite::ffi::SQLITE_BUSY_SNAPSHOT if self.plainly_busy => {
+                Failure { code: rusqlite::ffi::SQLITE_BUSY, ..failure }
+            }
+            _ => failure,
+        })
+    }
+
+    fn answer(&self, sql: &str) -> Result<Answer, Failure> {
         self.left.store(self.steps, Ordering::Relaxed);
         let mut statement = self.connection.prepare(sql)?;
         let columns = statement.column_count();

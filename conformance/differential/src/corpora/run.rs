@@ -191,7 +191,7 @@ fn side(place: &str, shown: &str, sql: &str) -> Result<Side, String> {
         let answer = session.run(sql);
         side.errors += usize::from(answer.is_err());
         // Only its name tells the one from the other.
-        side.answers.push(format!("{answer:?}").replace(shown, "DATABASE"));
+        side.answers.push(without_names(format!("{answer:?}").replace(shown, "DATABASE")));
         match answer {
             Ok(Answer::Rows(rows)) => Some(rows),
             _ => None,
@@ -215,6 +215,19 @@ fn side(place: &str, shown: &str, sql: &str) -> Result<Side, String> {
     }
     drop(session);
     Ok(side)
+}
+
+/// A failed VACUUM tells the random name of the database that it attached.
+fn without_names(mut text: String) -> String {
+    const DIGITS: usize = 16;
+    let mut from = 0;
+    while let Some(start) = text[from..].find("vacuum_").map(|at| from + at + "vacuum_".len()) {
+        from = start;
+        if text.get(start..start + DIGITS).is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_hexdigit())) {
+            text.replace_range(start..start + DIGITS, "");
+        }
+    }
+    text
 }
 
 fn unhex(text: &str) -> Option<String> {

@@ -31,7 +31,8 @@ pub(super) fn literal(rng: &mut StdRng, flavour: char) -> String {
 
 fn integer(rng: &mut StdRng) -> String {
     match rng.random_range(0..20) {
-        0 => i64::MAX.to_string(),
+        // Not the largest: behind it SQLite draws the next rowid at random.
+        0 => (i64::MAX / 2).to_string(),
         1 => (i64::MIN + 1).to_string(),
         2 => rng.random_range(i64::from(i32::MIN) * 4..i64::from(i32::MAX) * 4).to_string(),
         3..=6 => rng.random_range(-2000..2000).to_string(),

@@ -18,7 +18,17 @@ use super::statements::{change_rows, change_schema, create_table};
 const CATALOG: &str = "SELECT m.name, group_concat(p.name, ' ') FROM sqlite_schema m, pragma_table_info(m.name) p \
                        WHERE m.type = 'table' AND m.name LIKE 't%' GROUP BY 1 ORDER BY 1";
 /// In thousands: what takes longer is given up, here as there.
-pub(super) const STEPS: u32 = 400;
+const STEPS: u32 = 400;
+
+/// A connection, here or there.
+pub(super) fn open(case: &Case, place: &str) -> Result<Session, Failure> {
+    let mut session = Session::open(place)?;
+    session.limit_steps(STEPS)?;
+    if case.locking == Locking::Snapshot {
+        session.tell_plainly_busy();
+    }
+    Ok(session)
+}
 
 /// A table as the generator knows it, which may be wrong: then SQLite says so, on both sides.
 #[derive(Clone, Debug)]
@@ -68,12 +78,12 @@ impl Generator<'_> {
     /// Asks the present connection, and writes it down.
     fn emit(&mut self, sql: &str) -> Result<Result<Answer, Failure>, Failure> {
         if self.sessions.get(self.now).is_none_or(Option::is_none) {
-            let mut session = Session::open(self.path)?;
-            session.limit_steps(STEPS)?;
+            let session = open(self.case, self.path)?;
             let room = self.sessions.len().max(self.now + 1);
             self.sessions.resize_with(room, || None);
             self.sessions[self.now] = Some(session);
-            let _answer = self.emit("PRAGMA cache_size = 10")??;
+            // A lock of another connection can be in its way, as in that of any statement.
+            let _answer = self.emit("PRAGMA cache_size = 10")?;
         }
         let session = self.sessions.get(self.now).and_then(Option::as_ref);
         let session = session.ok_or_else(|| Failure { code: 0, message: "no connection".into() })?;

@@ -13,7 +13,7 @@ use sqllogictest::{DB, DBOutput, DefaultColumnType, Runner};
 use crate::place::{Opener, Place};
 use crate::session::{Answer, Failure, Session};
 
-use super::generator::{STEPS, script};
+use super::generator::{open, script};
 
 const DATABASE: &str = "logic";
 
@@ -134,13 +134,7 @@ pub fn run(case: &Case, opener: Opener) -> Result<Tally, Box<Problem>> {
     for (index, part) in script.iter().enumerate() {
         so_far += part.text();
         let uri = place.uri(DATABASE);
-        let make = || {
-            let session = Session::open(&uri).and_then(|mut session| {
-                session.limit_steps(STEPS)?;
-                Ok(session)
-            });
-            std::future::ready(session)
-        };
+        let make = || std::future::ready(open(case, &uri));
         let mut runner = Runner::new(make);
         let result = runner.run_script(part.text());
         drop(runner);

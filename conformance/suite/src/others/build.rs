@@ -42,19 +42,42 @@ pub(super) fn all(workspace: &Path, cache: &Path, tree: &Tree) -> Result<Program
     let made = Programs { folder };
     for (name, parts) in SOURCES {
         for ours in [false, true] {
+            let mut inputs: Vec<PathBuf> = parts.iter().map(|part| tree.path.join(part)).collect();
+            inputs.push(object.clone());
+            if ours {
+                inputs.extend(BRIDGE.iter().map(|part| sources.join(part)));
+                inputs.push(library.clone());
+            } else {
+                inputs.push(sources.join("stock.c"));
+            }
+            let program = made.path(name, ours);
+            if is_newest(&program, &inputs, &sources)? {
+                continue;
+            }
+            // Another run may be using the old one.
+            let new = program.with_extension("new");
             let mut cc = Command::new("cc");
             cc.args(["-g", "-O1", "-I"]).arg(&made.folder).arg("-I").arg(tree.path.join("src"));
-            cc.arg("-o").arg(made.path(name, ours));
-            cc.args(parts.iter().map(|part| tree.path.join(part))).arg(&object);
+            cc.arg("-o").arg(&new).args(&inputs);
             if ours {
-                cc.args(BRIDGE.iter().map(|part| sources.join(part))).arg(WRAPPED).arg(&library);
-            } else {
-                cc.arg(sources.join("stock.c"));
+                cc.arg(WRAPPED);
             }
             command(cc.args(LIBRARIES), &cache.join(format!("link-{name}.log")))?;
+            fs::rename(&new, &program).map_err(|e| format!("{}: {e}", program.display()))?;
         }
     }
     Ok(made)
+}
+
+/// Whether a program is newer than all that it is made of, and all headers.
+fn is_newest(program: &Path, inputs: &[PathBuf], headers: &Path) -> Result<bool> {
+    let time = |path: &Path| fs::metadata(path).and_then(|facts| facts.modified());
+    let Ok(made) = time(program) else { return Ok(false) };
+    let words = |e: std::io::Error| format!("{}: {e}", headers.display());
+    let headers = fs::read_dir(headers).map_err(words)?.flatten().map(|entry| entry.path());
+    let older = |path: &Path| time(path).is_ok_and(|time| time < made);
+    Ok(headers.filter(|path| path.extension().is_some_and(|end| end == "h")).all(|path| older(&path))
+        && inputs.iter().all(|path| older(path)))
 }
 
 /// SQLite without what only its test program needs.
