@@ -57,7 +57,7 @@ pub(super) fn all(workspace: &Path, cache: &Path, tree: &Tree) -> Result<Program
             // Another run may be using the old one.
             let new = program.with_extension("new");
             let mut cc = Command::new("cc");
-            cc.args(["-g", "-O1", "-I"]).arg(&made.folder).arg("-I").arg(tree.path.join("src"));
+            cc.args(OPTIONS).args(["-g", "-O1", "-I"]).arg(&made.folder).arg("-I").arg(tree.path.join("src"));
             cc.arg("-o").arg(&new).args(&inputs);
             if ours {
                 cc.arg(WRAPPED);
