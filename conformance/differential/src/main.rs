@@ -186,7 +186,8 @@ fn run_corpora(
     // The wrapper of SQLite's authorizer panics, and denies, where a name is not UTF-8: on both sides, and often.
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        if !panic.payload_as_str().is_some_and(|words| words.contains("as authorizer param")) {
+        let words = panic.payload().downcast_ref::<String>();
+        if !words.is_some_and(|words| words.contains("as authorizer param")) {
             usual(panic);
         }
     }));

@@ -16,7 +16,6 @@ pub(crate) fn several(locking: Locking, seeds: u64, sort: impl Fn(u64) -> Sort) 
             Err(problem) => panic!("{problem}\nSet LITEFLEET_SEED={seed} to run it again."),
         }
     }
-    println!("{tally:?}");
     assert!(tally.records > 300 * usize::try_from(seeds).expect("few"), "few answers: {tally:?}");
     assert!(tally.checkpoints > 0 && tally.stages > 0 && tally.reads > 0, "the hard paths did not run: {tally:?}");
 }
