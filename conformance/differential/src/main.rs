@@ -132,7 +132,8 @@ fn run(arguments: &Arguments) -> Result<usize, String> {
         What::Corpora { files, every, first, verbose, page } => {
             let (rows, failed) = run_corpora(&stores, files, *every, *first, *verbose)?;
             if let Some(page) = page {
-                let text = format!("{PAGE}{rows}");
+                let part = format!("\nThis run took one of {every} inputs of each corpus.\n");
+                let text = format!("{PAGE}{rows}{}", if *every > 1 { part.as_str() } else { "" });
                 std::fs::write(page, text).map_err(|e| format!("{}: {e}", page.display()))?;
             }
             Ok(failed)
