@@ -22,6 +22,7 @@ mod read;
 mod registry;
 mod session;
 mod stage;
+mod structure;
 mod tail;
 mod verify;
 mod watch;
