@@ -74,11 +74,9 @@ impl Prefetcher {
     fn along_tree(&mut self, place: Place, bound: usize, cached: &dyn Cached) -> Vec<u32> {
         let parts = self.structure.parts();
         let bound = bound / usize::try_from(parts).unwrap_or(1);
-        let coming = |structure: &mut Structure, direction| {
-            structure.arrive(place, direction, NEAR, cached).map(|run| (direction, run.map_or(0, |run| run.window)))
-        };
-        let run = coming(&mut self.structure, Direction::Forward)
-            .or_else(|| coming(&mut self.structure, Direction::Backward));
+        let run = [Direction::Forward, Direction::Backward].into_iter().find_map(|direction| {
+            self.structure.arrive(place, direction, NEAR, cached).map(|window| (direction, window))
+        });
         let Some((direction, window)) = run.filter(|_| bound > 0) else {
             self.structure.note_lone(place);
             return Vec::new();
@@ -114,9 +112,8 @@ impl Prefetcher {
 
     fn along_file(&mut self, missed: PageNo, bound: usize, cached: &dyn Cached) -> Vec<u32> {
         let page = missed.get();
-        let between = self.file_last.saturating_add(1)..page;
-        let in_a_row = page > self.file_last && between.len() < NEAR && { between }.all(|page| cached.has(page));
-        self.file_last = page;
+        let mut between = self.file_last.saturating_add(1)..page;
+        let in_a_row = page > self.file_last && between.len() < NEAR && between.all(|page| cached.has(page));
         self.file_window = if in_a_row { grow(self.file_window, bound) } else { 0 };
         let more = u32::try_from(self.file_window).unwrap_or(0);
         let end = page.saturating_add(more).min(cached.last_page());

@@ -202,15 +202,15 @@ impl Structure {
         self.ahead_within(above, direction, lists, most, cached, out);
     }
 
-    /// The run, or the lone miss, that comes to a place: whose next page that is not in the cache this is. It is taken
-    /// from where it was.
+    /// The window of the run that comes to a place, 0 of a lone miss: of which this is the next page that is not in the
+    /// cache. It is taken from where it was.
     pub(super) fn arrive(
         &mut self,
         place: Place,
         direction: Direction,
         near: usize,
         cached: &dyn Cached,
-    ) -> Option<Option<Run>> {
+    ) -> Option<usize> {
         let back = match direction {
             Direction::Forward => Direction::Backward,
             Direction::Backward => Direction::Forward,
@@ -221,11 +221,11 @@ impl Structure {
             let list = self.lists.get_mut(&before.list)?;
             if let Some((_, run)) = list.run.filter(|(last, run)| *last == before.at && run.direction == direction) {
                 list.run = None;
-                return Some(Some(run));
+                return Some(run.window);
             }
             if list.lone == Some(before.at) {
                 list.lone = None;
-                return Some(None);
+                return Some(0);
             }
             if !list.children.get(before.at).is_some_and(|page| cached.has(*page)) {
                 return None;
