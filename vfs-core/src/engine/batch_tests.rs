@@ -61,7 +61,9 @@ fn a_few_wait_and_share_the_next_call() {
     let slow = Slow::new();
     let tasks: Vec<_> = (0..WORTH_A_CALL as u64).map(|database| slow.start(database)).collect();
     assert_eq!(slow.plan.calls(), 1, "the first alone");
-    tasks.into_iter().for_each(|task| slow.end(task));
+    for task in tasks {
+        slow.end(task);
+    }
     assert_eq!(slow.plan.calls(), 2);
 }
 
@@ -73,7 +75,9 @@ fn many_do_not_wait_for_the_call_under_way() {
     assert_eq!(slow.plan.calls(), 2, "the first alone, and all others");
     let more: Vec<_> = (100..100 + many).map(|database| slow.start(database)).collect();
     assert_eq!(slow.plan.calls(), 2, "never a third");
-    tasks.into_iter().chain(more).for_each(|task| slow.end(task));
+    for task in tasks.into_iter().chain(more) {
+        slow.end(task);
+    }
     assert_eq!(slow.plan.calls(), 3);
 }
 
