@@ -102,13 +102,13 @@ impl fmt::Display for Row {
 
 /// The table of the page, in Markdown.
 pub(crate) fn markdown(rows: &[Row]) -> String {
-    let mut out = "| what | ours by theirs, or ours | goal | | behind it |\n|---|--:|---|---|---|\n".to_owned();
-    for row in rows {
+    let line = |row: &Row| {
         let (value, goal) = row.value_and_goal();
         let met = if row.met() { "reached" } else { "**missed**" };
-        out += &format!("| {} | {value} | {goal} | {met} | {} |\n", row.what, row.behind());
-    }
-    out
+        format!("| {} | {value} | {goal} | {met} | {} |\n", row.what, row.behind())
+    };
+    let head = "| what | ours by theirs, or ours | goal | | behind it |\n|---|--:|---|---|---|\n".to_owned();
+    std::iter::once(head).chain(rows.iter().map(line)).collect()
 }
 
 /// Puts text between the two marks of a page.
