@@ -152,6 +152,28 @@ fn a_commit_that_did_not_happen_before_the_lease_was_lost_never_does() {
     }
 }
 
+/// It was reported as failed: a late open of our own had taken the lease again that the commit gave back, and what was
+/// told was that this could not be undone.
+#[test]
+fn a_commit_that_is_done_succeeds_also_when_its_lease_cannot_be_given_back() {
+    let place = Place::new();
+    let connection = place.process.open("a", "&lease=transaction");
+    connection.execute_batch("CREATE TABLE t (v)").unwrap();
+    place.spoil(Some(Operation::Open), 1, Effect::Late);
+    connection.execute_batch("BEGIN IMMEDIATE; INSERT INTO t VALUES (1)").unwrap();
+    place.spoil(Some(Operation::Commit), 1, Effect::LoseReply);
+    place.spoil(Some(Operation::Release), 1000, Effect::Refuse);
+    let plan = Arc::clone(&place.plan);
+    // Just before the outcome is looked for.
+    place.watch.trigger(Operation::Head, 0, move || assert_eq!(block_on(async move { plan.deliver().await }), 1));
+    connection.execute_batch("COMMIT").unwrap();
+    assert!(!place.watch.is_waiting());
+    assert!(place.plan.hits() >= 3, "the open, the commit, and at least one release");
+    place.plan.disarm();
+    insert(&connection, 2).unwrap();
+    assert_eq!(place.values("a"), [1, 2]);
+}
+
 fn two(place: &Place) -> Connection {
     let connection = place.process.open("a", "");
     connection.execute(&format!("ATTACH '{}' AS b", place.process.uri("b", "")), []).unwrap();
