@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use litefleet::store::{Effect, Fault, FaultLayer, FaultPlan, Layer, MemoryStore, Operation, PageStore};
-use litefleet_conformance::faults::{Process, Watch, block_on};
-use rusqlite::Connection;
+use litefleet_conformance::faults::{Process, Watch, block_on, code};
+use rusqlite::{Connection, ErrorCode};
 
 /// A store that can be made to fail, as seen from a process and from the others.
 struct Place {
@@ -120,6 +120,27 @@ fn a_commit_that_nobody_can_tell_of_stops_the_database() {
         insert(&again, 5).unwrap();
         assert_eq!(place.values("a"), [there, vec![4, 5]].concat(), "{effect:?}");
     }
+}
+
+/// The last connection from before gave back the lease that whoever opened the database again had by then, and another
+/// process could write behind its back.
+#[test]
+fn the_close_of_one_that_has_stopped_leaves_the_lease_to_who_opened_it_again() {
+    let place = Place::new();
+    let connection = place.process.open("a", "");
+    connection.execute_batch("CREATE TABLE t (v)").unwrap();
+    place.spoil(Some(Operation::Commit), 1, Effect::LoseReply);
+    place.spoil(Some(Operation::Head), 1000, Effect::Refuse);
+    insert(&connection, 1).unwrap_err();
+    place.plan.disarm();
+    let again = place.process.open("a", "");
+    assert_eq!(values(&again), [1]);
+    drop(connection);
+    let other = Process::light(Arc::clone(&place.inner), Process::small());
+    let refused = insert(&other.open("a", ""), 2).unwrap_err();
+    assert_eq!(code(&refused), Some(ErrorCode::DatabaseBusy));
+    insert(&again, 3).unwrap();
+    assert_eq!(values(&again), [1, 3]);
 }
 
 /// It was reported as failed: the error of the lost lease took the place of the outcome.

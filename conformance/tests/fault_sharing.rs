@@ -100,6 +100,31 @@ fn a_commit_that_another_connection_sees_first_is_no_error() {
     assert_eq!(value(&writer, "SELECT sum(v) FROM t"), 4);
 }
 
+/// The request to give it back came too late, and was taken for one whose lease nobody here knew of: the lease was given
+/// back behind the back of the reader that had it by then, who showed old states from then on.
+#[test]
+fn a_lease_that_is_taken_anew_while_it_is_given_back_is_kept() {
+    let store = memory();
+    let (process, watch, _) = watched(&store);
+    let connection = process.open("a", "");
+    connection.execute_batch("CREATE TABLE t (v); INSERT INTO t VALUES (1)").unwrap();
+    let reader = process.open("a", "");
+    let (sender, looked) = std::sync::mpsc::channel();
+    watch.trigger(Operation::Release, 0, move || {
+        // SQLite is in the middle of a call on this thread.
+        let look = std::thread::spawn(move || (value(&reader, "SELECT count(*) FROM t"), reader));
+        sender.send(look.join().expect("it looks")).expect("the test waits");
+    });
+    connection.query_row("PRAGMA litefleet_release", [], |_| Ok(())).unwrap();
+    let (count, reader) = looked.recv().unwrap();
+    assert_eq!(count, 1);
+    let other = Process::new(store, Process::small());
+    let refused = insert(&other.open("a", ""), 2).unwrap_err();
+    assert_eq!(code(&refused), Some(ErrorCode::DatabaseBusy), "the reader's process holds the lease");
+    insert(&connection, 3).unwrap();
+    assert_eq!(value(&reader, "SELECT sum(v) FROM t"), 4);
+}
+
 #[test]
 fn commits_of_many_databases_share_calls_and_fail_alone() {
     const MANY: usize = 64;
