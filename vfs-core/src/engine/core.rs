@@ -55,7 +55,7 @@ pub(super) struct Core {
     pub(super) pins: BTreeMap<Txid, Pin>,
     pub(super) writer: bool,
     pub(super) stopped: Option<Error>,
-    /// When the head was last read from the store.
+    /// When the store was last asked for the head, and told it.
     pub(super) checked: Duration,
     /// When the last commit was made, or the last lock given back.
     pub(super) active: Duration,
@@ -74,8 +74,7 @@ impl Core {
     }
 
     /// Takes over what the store says of the head, besides its txid.
-    pub(super) fn note_head(&mut self, head: &Head, now: Duration) {
-        self.checked = now;
+    pub(super) fn note_head(&mut self, head: &Head) {
         self.horizon = head.horizon;
         self.generation = head.generation;
         self.leftovers |= head.staged;

@@ -36,24 +36,32 @@ impl Database {
     /// Asks the store for what is new, without a lease. The caller holds `acquiring`.
     pub(super) async fn refresh(&self) -> Result<()> {
         for _ in 0..LOAD_TRIES {
-            let Some((database, known)) = self.known() else {
-                let opened = self.retry(|| self.fleet.store.open(self.open_request(None, None))).await?;
-                if self.take_over_state(opened, None).await? {
-                    return Ok(());
-                }
-                continue;
-            };
-            let request = HeadRequest { database, known, epoch: None, tail_bytes: INLINE_TAIL };
-            let reply = match self.retry(|| self.fleet.store.head(request)).await {
-                Err(error) if error.kind() == ErrorKind::NotFound => return Err(self.stop(error)),
-                reply => reply?,
-            };
-            if self.advance(database, known, &reply.head, reply.tail, None).await? {
+            // What the reply says may have been true no later than this.
+            let asked = self.fleet.clock.monotonic();
+            if self.refresh_once().await? {
+                self.core().checked = asked;
                 return Ok(());
             }
-            self.reload().await?;
         }
         Err(Error::unavailable("the log changed while it was being read, several times over; try again"))
+    }
+
+    /// False when it has to be asked for again.
+    async fn refresh_once(&self) -> Result<bool> {
+        let Some((database, known)) = self.known() else {
+            let opened = self.retry(|| self.fleet.store.open(self.open_request(None, None))).await?;
+            return self.take_over_state(opened, None).await;
+        };
+        let request = HeadRequest { database, known, epoch: None, tail_bytes: INLINE_TAIL };
+        let reply = match self.retry(|| self.fleet.store.head(request)).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Err(self.stop(error)),
+            reply => reply?,
+        };
+        if self.advance(database, known, &reply.head, reply.tail, None).await? {
+            return Ok(true);
+        }
+        self.reload().await?;
+        Ok(false)
     }
 
     /// Loads the state from the newest checkpoint on, in place of one whose continuation is gone.
@@ -128,7 +136,7 @@ impl Database {
             drop(core);
             return Ok(false);
         }
-        core.note_head(head, now);
+        core.note_head(head);
         self.bound_tail(&mut core, now);
         grant(&mut core, lease);
         Ok(true)
@@ -188,7 +196,7 @@ impl Database {
         // Without a warm set the pages that the log names are the best guess.
         core.cold = warm.is_empty();
         core.tail = tail;
-        core.note_head(&head, now);
+        core.note_head(&head);
         core.active = now;
         grant(&mut core, lease);
         self.keep_warm(&mut core, database, &warm)?;
