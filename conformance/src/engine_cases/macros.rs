@@ -72,6 +72,7 @@ macro_rules! __each_engine_case {
             opening::pragmas_answer
             opening::tokio_workers_may_call
             opening::unregistering_leaves_open_connections
+            opening::registering_again_knows_open_connections
             pages::every_page_size_is_stored
             pages::vacuum_changes_the_page_size
             pages::full_auto_vacuum_shrinks_the_file
