@@ -98,6 +98,7 @@ macro_rules! __each_engine_case {
             several::failure_of_several_is_told_in_words
             several::readers_see_all_of_several_or_nothing
             trips::open_and_warm_read_take_one_trip
+            trips::open_after_writes_alone_takes_one_trip
             trips::open_after_a_crash_takes_one_trip
             trips::open_after_a_crash_with_a_long_tail_takes_two_trips
             trips::small_commit_takes_one_trip_and_reads_none
