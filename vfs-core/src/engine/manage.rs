@@ -152,8 +152,12 @@ impl Fleet {
             database.change_settings(|settings| settings.takeover = true);
         }
         let report = self.wait(async {
-            database.checkpoint().await?;
-            database.collect().await
+            let report = match database.checkpoint().await {
+                Ok(_) => database.collect().await,
+                Err(error) => Err(error),
+            };
+            database.give_back().await;
+            report
         });
         self.disconnect(&database);
         report
