@@ -158,6 +158,19 @@ fn a_collection_of_a_database_that_is_shared_gives_the_lease_back() {
     insert(&other.open("a", ""), 2).unwrap();
 }
 
+/// Its lock was never lowered, also when it was closed, and no other connection could write any more.
+#[test]
+fn a_connection_whose_lock_panicked_stands_in_nobodys_way() {
+    let (process, watch, _) = watched(&memory());
+    let parameters = "&locking=sqlite";
+    let other = process.open("a", parameters);
+    let connection = process.open("a", parameters);
+    watch.trigger(Operation::Open, 0, || panic!("a panic in the store (injected fault)"));
+    connection.execute_batch("CREATE TABLE t (v)").unwrap_err();
+    drop(connection);
+    other.execute_batch("CREATE TABLE t (v)").unwrap();
+}
+
 #[test]
 fn commits_of_many_databases_share_calls_and_fail_alone() {
     const MANY: usize = 64;

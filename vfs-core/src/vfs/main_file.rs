@@ -336,6 +336,7 @@ impl MainFile {
 impl Drop for MainFile {
     fn drop(&mut self) {
         self.unlock(LockLevel::None);
+        self.locks.leave(self.connection);
         self.vfs.fleet().disconnect(&self.database);
     }
 }
