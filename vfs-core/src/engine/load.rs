@@ -57,17 +57,26 @@ impl Database {
             Err(error) if error.kind() == ErrorKind::NotFound => return Err(self.stop(error)),
             reply => reply?,
         };
+        if reply.name != self.name {
+            // Who connects by the name means another one.
+            return Err(self.stop(Error::not_found(format!("it was renamed to {}", reply.name))));
+        }
         if self.advance(database, known, &reply.head, reply.tail, None).await? {
             return Ok(true);
         }
-        self.reload().await?;
+        self.reload(database).await?;
         Ok(false)
     }
 
-    /// Loads the state from the newest checkpoint on, in place of one whose continuation is gone.
-    async fn reload(&self) -> Result<()> {
-        let opened = self.retry(|| self.fleet.store.open(self.open_request(None, None))).await?;
-        self.load(opened, None).await.map(|_| ())
+    /// Loads the state from the newest checkpoint on, in place of one whose continuation is gone. Nothing when the name is
+    /// another's since it was asked for the head.
+    async fn reload(&self, database: DatabaseId) -> Result<()> {
+        let request = OpenRequest { create: false, ..self.open_request(None, None) };
+        match self.retry(|| self.fleet.store.open(request.clone())).await {
+            Ok(opened) if opened.database == database => self.load(opened, None).await.map(|_| ()),
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Makes what an open returned the state here. False when it has to be asked for again.
