@@ -87,6 +87,10 @@ macro_rules! __each_engine_case {
             rules::late_stage_after_a_rollback_does_no_harm
             rules::patch_on_a_wrong_base_is_caught
             rules::finalising_a_journal_never_touches_its_file
+            scans::cold_scans_take_few_trips_in_both_directions
+            scans::cold_index_scans_take_few_trips
+            scans::random_lookups_bring_nothing_along
+            scans::scan_after_own_writing_takes_few_trips
             several::several_databases_commit_in_one_call
             several::databases_that_were_only_locked_do_not_matter
             several::failed_transaction_over_several_leaves_none

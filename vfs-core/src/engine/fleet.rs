@@ -139,7 +139,7 @@ impl FleetBuilder {
             settings.session_margin,
         );
         let cache = PageCache::new(settings.cache_bytes)?;
-        let batcher = CommitBatcher::new(Arc::clone(&store));
+        let batcher = CommitBatcher::new(Arc::clone(&store), settings.commit_calls);
         let inner = Arc::new(FleetInner {
             store,
             metered,
