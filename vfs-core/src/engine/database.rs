@@ -1,6 +1,6 @@
 //! One open database, shared by all connections of the process to its name.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -81,6 +81,8 @@ pub struct Database {
     /// One checkpoint or collection at a time.
     pub(super) maintaining: tokio::sync::Mutex<()>,
     pub(super) checkpoint_scheduled: AtomicBool,
+    /// Checkpoints and collections under way, which the lease is kept for.
+    pub(super) maintenance: AtomicUsize,
 }
 
 impl Database {
@@ -101,6 +103,7 @@ impl Database {
             acquiring: tokio::sync::Mutex::new(()),
             maintaining: tokio::sync::Mutex::new(()),
             checkpoint_scheduled: AtomicBool::new(false),
+            maintenance: AtomicUsize::new(0),
         })
     }
 
@@ -242,7 +245,11 @@ impl Database {
         if checkpoint && !idle.is_zero() && (release || idle >= settings.checkpoint_idle) {
             self.maintain().await?;
         }
-        if release { self.release_lease().await } else { Ok(()) }
+        if release {
+            return self.release_lease().await;
+        }
+        self.give_back().await;
+        Ok(())
     }
 
     /// What is known of it here.
