@@ -83,7 +83,8 @@ impl Generator<'_> {
             self.sessions.resize_with(room, || None);
             self.sessions[self.now] = Some(session);
             // A lock of another connection can be in its way, as in that of any statement.
-            let _answer = self.emit("PRAGMA cache_size = 10")?;
+            let pages = self.case.cache_pages();
+            let _answer = self.emit(&format!("PRAGMA cache_size = {pages}"))?;
         }
         let session = self.sessions.get(self.now).and_then(Option::as_ref);
         let session = session.ok_or_else(|| Failure { code: 0, message: "no connection".into() })?;

@@ -58,6 +58,13 @@ impl Case {
             auto_vacuum: *[0, 0, 1, 2].choose(&mut rng).unwrap_or(&0),
         }
     }
+
+    /// SQLite's `cache_size`. So few pages that transactions write before their commit; but a rollback of such a one leaves
+    /// in free pages what it had written there, as with a rollback journal, and that is a commit. Another connection whose
+    /// snapshot is older is then told so when it writes, where SQLite's log has nothing new.
+    pub(super) fn cache_pages(&self) -> u32 {
+        if self.interleaved && self.locking == Locking::Snapshot { 10_000 } else { 10 }
+    }
 }
 
 /// What ran, and what of the store it used.
