@@ -9,11 +9,11 @@ use support::several;
 #[test]
 fn random_sql_answers_as_a_rollback_journal_does() {
     let folder = tempfile::tempdir().expect("a folder");
-    several(Locking::Sqlite, 3, |seed| Sort::Embedded(folder.path().join(seed.to_string())));
+    several(Locking::Sqlite, 2, |seed| Sort::Embedded(folder.path().join(seed.to_string())));
 }
 
 #[test]
 fn random_sql_answers_as_a_write_ahead_log_does() {
     let folder = tempfile::tempdir().expect("a folder");
-    several(Locking::Snapshot, 3, |seed| Sort::Embedded(folder.path().join(seed.to_string())));
+    several(Locking::Snapshot, 2, |seed| Sort::Embedded(folder.path().join(seed.to_string())));
 }

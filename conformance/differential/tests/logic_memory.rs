@@ -8,10 +8,10 @@ use support::several;
 
 #[test]
 fn random_sql_answers_as_a_rollback_journal_does() {
-    several(Locking::Sqlite, 4, |_| Sort::Memory);
+    several(Locking::Sqlite, 3, |_| Sort::Memory);
 }
 
 #[test]
 fn random_sql_answers_as_a_write_ahead_log_does() {
-    several(Locking::Snapshot, 4, |_| Sort::Memory);
+    several(Locking::Snapshot, 3, |_| Sort::Memory);
 }

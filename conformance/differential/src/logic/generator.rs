@@ -18,7 +18,7 @@ use super::statements::{change_rows, change_schema, create_table};
 const CATALOG: &str = "SELECT m.name, group_concat(p.name, ' ') FROM sqlite_schema m, pragma_table_info(m.name) p \
                        WHERE m.type = 'table' AND m.name LIKE 't%' GROUP BY 1 ORDER BY 1";
 /// In thousands: what takes longer is given up, here as there.
-const STEPS: u32 = 400;
+const STEPS: u32 = 80;
 
 /// A connection, here or there.
 pub(super) fn open(case: &Case, place: &str) -> Result<Session, Failure> {

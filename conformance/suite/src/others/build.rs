@@ -80,10 +80,12 @@ fn is_newest(program: &Path, inputs: &[PathBuf], headers: &Path) -> Result<bool>
         && inputs.iter().all(|path| older(path)))
 }
 
-/// SQLite without what only its test program needs.
+/// SQLite without what only its test program needs. Compiled again when the options are others.
 fn sqlite(folder: &Path, tree: &Tree) -> Result<PathBuf> {
     let object = folder.join("sqlite3-programs.o");
-    if object.exists() {
+    let made_with = folder.join("sqlite3-programs.options");
+    let options = OPTIONS.join("\n");
+    if object.exists() && fs::read_to_string(&made_with).is_ok_and(|made_with| made_with == options) {
         return Ok(object);
     }
     eprintln!("compiling SQLite");
@@ -95,5 +97,6 @@ fn sqlite(folder: &Path, tree: &Tree) -> Result<PathBuf> {
     cc.current_dir(folder).args(["-c", "-g", "-O2"]).args(OPTIONS).arg("-o").arg(&new).arg("sqlite3.c");
     command(&mut cc, &folder.join("sqlite3.log"))?;
     fs::rename(&new, &object).map_err(|e| format!("{}: {e}", object.display()))?;
+    fs::write(&made_with, options).map_err(|e| format!("{}: {e}", made_with.display()))?;
     Ok(object)
 }
