@@ -225,6 +225,7 @@ impl Database {
         let settings = self.settings();
         let start = self.fleet.clock.monotonic();
         let mut pause = FIRST_PAUSE;
+        let mut unused = None;
         for _ in 0..LOAD_TRIES {
             let opened = loop {
                 let live = self.retry(|| self.fleet.session.ensure()).await?;
@@ -267,6 +268,10 @@ impl Database {
                 }
                 return Ok(());
             }
+            unused = Some((database, lease.epoch));
+        }
+        if let Some((database, epoch)) = unused {
+            let _released = self.fleet.store.release(database, epoch, Vec::new()).await;
         }
         Err(Error::unavailable("the log changed while it was being read, several times over; try again"))
     }
