@@ -1,7 +1,7 @@
 //! One open database, shared by all connections of the process to its name.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -138,6 +138,8 @@ pub struct Database {
     /// One checkpoint or collection at a time.
     pub(super) maintaining: tokio::sync::Mutex<()>,
     pub(super) checkpoint_scheduled: AtomicBool,
+    /// Connections that keep the lease between transactions, whatever the setting says.
+    pub(super) keepers: AtomicUsize,
 }
 
 impl Database {
@@ -157,6 +159,7 @@ impl Database {
             acquiring: tokio::sync::Mutex::new(()),
             maintaining: tokio::sync::Mutex::new(()),
             checkpoint_scheduled: AtomicBool::new(false),
+            keepers: AtomicUsize::new(0),
         })
     }
 
@@ -185,6 +188,9 @@ impl Database {
     }
 
     pub(super) fn lease_mode(&self) -> LeaseMode {
+        if self.keepers.load(Ordering::Acquire) > 0 {
+            return LeaseMode::Exclusive;
+        }
         self.settings.lock().unwrap_or_else(PoisonError::into_inner).lease
     }
 

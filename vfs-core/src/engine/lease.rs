@@ -205,6 +205,16 @@ impl Database {
         }
     }
 
+    /// A connection locks exclusively from now on, or does not any more: its lock stays between transactions, so the lease
+    /// does. Each `true` needs its `false`.
+    pub fn keep_lease(&self, keep: bool) {
+        if keep {
+            self.keepers.fetch_add(1, Ordering::AcqRel);
+        } else if self.keepers.fetch_sub(1, Ordering::AcqRel) == 1 && self.core().lease.is_some() {
+            self.fleet.bridge.wait(self.give_back());
+        }
+    }
+
     /// Gives the lease back, if it is held and nobody writes.
     pub(super) async fn release_lease(&self) -> Result<()> {
         let (database, lease, warm) = {

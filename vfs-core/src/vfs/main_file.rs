@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::loans::{Loans, SLACK};
 use super::locks::{LockLevel, LockTable};
+use super::pragmas::Modes;
 use super::super_journal::SuperGroup;
 use super::{JOURNAL, Vfs};
 use crate::config::Locking;
@@ -29,6 +30,7 @@ pub struct MainFile {
     unconfirmed: bool,
     last_error: Option<Error>,
     loans: Loans,
+    modes: Modes,
     /// Whether SQLite may think that a crash does not damage bytes beside those that are written: it never does, but an
     /// application can tell SQLite otherwise.
     powersafe_overwrite: bool,
@@ -49,6 +51,7 @@ impl MainFile {
             unconfirmed: false,
             last_error: None,
             loans: Loans::default(),
+            modes: Modes::default(),
             powersafe_overwrite: true,
         }
     }
@@ -149,6 +152,10 @@ impl MainFile {
             Some(buffer) => self.database.read_buffered(buffer, offset, out),
             None => self.database.read(snapshot, offset, out),
         }
+    }
+
+    pub(super) fn modes(&mut self) -> &mut Modes {
+        &mut self.modes
     }
 
     /// What SQLite may read in place, and what it has.
@@ -350,6 +357,7 @@ impl MainFile {
 impl Drop for MainFile {
     fn drop(&mut self) {
         self.unlock(LockLevel::None);
+        self.set_exclusive(false);
         self.vfs.fleet().disconnect(&self.database);
     }
 }
