@@ -10,7 +10,8 @@ use bytes::Bytes;
 
 use tracing::Instrument;
 
-use super::database::{Core, Database};
+use super::core::Core;
+use super::database::Database;
 use crate::codec::{Compression, decode_row, diff, encode_delta, encode_image, encode_zero, zero_image};
 use crate::error::{Context, Error, Result};
 use crate::store::{CheckpointRequest, PageRow, ReadRow, RowKind};
@@ -145,7 +146,16 @@ impl Database {
             if last || !rows.is_empty() {
                 let time = self.fleet.clock.unix();
                 let (database, txid) = (plan.database, plan.to);
-                let request = |epoch| CheckpointRequest { database, epoch, txid, rows: rows.clone(), last, time };
+                let warm = if last { self.core().warm_set() } else { Vec::new() };
+                let request = |epoch| CheckpointRequest {
+                    database,
+                    epoch,
+                    txid,
+                    rows: rows.clone(),
+                    last,
+                    time,
+                    warm: warm.clone(),
+                };
                 self.under_lease(|epoch| self.fleet.store.checkpoint(request(epoch))).await?;
             }
             if last {
