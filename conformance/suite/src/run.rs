@@ -214,7 +214,9 @@ fn one(
     let text = String::from_utf8_lossy(&bytes).into_owned();
     let mut outcome = Outcome::read(&text, ended, seconds);
     if let Some(prefix) = settings.permutation.as_ref().map(|name| format!("{name}.")) {
-        outcome.failed.iter_mut().for_each(|case| *case = case.strip_prefix(&prefix).unwrap_or(case).to_owned());
+        for case in &mut outcome.failed {
+            *case = case.strip_prefix(&prefix).unwrap_or(case).to_owned();
+        }
     }
     Ok((outcome, text))
 }
