@@ -17,7 +17,8 @@ const POWERSAFE_OVERWRITE: c_int = 0x1000;
 /// The page of the store.
 const SECTOR: c_int = 4096;
 
-/// Version 3 has shared memory, of which there is none here, so that there is no WAL; and `xFetch`.
+/// Version 3 is that of `xFetch`. There is no shared memory, as in SQLite's own unix-none, and so no WAL. A VFS on top of this
+/// one may take the version alone for a promise of it: SQLite opens the WAL before it asks for shared memory, and that fails.
 pub(super) static METHODS: sqlite::sqlite3_io_methods = sqlite::sqlite3_io_methods {
     iVersion: 3,
     xClose: Some(x_close),
