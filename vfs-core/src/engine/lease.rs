@@ -189,11 +189,11 @@ impl Database {
         }
     }
 
-    /// Gives the lease back where the mode says so, unless somebody writes, or a checkpoint is about to use it and gives it
-    /// back itself.
+    /// Gives the lease back where the mode says so, unless somebody writes, or a checkpoint or a collection uses it: whoever
+    /// asked for that gives it back.
     pub(super) async fn give_back(&self) {
         if self.lease_mode() == LeaseMode::Transaction
-            && !self.checkpoint_scheduled.load(Ordering::Acquire)
+            && !self.is_maintained()
             && let Err(error) = self.release_lease().await
         {
             tracing::warn!(database = %self.name, %error, "the lease could not be given back; it ends with the session");
@@ -236,6 +236,7 @@ impl Database {
         let settings = self.settings();
         let start = self.fleet.clock.monotonic();
         let mut pause = FIRST_PAUSE;
+        let mut unused = None;
         for _ in 0..LOAD_TRIES {
             let opened = loop {
                 let live = self.retry(|| self.fleet.session.ensure()).await?;
@@ -278,6 +279,10 @@ impl Database {
                 }
                 return Ok(());
             }
+            unused = Some((database, lease.epoch));
+        }
+        if let Some((database, epoch)) = unused {
+            let _released = self.fleet.store.release(database, epoch, Vec::new()).await;
         }
         Err(Error::unavailable("the log changed while it was being read, several times over; try again"))
     }
