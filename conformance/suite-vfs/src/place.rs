@@ -91,6 +91,14 @@ pub(crate) fn stop() -> Result<()> {
     fleet.shutdown()
 }
 
+/// The process ends, with databases open or not: its leases are free at once, as its locks of files would be.
+pub(crate) fn leave() -> Result<()> {
+    let Some(fleet) = slot().take() else { return Ok(()) };
+    // What this thread had of its own is gone already.
+    let left = std::thread::spawn(move || fleet.shutdown());
+    left.join().unwrap_or_else(|_| Err(Error::internal("the thread that gives leases back panicked")))
+}
+
 /// The fleet. `Unavailable` where its store is not open.
 pub(crate) fn fleet() -> Result<Fleet> {
     slot().clone().ok_or_else(|| Error::unavailable("the store is not open"))

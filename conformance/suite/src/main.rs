@@ -13,6 +13,7 @@ mod programs;
 mod report;
 mod run;
 mod selection;
+mod server;
 mod source;
 mod stores;
 mod verdict;
@@ -30,9 +31,9 @@ pub(crate) type Result<T, E = String> = std::result::Result<T, E>;
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
-    /// veryquick, full, short (what continuous integration has time for), or names of test files, such as select1 or
-    /// 'wal*'. Or programs (programs-short), and perhaps which of them: SQLite's speedtest1, wordcount, kvtest,
-    /// threadtest3 and mptester.
+    /// veryquick, full, short (what continuous integration has time for), processes (a few, for a shared store), or names of
+    /// test files, such as select1 or 'wal*'. Or permutation and the name of one of SQLite's, such as `inmemory_journal`. Or
+    /// programs (programs-short), and perhaps which of them: SQLite's speedtest1, wordcount, kvtest, threadtest3, mptester.
     #[arg(default_value = "veryquick")]
     selection: Vec<String>,
     /// The store under test.
@@ -69,7 +70,7 @@ struct Arguments {
 pub(crate) enum Store {
     Memory,
     Embedded,
-    /// A throwaway server, with `lease=transaction`: the processes of a test share its databases.
+    /// A throwaway server of the system's packages, which all processes of a test file share: `lease=transaction`.
     Postgres,
 }
 
@@ -132,6 +133,11 @@ fn suite(arguments: &Arguments) -> Result<bool> {
             jobs: arguments.jobs.max(1),
             limit: Duration::from_secs(arguments.seconds),
             outputs: arguments.outputs.clone(),
+            permutation: match arguments.selection.as_slice() {
+                [word, name] if word == selection::PERMUTATION => Some(name.clone()),
+                _ => None,
+            },
+            server: (arguments.store == Store::Postgres).then(server::Server::start),
         };
         if let Some(extent) = programs {
             let only = arguments.selection.get(1..).unwrap_or_default();

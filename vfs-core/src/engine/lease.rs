@@ -1,6 +1,7 @@
 //! Taking the lease, giving it back, and learning what others have committed.
 
 use std::future::Future;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tracing::Instrument;
@@ -196,6 +197,16 @@ impl Database {
             && let Err(error) = self.release_lease().await
         {
             tracing::warn!(database = %self.name, %error, "the lease could not be given back; it ends with the session");
+        }
+    }
+
+    /// A connection locks exclusively from now on, or does not any more: its lock stays between transactions, so the lease
+    /// does. Each `true` needs its `false`.
+    pub fn keep_lease(&self, keep: bool) {
+        if keep {
+            self.keepers.fetch_add(1, Ordering::AcqRel);
+        } else if self.keepers.fetch_sub(1, Ordering::AcqRel) == 1 && self.core().lease.is_some() {
+            self.fleet.bridge.wait(self.give_back());
         }
     }
 

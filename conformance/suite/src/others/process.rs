@@ -26,7 +26,7 @@ pub(super) struct Scene<'a> {
 #[derive(Debug)]
 pub(super) struct Stage<'a> {
     scene: &'a Scene<'a>,
-    place: Option<Place>,
+    place: Option<Place<'a>>,
     root: tempfile::TempDir,
     folder: PathBuf,
 }
@@ -46,7 +46,7 @@ impl<'a> Scene<'a> {
         let real = fs::canonicalize(root.path()).map_err(words)?;
         let folder = real.join("run");
         fs::create_dir(&folder).map_err(words)?;
-        let place = ours.then(|| Place::new(self.settings.store, &real.join("store")));
+        let place = ours.then(|| Place::new(self.settings, &real.join("store")));
         Ok(Stage { scene: self, place, root, folder })
     }
 
