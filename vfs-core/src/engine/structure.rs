@@ -4,14 +4,14 @@
 //! above them at hand, one can walk along a level from list to list. Where the list of the next interior page is not
 //! known, the walk ends at that page: its number is known, so it can be asked for before anybody misses it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 
 use super::header::page_size;
 use crate::types::{PAGE_SIZE, PageNo};
 
-/// Children remembered for one database, of 4 bytes each.
+/// Children remembered for one database: 4 bytes each in their list, and about 16 in the index.
 const REMEMBERED: usize = 16 << 10;
 /// What a list takes besides its children, counted as children.
 const LIST_OVERHEAD: usize = 32;
@@ -67,8 +67,7 @@ struct List {
     run: Option<(usize, Run)>,
     /// The last child that was missed and was part of no run: one may begin there.
     lone: Option<usize>,
-    /// When it was learnt, and when last used: in the order of both.
-    learnt: u64,
+    /// When it was last used.
     used: u64,
 }
 
@@ -77,6 +76,8 @@ struct List {
 pub(super) struct Structure {
     /// By the first page of the store that the interior page lies on.
     lists: BTreeMap<u32, List>,
+    /// The list that each child is in: the one that was learnt last.
+    parents: HashMap<u32, u32>,
     remembered: usize,
     clock: u64,
     /// SQLite's page size; 0 until it is known.
@@ -103,12 +104,9 @@ impl Structure {
 
     /// Where a page is a child.
     pub(super) fn find(&mut self, page: u32) -> Option<Place> {
-        // A page may stand in the list of an interior page that has changed since: the newest knows best.
-        let places = self.lists.iter_mut().filter_map(|(list, entry)| {
-            let at = entry.children.iter().position(|child| *child == page)?;
-            Some((*list, at, entry))
-        });
-        let (list, at, entry) = places.max_by_key(|(_, _, entry)| entry.learnt)?;
+        let list = *self.parents.get(&page)?;
+        let entry = self.lists.get_mut(&list)?;
+        let at = entry.children.iter().position(|child| *child == page)?;
         self.clock += 1;
         entry.used = self.clock;
         Some(Place { list, at })
@@ -296,15 +294,25 @@ impl Structure {
             return;
         }
         self.clock += 1;
+        self.forget(page.get());
         self.remembered += children.len() + LIST_OVERHEAD;
-        let list = List { children, run: None, lone: None, learnt: self.clock, used: self.clock };
-        if let Some(old) = self.lists.insert(page.get(), list) {
-            self.remembered -= old.children.len() + LIST_OVERHEAD;
+        // A page may stand in the list of an interior page that has changed since: the newest knows best.
+        self.parents.extend(children.iter().map(|child| (*child, page.get())));
+        self.lists.insert(page.get(), List { children, run: None, lone: None, used: self.clock });
+        while self.remembered > REMEMBERED
+            && let Some(oldest) = self.lists.iter().min_by_key(|(_, list)| list.used).map(|(page, _)| *page)
+        {
+            self.forget(oldest);
         }
-        while self.remembered > REMEMBERED {
-            let oldest = self.lists.iter().min_by_key(|(_, list)| list.used).map(|(page, _)| *page);
-            let Some(gone) = oldest.and_then(|page| self.lists.remove(&page)) else { return };
-            self.remembered -= gone.children.len() + LIST_OVERHEAD;
+    }
+
+    fn forget(&mut self, list: u32) {
+        let Some(gone) = self.lists.remove(&list) else { return };
+        self.remembered -= gone.children.len() + LIST_OVERHEAD;
+        for child in gone.children {
+            if self.parents.get(&child) == Some(&list) {
+                self.parents.remove(&child);
+            }
         }
     }
 }
