@@ -9,6 +9,8 @@ use foundationdb::api::{FdbApiBuilder, NetworkAutoStop, get_max_api_version};
 use foundationdb::options::NetworkOption;
 use litefleet::{Error, Result};
 
+use crate::error::code;
+
 /// The interface that is spoken: that of 7.1, which every client library from 7.1 to 7.4 has.
 pub(crate) const API_VERSION: i32 = 710;
 
@@ -35,6 +37,9 @@ pub struct NetworkConfig {
     pub external_client_directory: Option<PathBuf>,
     /// Knobs as `name=value`, for FoundationDB's experts.
     pub knobs: Vec<String>,
+    /// The application itself selects the API version, starts the network thread before it opens a store, and stops it
+    /// at its end. Then nothing of the above is used.
+    pub run_by_application: bool,
 }
 
 enum State {
@@ -57,6 +62,9 @@ fn lock() -> MutexGuard<'static, State> {
 ///
 /// `Invalid` when it runs with other settings, or when the client library is too old.
 pub(crate) fn start(wanted: &NetworkConfig) -> Result<()> {
+    if wanted.run_by_application {
+        return Ok(());
+    }
     let mut state = lock();
     match &*state {
         State::Running { config, .. } if **config == *wanted => Ok(()),
@@ -90,7 +98,16 @@ fn boot(config: &NetworkConfig) -> Result<NetworkAutoStop> {
     let failed = |error: FdbError| {
         Error::unavailable(format!("the FoundationDB client cannot be started: {error} (code {})", error.code()))
     };
-    let mut network = FdbApiBuilder::default().set_runtime_version(API_VERSION).build().map_err(failed)?;
+    // A second selection is a panic.
+    let selected = std::panic::catch_unwind(|| FdbApiBuilder::default().set_runtime_version(API_VERSION).build());
+    let network = selected.unwrap_or_else(|_| Err(FdbError::from_code(code::API_VERSION_ALREADY_SET)));
+    if network.as_ref().is_err_and(|error| error.code() == code::API_VERSION_ALREADY_SET) {
+        return Err(Error::invalid(
+            "this process has selected an API version of FoundationDB already: where the application runs the network \
+             thread itself, the store must be told (NetworkConfig::run_by_application)",
+        ));
+    }
+    let mut network = network.map_err(failed)?;
     for option in options(config)? {
         network = network.set_option(option).map_err(failed)?;
     }

@@ -15,8 +15,14 @@ use super::options;
 use crate::code::{self, Code};
 
 /// The newest API version that can be selected; the oldest is the oldest that the library's rules are right for.
-pub(crate) const MAX_API_VERSION: i32 = 740;
+const MAX_API_VERSION: i32 = 740;
 const MIN_API_VERSION: i32 = 710;
+
+/// The newest API version of this library: an older one on demand, so that it can pass for an older release.
+pub(crate) fn max_api_version() -> i32 {
+    let wanted = std::env::var("LITEFLEET_STAND_IN_API_VERSION").ok().and_then(|version| version.parse().ok());
+    wanted.map_or(MAX_API_VERSION, |version: i32| version.min(MAX_API_VERSION))
+}
 
 pub(crate) type Hook = unsafe extern "C" fn(*mut c_void);
 
@@ -59,7 +65,7 @@ pub(crate) fn select_api_version(runtime: i32, header: i32) -> Code {
     if runtime > header {
         return code::API_VERSION_INVALID;
     }
-    if header > MAX_API_VERSION || runtime < MIN_API_VERSION {
+    if header > max_api_version() || runtime < MIN_API_VERSION {
         return code::API_VERSION_NOT_SUPPORTED;
     }
     network.get_or_insert_default().api_version = Some(runtime);
