@@ -54,3 +54,4 @@ mod values;
 
 pub use config::{FdbConfig, NetworkConfig};
 pub use store::FdbStore;
+pub use transact::Written;

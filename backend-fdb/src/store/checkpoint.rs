@@ -17,6 +17,7 @@ impl FdbStore {
         let done = self.cluster.run("checkpoint", Priority::Background, body).await?;
         if let Some(committed) = done.committed {
             self.knowledge.committed(committed);
+            self.knowledge.telling(request.database, committed.0);
         }
         Ok(())
     }
@@ -35,6 +36,7 @@ impl FdbStore {
             return Err(missing(id).into());
         }
         let (core, progress) = (singles.core()?, singles.progress()?);
+        self.knowledge.telling(id, tx.read_version().await?);
         if let Err(fenced) = core.fence(request.epoch) {
             // A try whose reply was lost may have come before: then its rows are there.
             let first = request.rows.first().filter(|_| unknown && !request.last);

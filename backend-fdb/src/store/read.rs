@@ -8,7 +8,7 @@ use crate::chunk::Assembler;
 use crate::error::Outcome;
 use crate::keys::{Keys, Kind};
 use crate::knowledge::Core;
-use crate::transact::{Pair, Priority, Step, Tx};
+use crate::transact::{Pair, Piece, Priority, Step, Tx};
 use crate::values::{EpochEndValue, HeadValue, LeaseValue, ProgressValue, StagingValue, Value};
 
 pub(super) fn missing(id: DatabaseId) -> Error {
@@ -64,6 +64,9 @@ impl<'r> Singles<'r> {
     }
 }
 
+/// How many keys of the log's end an open reads before it knows how long the tail is.
+const NEWEST_RECORDS: usize = 32;
+
 /// Records of the log as they were read.
 pub(super) struct Records {
     assembler: Assembler,
@@ -97,6 +100,31 @@ impl FdbStore {
         }
     }
 
+    /// The end of the log, backwards: as many keys as a tail mostly has.
+    pub(super) async fn newest_records(&self, tx: &Tx, database: DatabaseId) -> Outcome<Piece> {
+        tx.peek_back(&self.keys.log_range(database, Txid(0), Txid::MAX), NEWEST_RECORDS).await
+    }
+
+    /// Of [`newest_records`](Self::newest_records) those after a txid, when they are all that there are.
+    pub(super) fn if_it_reaches(&self, database: DatabaseId, newest: &Piece, after: Txid) -> Result<Option<Records>> {
+        let oldest = match newest.pairs().last() {
+            Some(pair) => Some(self.keys.log_in(database, pair.key())?),
+            None => None,
+        };
+        let whole = !newest.more && newest.pairs().len() < NEWEST_RECORDS;
+        if !whole && oldest.is_none_or(|oldest| oldest > (after.next(), 0)) {
+            return Ok(None);
+        }
+        let mut assembler = Assembler::default();
+        for pair in newest.pairs().iter().rev() {
+            let (txid, piece) = self.keys.log_in(database, pair.key())?;
+            if txid > after {
+                assembler.push(txid, piece, pair.value())?;
+            }
+        }
+        Ok(Some(Records { assembler, cut: false }))
+    }
+
     pub(super) async fn head_of(&self, request: &HeadRequest) -> Result<HeadReply> {
         let done = self.cluster.run("head", Priority::Normal, |tx, _| self.try_head(tx, request)).await?;
         Ok(done.value)
@@ -122,6 +150,7 @@ impl FdbStore {
         }
         let (core, progress) = (singles.core()?, singles.progress()?);
         let ended = end.filter(|_| request.epoch.is_some_and(|epoch| epoch < core.lease.epoch));
+        self.knowledge.telling(database, tx.read_version().await?);
         Ok(Step::Return(HeadReply {
             name: singles.name()?,
             head: core.public(&progress),

@@ -48,7 +48,9 @@ impl FdbStore {
             self.end(session).await?;
         }
         let call = self.cluster.run("start a session", Priority::Normal, |tx, _| self.try_start(tx, request));
-        call.await?;
+        if let Some(committed) = call.await?.committed {
+            self.knowledge.committed(committed);
+        }
         self.sessions.renewed(session, request.lifetime, sent);
         Ok(())
     }
@@ -83,7 +85,11 @@ impl FdbStore {
             return Err(over(session));
         }
         let call = self.cluster.run("renew a session", Priority::Normal, |tx, _| self.try_renew(tx, session, sent));
-        let lifetime = call.await?.value.ok_or_else(|| {
+        let done = call.await?;
+        if let Some(committed) = done.committed {
+            self.knowledge.committed(committed);
+        }
+        let lifetime = done.value.ok_or_else(|| {
             self.forget(session);
             over(session)
         })?;

@@ -89,6 +89,7 @@ impl FdbStore {
         let done = self.cluster.run("discard", Priority::Normal, body).await?;
         if let Some(committed) = done.committed {
             self.knowledge.committed(committed);
+            self.knowledge.telling(request.database, committed.0);
         }
         Ok(done.value)
     }
