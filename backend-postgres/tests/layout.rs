@@ -64,6 +64,7 @@ impl Held {
             rows,
             last: true,
             time: UnixMillis(1),
+            warm: Vec::new(),
         };
         self.runtime.block_on(self.store.checkpoint(request)).unwrap();
     }

@@ -125,6 +125,7 @@ macro_rules! __each_store_case {
                 head::head_brings_what_is_new
                 head::released_epoch_cannot_write
                 head::warm_pages_come_with_the_open
+                head::warm_pages_come_with_a_checkpoint
                 head::open_is_one_moment
                 head::any_name_can_be_used
                 watch::watch_tells_of_commits

@@ -17,7 +17,7 @@ impl EmbeddedStore {
     /// Rows need no fsync: the journal keeps them before the head that names the checkpoint, and that before the
     /// collection that removes what it replaces.
     pub(super) fn write_checkpoint(&self, request: &CheckpointRequest) -> Result<()> {
-        self.check_rows("checkpoint", &request.rows, request.txid)?;
+        self.limits().check_checkpoint(request)?;
         Ok(self.write_pages(|engine, _| checkpoint(engine, request))?)
     }
 }
@@ -50,6 +50,7 @@ fn checkpoint(engine: &Engine, request: &CheckpointRequest) -> Outcome<()> {
             let time = values::encode_number(request.time.get());
             stored::put(&mut changes, &key, &time);
         }
+        stored::put_warm(&mut changes, id, &request.warm);
     }
     if request.last || tidy {
         stored::put_head(&mut changes, id, &head);

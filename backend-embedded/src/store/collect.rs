@@ -3,7 +3,7 @@
 use litefleet::store::{CollectRequest, Collected, RowKind};
 use litefleet::{DatabaseId, PageNo, PageRange, PageSet, Result, Txid};
 
-use super::{EmbeddedStore, check_ranges, stored};
+use super::{EmbeddedStore, stored};
 use crate::engine::Engine;
 use crate::error::Outcome;
 use crate::keys::{self, Table};
@@ -16,7 +16,7 @@ const RECORDS_PER_CALL: u64 = 1 << 16;
 
 impl EmbeddedStore {
     pub(super) fn collect_garbage(&self, request: &CollectRequest) -> Result<Collected> {
-        let pages = check_ranges("collection", &request.pages, self.limits().collect_pages)?;
+        let pages = self.limits().check_collect(request)?;
         Ok(self.write_pages(|engine, _| collect(engine, request, &pages))?)
     }
 }

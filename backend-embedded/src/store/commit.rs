@@ -1,7 +1,5 @@
 //! Committing.
 
-use std::collections::HashMap;
-
 use litefleet::store::{CommitMode, CommitRequest};
 use litefleet::{Error, ErrorKind, Result};
 
@@ -26,41 +24,13 @@ type Verdicts = Vec<Result<()>>;
 
 impl EmbeddedStore {
     pub(super) fn commit_all(&self, requests: &[CommitRequest], mode: CommitMode) -> Result<Verdicts> {
-        let limits = self.limits();
-        if mode == CommitMode::Atomic {
-            let bytes: usize = requests.iter().map(|r| r.record.len()).sum();
-            if requests.len() > limits.atomic_databases || bytes > limits.atomic_bytes {
-                return Err(Error::invalid(format!(
-                    "an atomic commit of {} databases and {bytes} bytes; the limits are {} and {}",
-                    requests.len(),
-                    limits.atomic_databases,
-                    limits.atomic_bytes
-                )));
-            }
-        }
-        let mut named = HashMap::new();
-        for request in requests {
-            *named.entry(request.database).or_insert(0_usize) += 1;
-        }
-        let once = |request: &CommitRequest| named.get(&request.database) == Some(&1);
-        let formal: Vec<Result<()>> = requests.iter().map(|request| self.check_form(request, once(request))).collect();
+        let formal = self.limits().check_commits(requests, mode)?;
         let outcome = self.write(|engine, _| apply(engine, requests, &formal, mode));
         match outcome {
             Ok(verdicts) => Ok(verdicts),
             Err(fault @ (Fault::Write(_) | Fault::Panicked)) => self.resolve(requests, formal, fault),
             Err(fault) => Err(fault.into()),
         }
-    }
-
-    fn check_form(&self, request: &CommitRequest, once: bool) -> Result<()> {
-        if !once {
-            return Err(Error::invalid("the same database twice in one commit"));
-        }
-        let (bytes, limit) = (request.record.len(), self.limits().record_bytes);
-        if bytes > limit {
-            return Err(Error::invalid(format!("a record of {bytes} bytes, the limit is {limit}")));
-        }
-        Ok(())
     }
 
     /// The write failed on the way, and the engine was opened again since: the heads say what is true.

@@ -24,7 +24,7 @@ use litefleet::store::{
     HeadRequest, Lineage, ListEntry, LogRow, OpenRequest, Opened, PageRow, PageStore, Purged, ReadRow, SessionRequest,
     StageRequest, StoreLimits,
 };
-use litefleet::{DatabaseId, DatabaseName, Epoch, Error, PageNo, PageRange, PageSet, Result, SessionId, Txid};
+use litefleet::{DatabaseId, DatabaseName, Epoch, PageNo, PageRange, Result, SessionId, Txid};
 
 use crate::config::EmbeddedConfig;
 use crate::engine::{Engine, pause};
@@ -117,21 +117,6 @@ impl EmbeddedStore {
         }
         self.write(run)
     }
-
-    fn check_rows(&self, what: &str, rows: &[PageRow], txid: Txid) -> Result<()> {
-        let limit = self.limits().write_rows;
-        if rows.len() > limit {
-            return Err(Error::invalid(format!("{what} of {} rows, the limit is {limit}", rows.len())));
-        }
-        let mut pages = PageSet::new();
-        match rows.iter().find(|row| row.txid != txid || row.page.get() == 0 || !pages.insert(row.page)) {
-            Some(row) => Err(Error::invalid(format!(
-                "{what} at txid {txid} has a row of page {} at txid {}: another txid, no page, or twice",
-                row.page, row.txid
-            ))),
-            None => Ok(()),
-        }
-    }
 }
 
 impl Drop for EmbeddedStore {
@@ -141,25 +126,6 @@ impl Drop for EmbeddedStore {
             tracing::debug!(error = &fault as &dyn std::error::Error, "the end of the journal has no mark");
         }
     }
-}
-
-/// The pages of the ranges, each once, when they keep to the limit.
-fn check_ranges(what: &str, ranges: &[PageRange], limit: usize) -> Result<PageSet> {
-    if let Some(range) = ranges.iter().find(|range| range.first > range.last) {
-        return Err(Error::invalid(format!(
-            "{what} of pages {} to {}: the last is below the first",
-            range.first, range.last
-        )));
-    }
-    let pages: u64 = ranges.iter().map(|range| range.count()).sum();
-    if pages > limit as u64 {
-        return Err(Error::invalid(format!("{what} of {pages} pages, the limit is {limit}")));
-    }
-    let mut wanted = PageSet::new();
-    for range in ranges {
-        wanted.insert_range(*range);
-    }
-    Ok(wanted)
 }
 
 #[async_trait]

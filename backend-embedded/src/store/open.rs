@@ -149,8 +149,7 @@ impl EmbeddedStore {
             head.holder = None;
             let mut changes = engine.changes();
             stored::put_head(&mut changes, id, &head);
-            let key = keys::of_database(Kind::Warm, id);
-            stored::put(&mut changes, &key, &values::encode_pages(&warm.iter().copied().collect()));
+            stored::put_warm(&mut changes, id, warm);
             changes.apply(Purpose::Free, Durability::Ordered)
         })?)
     }

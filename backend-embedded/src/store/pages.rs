@@ -3,7 +3,7 @@
 use litefleet::store::{Lineage, PageRow, ReadRow, RowKind};
 use litefleet::{DatabaseId, Error, PageNo, PageRange, Result, Txid};
 
-use super::{EmbeddedStore, check_ranges, stored};
+use super::{EmbeddedStore, stored};
 use crate::error::Outcome;
 use crate::keys::{self, Table};
 use crate::view::View;
@@ -111,7 +111,7 @@ impl EmbeddedStore {
         ranges: &[PageRange],
         snapshot: Txid,
     ) -> Result<Vec<ReadRow>> {
-        let wanted = check_ranges("read", ranges, self.limits().read_pages)?;
+        let wanted = self.limits().check_read(ranges)?;
         self.read(|engine| {
             let view = engine.view();
             let mut databases = Vec::with_capacity(lineage.len());

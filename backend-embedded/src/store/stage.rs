@@ -3,7 +3,7 @@
 //! Each `stage` call leaves one entry that lists its pages, under the head's generation and the call's sequence. Entries of older generations
 //! belong to nothing any more, except while such a transaction is being discarded.
 
-use litefleet::store::{DiscardRequest, Discarded, RowKind, StageRequest};
+use litefleet::store::{DiscardRequest, Discarded, StageRequest};
 use litefleet::{DatabaseId, Error, PageSet, Result};
 
 use super::{EmbeddedStore, stored};
@@ -16,21 +16,13 @@ use crate::view::{Changes, Durability, Purpose, View};
 
 impl EmbeddedStore {
     pub(super) fn stage_rows(&self, request: &StageRequest) -> Result<()> {
-        self.check_rows("stage", &request.rows, request.expected.next())?;
-        let delta = |row: &&_| matches!(kind_of(row), RowKind::Delta { .. });
-        if let Some(row) = request.rows.iter().find(delta) {
-            return Err(Error::invalid(format!("a staged row must be whole; page {} is a delta", row.page)));
-        }
+        self.limits().check_stage(request)?;
         Ok(self.write_pages(|engine, _| stage(engine, request))?)
     }
 
     pub(super) fn discard(&self, request: &DiscardRequest) -> Result<Discarded> {
         Ok(self.write_pages(|engine, _| discard(engine, request))?)
     }
-}
-
-fn kind_of(row: &litefleet::store::PageRow) -> RowKind {
-    row.kind
 }
 
 fn stage(engine: &Engine, request: &StageRequest) -> Outcome<()> {

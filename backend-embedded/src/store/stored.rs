@@ -101,6 +101,14 @@ pub(super) fn put_row(changes: &mut Changes<'_>, id: DatabaseId, row: &PageRow) 
     changes.put(Table::Pages, &key, &row_value(&key, row.kind, &row.bytes));
 }
 
+/// The pages that the next open should get along with it, unless there are none.
+pub(super) fn put_warm(changes: &mut Changes<'_>, id: DatabaseId, warm: &[PageNo]) {
+    if !warm.is_empty() {
+        let pages = warm.iter().copied().collect();
+        put(changes, &keys::of_database(Kind::Warm, id), &values::encode_pages(&pages));
+    }
+}
+
 /// A row from its key and value. The bytes are copied: a slice of the engine's would keep a whole block in memory.
 pub(super) fn row(id: DatabaseId, key: &[u8], value: &[u8]) -> Result<PageRow> {
     let (page, txid) = page_and_txid(id, key)?;

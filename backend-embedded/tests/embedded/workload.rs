@@ -204,6 +204,7 @@ impl Workload {
                 rows: pages.iter().map(|page| row(database.get(), *page, txid.get())).collect(),
                 last,
                 time: UnixMillis(txid.get()),
+                warm: Vec::new(),
             };
             now(self.store.checkpoint(request)).expect("it is checkpointed");
         }
@@ -333,6 +334,7 @@ pub(crate) fn fill(path: &Path, megabytes: u64) {
             rows: rows.collect(),
             last: true,
             time: UnixMillis(0),
+            warm: Vec::new(),
         };
         now(store.checkpoint(request)).expect("it is checkpointed");
     }

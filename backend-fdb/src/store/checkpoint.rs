@@ -12,7 +12,8 @@ use crate::values::{ProgressValue, encode_row};
 
 impl FdbStore {
     pub(super) async fn write_checkpoint(&self, request: &CheckpointRequest) -> Result<()> {
-        self.check_rows("checkpoint", &request.rows, request.txid)?;
+        self.limits.check_checkpoint(request)?;
+        Self::check_row_bytes("checkpoint", &request.rows)?;
         let body = |tx, unknown| self.try_checkpoint(tx, request, unknown);
         let done = self.cluster.run("checkpoint", Priority::Background, body).await?;
         if let Some(committed) = done.committed {
@@ -62,6 +63,9 @@ impl FdbStore {
         }
         if request.last && time.is_none() {
             tx.put(&time_key, &request.time)?;
+        }
+        if request.last {
+            self.put_warm(&tx, id, &request.warm)?;
         }
         Ok(Step::Commit(()))
     }

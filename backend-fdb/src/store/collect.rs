@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::try_join_all;
 use litefleet::store::{CollectRequest, Collected, RowKind};
-use litefleet::{DatabaseId, Error, PageNo, PageRange, PageSet, Result, Txid, UnixMillis};
+use litefleet::{DatabaseId, Error, PageNo, PageRange, Result, Txid, UnixMillis};
 
+use super::FdbStore;
 use super::read::{Singles, missing};
-use super::{FdbStore, check_ranges};
 use crate::error::Outcome;
 use crate::keys::{Key, Kind, after_key};
 use crate::transact::{Priority, Step, Tx, only};
@@ -26,11 +26,7 @@ type Kinds = Vec<(Txid, RowKind)>;
 
 impl FdbStore {
     pub(super) async fn collect_garbage(&self, request: &CollectRequest) -> Result<Collected> {
-        check_ranges("collection", &request.pages, self.limits.collect_pages)?;
-        let mut pages = PageSet::new();
-        for range in &request.pages {
-            pages.insert_range(*range);
-        }
+        let pages = self.limits.check_collect(request)?;
         let mut chunks = pages.chunks(PAGES);
         if chunks.is_empty() {
             chunks.push(Vec::new());

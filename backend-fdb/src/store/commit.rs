@@ -1,7 +1,5 @@
 //! Commits: of one database, or of many in one transaction.
 
-use std::collections::HashMap;
-
 use futures_util::future::join_all;
 use litefleet::store::{CommitMode, CommitRequest};
 use litefleet::{DatabaseId, Error, Result};
@@ -79,7 +77,9 @@ impl Change for Committing<'_> {
 
 impl FdbStore {
     pub(super) async fn commit_all(&self, requests: &[CommitRequest], mode: CommitMode) -> Result<Vec<Result<()>>> {
-        let mut outcomes = self.check_commits(requests, mode)?;
+        let formal = self.limits.check_commits(requests, mode)?;
+        // `None` for what cannot be refused without asking.
+        let mut outcomes: Vec<Option<Result<()>>> = formal.into_iter().map(|form| form.err().map(Err)).collect();
         let atomic = mode == CommitMode::Atomic;
         if atomic && outcomes.iter().any(Option::is_some) {
             let other = || Err(Error::conflict("another commit of the atomic set failed"));
@@ -121,38 +121,6 @@ impl FdbStore {
             Some(error) => Err(error.clone()),
             None => Ok(outcomes),
         }
-    }
-
-    /// What can be refused without asking. `None` for what can not.
-    fn check_commits(&self, requests: &[CommitRequest], mode: CommitMode) -> Result<Vec<Option<Result<()>>>> {
-        let limits = &self.limits;
-        if mode == CommitMode::Atomic {
-            let bytes: usize = requests.iter().map(|request| request.record.len()).sum();
-            if requests.len() > limits.atomic_databases || bytes > limits.atomic_bytes {
-                return Err(Error::invalid(format!(
-                    "an atomic commit of {} databases and {bytes} bytes; the limits are {} and {}",
-                    requests.len(),
-                    limits.atomic_databases,
-                    limits.atomic_bytes
-                )));
-            }
-        }
-        let mut named = HashMap::new();
-        for request in requests {
-            *named.entry(request.database).or_insert(0_usize) += 1;
-        }
-        let check = |request: &CommitRequest| {
-            let bytes = request.record.len();
-            if named.get(&request.database).is_some_and(|count| *count > 1) {
-                Some(Err(Error::invalid(format!("database {} twice in one commit", request.database))))
-            } else if bytes > limits.record_bytes {
-                let limit = limits.record_bytes;
-                Some(Err(Error::invalid(format!("a record of {bytes} bytes, the limit is {limit}"))))
-            } else {
-                None
-            }
-        };
-        Ok(requests.iter().map(check).collect())
     }
 }
 

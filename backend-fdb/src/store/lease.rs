@@ -103,8 +103,16 @@ impl FdbStore {
     }
 
     pub(super) async fn release_lease(&self, database: DatabaseId, epoch: Epoch, warm: Vec<PageNo>) -> Result<()> {
-        let warm = warm.into_iter().take(WARM_PAGES).collect();
         self.change_one("release", Release { database, epoch, warm }).await
+    }
+
+    /// The pages that the next open should get along with it, unless there are none.
+    pub(super) fn put_warm(&self, tx: &Tx, database: DatabaseId, warm: &[PageNo]) -> Outcome<()> {
+        if warm.is_empty() {
+            return Ok(());
+        }
+        let pages: PageSet = warm.iter().copied().take(WARM_PAGES).collect();
+        tx.put(&self.keys.of(database, Kind::Warm), &pages)
     }
 }
 
@@ -123,7 +131,7 @@ async fn forget_old_ends(tx: &Tx, ends: &Piece) -> Outcome<()> {
 struct Release {
     database: DatabaseId,
     epoch: Epoch,
-    warm: PageSet,
+    warm: Vec<PageNo>,
 }
 
 impl Change for Release {
@@ -142,7 +150,7 @@ impl Change for Release {
     fn apply(&self, store: &FdbStore, tx: &Tx, core: &Core) -> Outcome<Core> {
         let lease = LeaseValue { epoch: core.lease.epoch, holder: None };
         store.put_lease(tx, self.database, &lease)?;
-        tx.put(&store.keys.of(self.database, Kind::Warm), &self.warm)?;
+        store.put_warm(tx, self.database, &self.warm)?;
         Ok(Core { lease, ..core.clone() })
     }
 

@@ -32,7 +32,7 @@ use litefleet::store::{
     HeadRequest, Lineage, ListEntry, LogRow, OpenRequest, Opened, PageRow, PageStore, Purged, ReadRow, SessionRequest,
     StageRequest, StoreLimits,
 };
-use litefleet::{DatabaseId, DatabaseName, Epoch, Error, PageNo, PageRange, PageSet, Result, SessionId, Txid};
+use litefleet::{DatabaseId, DatabaseName, Epoch, Error, PageNo, PageRange, Result, SessionId, Txid};
 
 use crate::config::FdbConfig;
 use crate::error::Outcome;
@@ -153,21 +153,10 @@ impl FdbStore {
         self.purged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn check_rows(&self, what: &str, rows: &[PageRow], txid: Txid) -> Result<()> {
-        let limit = self.limits.write_rows;
-        if rows.len() > limit {
-            return Err(Error::invalid(format!("{what} of {} rows, the limit is {limit}", rows.len())));
-        }
-        if let Some(row) = rows.iter().find(|row| row.bytes.len() > ROW_BYTES) {
-            let bytes = row.bytes.len();
-            return Err(Error::invalid(format!("{what}: a row of {bytes} bytes, the limit is {ROW_BYTES}")));
-        }
-        let mut pages = PageSet::new();
-        match rows.iter().find(|row| row.txid != txid || row.page.get() == 0 || !pages.insert(row.page)) {
-            Some(row) => Err(Error::invalid(format!(
-                "{what} at txid {txid} has a row of page {} at txid {}: another txid, no page, or twice",
-                row.page, row.txid
-            ))),
+    /// What the store's own layout cannot hold.
+    fn check_row_bytes(what: &str, rows: &[PageRow]) -> Result<()> {
+        match rows.iter().map(|row| row.bytes.len()).find(|bytes| *bytes > ROW_BYTES) {
+            Some(bytes) => Err(Error::invalid(format!("{what}: a row of {bytes} bytes, the limit is {ROW_BYTES}"))),
             None => Ok(()),
         }
     }
@@ -190,25 +179,6 @@ async fn directory(cluster: &Cluster, path: &[String]) -> Result<Vec<u8>> {
         Ok(Err(error)) => Err(failed(&error)),
         Err(_) => Err(failed(&"the time is over")),
     }
-}
-
-/// The pages of the ranges, each once, when they keep to the limit.
-fn check_ranges(what: &str, ranges: &[PageRange], limit: usize) -> Result<PageSet> {
-    if let Some(range) = ranges.iter().find(|range| range.first > range.last) {
-        return Err(Error::invalid(format!(
-            "{what} of pages {} to {}: the last is below the first",
-            range.first, range.last
-        )));
-    }
-    let pages: u64 = ranges.iter().map(|range| range.count()).sum();
-    if pages > limit as u64 {
-        return Err(Error::invalid(format!("{what} of {pages} pages, the limit is {limit}")));
-    }
-    let mut wanted = PageSet::new();
-    for range in ranges {
-        wanted.insert_range(*range);
-    }
-    Ok(wanted)
 }
 
 #[async_trait]

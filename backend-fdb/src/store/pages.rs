@@ -8,8 +8,8 @@ use futures_util::future::try_join_all;
 use litefleet::store::{Lineage, PageRow, ReadRow, RowKind};
 use litefleet::{DatabaseId, Error, PageNo, PageRange, PageSet, Result, Txid};
 
+use super::FdbStore;
 use super::read::missing;
-use super::{FdbStore, check_ranges};
 use crate::error::Outcome;
 use crate::keys::{Kind, after_key};
 use crate::knowledge::View;
@@ -34,7 +34,7 @@ pub(super) struct Found {
 
 impl FdbStore {
     pub(super) async fn pages(&self, lineage: &[Lineage], pages: &[PageRange], snapshot: Txid) -> Result<Vec<ReadRow>> {
-        let wanted = check_ranges("read", pages, self.limits.read_pages)?;
+        let wanted = self.limits.check_read(pages)?;
         // Where nothing newer can be missed, the newest version need not be asked for.
         let assumed = match lineage {
             [only] => self.knowledge.version_for_reading(only.database, self.cluster.now()),

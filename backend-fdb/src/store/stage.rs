@@ -5,7 +5,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use litefleet::store::{DiscardRequest, Discarded, RowKind, StageRequest};
+use litefleet::store::{DiscardRequest, Discarded, StageRequest};
 use litefleet::{DatabaseId, Error, PageSet, Result};
 
 use super::FdbStore;
@@ -65,10 +65,8 @@ impl Change for Staging<'_> {
 
 impl FdbStore {
     pub(super) async fn stage_rows(&self, request: &StageRequest) -> Result<()> {
-        self.check_rows("stage", &request.rows, request.expected.next())?;
-        if let Some(row) = request.rows.iter().find(|row| matches!(row.kind, RowKind::Delta { .. })) {
-            return Err(Error::invalid(format!("a staged row must be whole; page {} is a delta", row.page)));
-        }
+        self.limits.check_stage(request)?;
+        Self::check_row_bytes("stage", &request.rows)?;
         self.change_one("stage", Staging(request)).await
     }
 

@@ -1,7 +1,5 @@
 //! Committing.
 
-use std::collections::HashMap;
-
 use litefleet::store::{CommitMode, CommitRequest};
 use litefleet::{Error, ErrorKind, Result};
 
@@ -16,13 +14,7 @@ const NUMBERS: usize = 3;
 
 impl Inner {
     pub(super) async fn commit(&self, requests: Vec<CommitRequest>, mode: CommitMode) -> Result<Vec<Result<()>>> {
-        self.check_set(&requests, mode)?;
-        let mut named = HashMap::new();
-        for request in &requests {
-            *named.entry(request.database).or_insert(0_usize) += 1;
-        }
-        let mut outcomes: Vec<Result<()>> =
-            requests.iter().map(|request| self.check_form(request, named.get(&request.database) == Some(&1))).collect();
+        let mut outcomes = self.config.limits.check_commits(&requests, mode)?;
         if mode == CommitMode::Atomic && outcomes.iter().any(Result::is_err) {
             return Ok(outcomes.into_iter().map(|outcome| Err(outcome.err().unwrap_or_else(another_failed))).collect());
         }
@@ -44,31 +36,6 @@ impl Inner {
             }
         }
         Ok(outcomes)
-    }
-
-    fn check_set(&self, requests: &[CommitRequest], mode: CommitMode) -> Result<()> {
-        let limits = &self.config.limits;
-        let bytes: usize = requests.iter().map(|request| request.record.len()).sum();
-        if mode == CommitMode::Atomic && (requests.len() > limits.atomic_databases || bytes > limits.atomic_bytes) {
-            return Err(Error::invalid(format!(
-                "an atomic commit of {} databases and {bytes} bytes; the limits are {} and {}",
-                requests.len(),
-                limits.atomic_databases,
-                limits.atomic_bytes
-            )));
-        }
-        Ok(())
-    }
-
-    fn check_form(&self, request: &CommitRequest, once: bool) -> Result<()> {
-        if !once {
-            return Err(Error::invalid("the same database twice in one commit"));
-        }
-        let (bytes, limit) = (request.record.len(), self.config.limits.record_bytes);
-        if bytes > limit {
-            return Err(Error::invalid(format!("a record of {bytes} bytes, the limit is {limit}")));
-        }
-        Ok(())
     }
 
     /// One statement, one transaction.

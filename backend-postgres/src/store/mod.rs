@@ -24,7 +24,7 @@ use litefleet::store::{
     HeadRequest, Lineage, ListEntry, LogRow, OpenRequest, Opened, PageRow, PageStore, Purged, ReadRow, SessionRequest,
     StageRequest, StoreLimits,
 };
-use litefleet::{DatabaseId, DatabaseName, Epoch, Error, PageNo, PageRange, PageSet, Result, SessionId, Txid};
+use litefleet::{DatabaseId, DatabaseName, Epoch, Error, PageNo, PageRange, Result, SessionId, Txid};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::config::PostgresConfig;
@@ -136,42 +136,6 @@ impl Inner {
         };
         prepare.boxed()
     }
-
-    fn check_rows(&self, what: &str, rows: &[PageRow], txid: Txid) -> Outcome<()> {
-        let limit = self.config.limits.write_rows;
-        if rows.len() > limit {
-            return Err(Error::invalid(format!("{what} of {} rows, the limit is {limit}", rows.len())).into());
-        }
-        let mut pages = PageSet::new();
-        match rows.iter().find(|row| row.txid != txid || row.page.get() == 0 || !pages.insert(row.page)) {
-            Some(row) => Err(Error::invalid(format!(
-                "{what} at txid {txid} has a row of page {} at txid {}: another txid, no page, or twice",
-                row.page, row.txid
-            ))
-            .into()),
-            None => Ok(()),
-        }
-    }
-}
-
-/// The pages of the ranges, each once, when they keep to the limit.
-fn check_ranges(what: &str, ranges: &[PageRange], limit: usize) -> Outcome<PageSet> {
-    if let Some(range) = ranges.iter().find(|range| range.first > range.last) {
-        return Err(Error::invalid(format!(
-            "{what} of pages {} to {}: the last is below the first",
-            range.first, range.last
-        ))
-        .into());
-    }
-    let pages: u64 = ranges.iter().map(|range| range.count()).sum();
-    if pages > limit as u64 {
-        return Err(Error::invalid(format!("{what} of {pages} pages, the limit is {limit}")).into());
-    }
-    let mut wanted = PageSet::new();
-    for range in ranges {
-        wanted.insert_range(*range);
-    }
-    Ok(wanted)
 }
 
 #[async_trait]
@@ -227,7 +191,7 @@ impl PageStore for PostgresStore {
 
     async fn read_pages(&self, lineage: &[Lineage], pages: &[PageRange], snapshot: Txid) -> Result<Vec<ReadRow>> {
         let (inner, lineage) = (Arc::clone(&self.inner), lineage.to_vec());
-        let wanted = check_ranges("read", pages, self.inner.config.limits.read_pages)?;
+        let wanted = self.inner.config.limits.check_read(pages)?;
         self.run(async move { inner.read_pages(&lineage, &wanted, snapshot).await }).await
     }
 

@@ -11,7 +11,7 @@ use super::outcome::{Asked, done};
 use super::rows::{Stored, push};
 use crate::error::{Fault, Outcome};
 use crate::statements::Call;
-use crate::wire::{Blob, Id, Numbers, bigint, bigints, boolean, column, count, maybe_bigint, maybe_id, text};
+use crate::wire::{Blob, Id, Numbers, Param, bigint, bigints, boolean, column, count, maybe_bigint, maybe_id, text};
 
 /// The sorts of rows that `open` and `head` answer with.
 const HEAD: i16 = 0;
@@ -86,8 +86,7 @@ impl Inner {
     }
 
     pub(super) async fn release(&self, database: DatabaseId, epoch: Epoch, warm: Vec<PageNo>) -> Outcome<()> {
-        let warm: PageSet = warm.into_iter().collect();
-        let params = [bigint(database.get()), bigint(epoch.get()), bigints(warm.pages().map(|page| page.get().into()))];
+        let params = [bigint(database.get()), bigint(epoch.get()), warm_pages(&warm)];
         let rows = self.pool.call(Call::Release, &params).await?;
         done(&rows, Asked { database, epoch, expected: 0 })?;
         Ok(())
@@ -143,6 +142,12 @@ impl Reply {
         let name = DatabaseName::new(column(first, 5)?)?;
         Ok(Self { database, created: numbers.at(1)? != 0, name, head, tail, warm, ended })
     }
+}
+
+/// Warm pages, each once.
+pub(super) fn warm_pages(warm: &[PageNo]) -> Param {
+    let pages: PageSet = warm.iter().copied().collect();
+    bigints(pages.pages().map(|page| page.get().into()))
 }
 
 fn commit_id(row: &Row) -> Outcome<CommitId> {

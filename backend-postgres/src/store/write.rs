@@ -1,23 +1,19 @@
 //! Staging, checkpoints, and garbage.
 
-use litefleet::store::{
-    CheckpointRequest, CollectRequest, Collected, DiscardRequest, Discarded, Purged, RowKind, StageRequest,
-};
-use litefleet::{Error, Txid};
+use litefleet::Txid;
+use litefleet::store::{CheckpointRequest, CollectRequest, Collected, DiscardRequest, Discarded, Purged, StageRequest};
 
+use super::Inner;
+use super::open::warm_pages;
 use super::outcome::{Asked, done};
 use super::rows::{columns, ranges};
-use super::{Inner, check_ranges};
 use crate::error::{Fault, Outcome};
 use crate::statements::Call;
 use crate::wire::{bigint, boolean, column, count, number};
 
 impl Inner {
     pub(super) async fn stage(&self, request: StageRequest) -> Outcome<()> {
-        self.check_rows("stage", &request.rows, request.expected.next())?;
-        if let Some(row) = request.rows.iter().find(|row| matches!(row.kind, RowKind::Delta { .. })) {
-            return Err(Error::invalid(format!("a staged row must be whole; page {} is a delta", row.page)).into());
-        }
+        self.config.limits.check_stage(&request)?;
         let StageRequest { database, epoch, expected, generation, sequence, rows } = request;
         let [pages, kinds, _, bytes] = columns(rows);
         let params = [
@@ -45,8 +41,8 @@ impl Inner {
     }
 
     pub(super) async fn checkpoint(&self, request: CheckpointRequest) -> Outcome<()> {
-        self.check_rows("checkpoint", &request.rows, request.txid)?;
-        let CheckpointRequest { database, epoch, txid, rows, last, time } = request;
+        self.config.limits.check_checkpoint(&request)?;
+        let CheckpointRequest { database, epoch, txid, rows, last, time, warm } = request;
         let [pages, kinds, bases, bytes] = columns(rows);
         let params = [
             bigint(database.get()),
@@ -58,6 +54,7 @@ impl Inner {
             kinds,
             bases,
             bytes,
+            warm_pages(&warm),
         ];
         let rows = self.pool.call(Call::Checkpoint, &params).await?;
         done(&rows, Asked { database, epoch, expected: txid.get() })?;
@@ -65,7 +62,7 @@ impl Inner {
     }
 
     pub(super) async fn collect(&self, request: CollectRequest) -> Outcome<Collected> {
-        let wanted = check_ranges("collection", &request.pages, self.config.limits.collect_pages)?;
+        let wanted = self.config.limits.check_collect(&request)?;
         let CollectRequest { database, epoch, at_most, completed_before, log_through, .. } = request;
         let [firsts, lasts] = ranges(&wanted.ranges().collect::<Vec<_>>());
         let params = [

@@ -101,6 +101,7 @@ pub async fn rows_that_cannot_be_are_invalid(harness: &dyn Harness) {
             rows,
             last: true,
             time: UnixMillis(0),
+            warm: Vec::new(),
         };
         let result = store.checkpoint(request).await;
         refused(result, ErrorKind::Invalid, "the rows of a checkpoint");

@@ -1,7 +1,7 @@
 //! What becomes of calls whose request or reply is lost, and of those that arrive late.
 
 use litefleet::store::{CheckpointRequest, CommitMode, Effect, Fault, FaultPlan, HeadRequest, Operation};
-use litefleet::{CommitId, Epoch, ErrorKind, Txid, UnixMillis};
+use litefleet::{CommitId, Epoch, ErrorKind, PageNo, Txid, UnixMillis};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -238,6 +238,7 @@ pub async fn repeated_calls_do_no_harm(harness: &dyn Harness) {
         rows: vec![image(1, txid, b"row")],
         last: true,
         time: UnixMillis(9),
+        warm: vec![PageNo(1)],
     };
     for txid in [2, 3] {
         twice!(Checkpoint, store.checkpoint(request(txid))).expect("it holds");

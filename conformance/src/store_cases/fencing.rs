@@ -198,6 +198,7 @@ pub async fn checkpoints_and_takeovers_do_not_mix(harness: &dyn Harness) {
                     rows: vec![image(page, 1, b"row")],
                     last: false,
                     time: UnixMillis(0),
+                    warm: Vec::new(),
                 };
                 match writer.store.checkpoint(request).await {
                     Ok(()) => written.push(page),

@@ -1,7 +1,7 @@
 //! The head, the lease's end, and what travels with them.
 
-use litefleet::store::{HeadRequest, Operation, Tail};
-use litefleet::{DatabaseName, Epoch, ErrorKind, Txid};
+use litefleet::store::{CheckpointRequest, HeadRequest, Operation, Tail};
+use litefleet::{DatabaseName, Epoch, ErrorKind, PageNo, Txid, UnixMillis};
 
 use crate::fixture::{
     LONG, Tasks, Writer, complete, delta, image, lease_request, log_txids, name, open_request, picture, read_places,
@@ -92,6 +92,34 @@ pub async fn warm_pages_come_with_the_open(harness: &dyn Harness) {
     let opened = store.open(lease_request("a", taker, false)).await;
     let opened = opened.expect("the lease is free");
     assert_eq!(opened.warm.len(), 3, "they come with a lease too");
+}
+
+/// The warm pages of a completed checkpoint come with the next open, without a release; none leave those before.
+pub async fn warm_pages_come_with_a_checkpoint(harness: &dyn Harness) {
+    let store = harness.store().await;
+    let mut writer = Writer::new(&store, "a").await;
+    writer.commit_up_to(4).await;
+    // Each checkpoint writes the page whose number is its txid.
+    let request = |page: u32, last, warm: &[u32]| CheckpointRequest {
+        database: writer.database,
+        epoch: writer.epoch,
+        txid: Txid(page.into()),
+        rows: vec![image(page, page.into(), b"row")],
+        last,
+        time: UnixMillis(0),
+        warm: warm.iter().copied().map(PageNo).collect(),
+    };
+    let after = |request| async {
+        store.checkpoint(request).await.expect("the holder can");
+        read_places(&store.open(open_request("a")).await.expect("it exists").warm)
+    };
+    assert_eq!(after(request(1, false, &[1])).await, [], "it is not completed");
+    assert_eq!(after(request(1, true, &[1, 9])).await, [(1, 1)]);
+    assert_eq!(after(request(2, true, &[])).await, [(1, 1)]);
+    assert_eq!(after(request(3, true, &[3, 2, 3])).await, [(2, 2), (3, 3)]);
+    writer.release(&[]).await.expect("the holder can");
+    let opened = store.open(open_request("a")).await.expect("it exists");
+    assert_eq!(read_places(&opened.warm), [(2, 2), (3, 3)], "a release without any leaves them");
 }
 
 /// Head, log and warm pages of one open belong together, however many commits and checkpoints go on meanwhile.

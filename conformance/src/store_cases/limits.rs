@@ -60,6 +60,7 @@ async fn rows_are_limited(writer: &Writer) {
         rows: rows(writer.txid, count),
         last: true,
         time: UnixMillis(0),
+        warm: Vec::new(),
     };
     refused(store.checkpoint(request(limit + 1)).await, ErrorKind::Invalid, "one row of a checkpoint too many");
     let mut other = Writer::new(store, "rows").await;

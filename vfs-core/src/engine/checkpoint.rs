@@ -145,7 +145,16 @@ impl Database {
             if last || !rows.is_empty() {
                 let time = self.fleet.clock.unix();
                 let (database, txid) = (plan.database, plan.to);
-                let request = |epoch| CheckpointRequest { database, epoch, txid, rows: rows.clone(), last, time };
+                let warm = if last { self.core().warm_set() } else { Vec::new() };
+                let request = |epoch| CheckpointRequest {
+                    database,
+                    epoch,
+                    txid,
+                    rows: rows.clone(),
+                    last,
+                    time,
+                    warm: warm.clone(),
+                };
                 self.under_lease(|epoch| self.fleet.store.checkpoint(request(epoch))).await?;
             }
             if last {

@@ -15,7 +15,7 @@ use crate::codec::{Record, StagedPages, image_checksum, zero_image};
 use crate::config::{DatabaseSettings, LeaseMode};
 use crate::error::{Error, Result};
 use crate::store::{Head, Lineage};
-use crate::types::{CommitId, DatabaseId, DatabaseName, Epoch, PageNo, SessionId, Txid};
+use crate::types::{CommitId, DatabaseId, DatabaseName, Epoch, PageNo, SessionId, Txid, pages_for_size};
 
 /// Whether a database is open for writing, or follows another process's writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -435,6 +435,18 @@ impl Core {
         if self.warm.len() < WARM_PAGES && !self.warm.contains(&page) {
             self.warm.push(page);
         }
+    }
+
+    /// What the next open wants at once: the pages that were read first, and, where few were read from the store, those
+    /// that were written last.
+    pub(super) fn warm_set(&self) -> Vec<PageNo> {
+        let mut warm = self.warm.clone();
+        for page in std::iter::once(PageNo::FIRST).chain(self.tail.newest_pages(WARM_PAGES)) {
+            if warm.len() < WARM_PAGES && page.get() <= pages_for_size(self.size) && !warm.contains(&page) {
+                warm.push(page);
+            }
+        }
+        warm
     }
 
     /// The oldest snapshot in use.

@@ -214,7 +214,7 @@ impl Database {
             }
             let (Some(database), Some(lease)) = (core.database, core.lease.take()) else { return Ok(()) };
             core.shared = true;
-            (database, lease, core.warm.clone())
+            (database, lease, core.warm_set())
         };
         metrics::counter!("litefleet_leases_released_total").increment(1);
         match self.fleet.store.release(database, lease.epoch, warm).await {

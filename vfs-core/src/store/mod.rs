@@ -8,6 +8,7 @@
 //! `litefleet-conformance` turns every case into a test of every back end.
 
 mod layers;
+mod limits;
 mod memory;
 mod model;
 
@@ -22,11 +23,12 @@ pub use layers::{
     Call, Deferred, Effect, Fault, FaultLayer, FaultPlan, Interceptor, Latency, LatencyLayer, Layer, Metered,
     MetricsLayer, Operation, OperationCounts, StoreCounters, Verdict,
 };
+pub use limits::StoreLimits;
 pub use memory::MemoryStore;
 pub use model::{
     CheckpointRequest, CollectRequest, Collected, CommitRequest, DiscardRequest, Discarded, EpochEnd, Head, HeadReply,
     HeadRequest, Holder, LeaseRequest, Lineage, ListEntry, LogRow, OpenRequest, Opened, PageRow, Purged, ReadRow,
-    RowKind, SessionRequest, StageRequest, StoreLimits, Tail,
+    RowKind, SessionRequest, StageRequest, Tail,
 };
 
 /// Whether the commits of one call stand or fall together.
@@ -97,8 +99,8 @@ pub trait PageStore: Debug + Send + Sync + 'static {
     ///   [`read_log`](Self::read_log) (case: `long_tail_is_truncated`).
     async fn open(&self, request: OpenRequest) -> Result<Opened>;
 
-    /// Gives a lease back, and stores which pages the next open should get along with it (case:
-    /// `warm_pages_come_with_the_open`). The epoch stays as it is until the next grant: a write of the old holder that
+    /// Gives a lease back, and stores which pages the next open should get along with it, unless there are none: then
+    /// those that were stored before stay (case: `warm_pages_come_with_the_open`). The epoch stays as it is until the next grant: a write of the old holder that
     /// arrives late is `Fenced` all the same, but releasing again succeeds and changes nothing (case:
     /// `released_epoch_cannot_write`).
     async fn release(&self, database: DatabaseId, epoch: Epoch, warm: Vec<PageNo>) -> Result<()>;
@@ -183,9 +185,10 @@ pub trait PageStore: Debug + Send + Sync + 'static {
     async fn discard_staged(&self, request: DiscardRequest) -> Result<Discarded>;
 
     /// Writes page rows as of the checkpoint's txid; with `last`, marks the checkpoint as completed and sets the head's
-    /// checkpoint. On condition of epoch, and of head.checkpoint <= txid <= head.txid, else `Conflict` (case:
-    /// `checkpoint_moves_forward_only`). Rows of a checkpoint that never completes do no harm (case:
-    /// `half_a_checkpoint_is_harmless`). `Invalid` for rows as with [`stage`](Self::stage), but for deltas.
+    /// checkpoint and the warm pages, as with [`release`](Self::release), so that an open after a crash gets them too
+    /// (case: `warm_pages_come_with_a_checkpoint`). On condition of epoch, and of head.checkpoint <= txid <= head.txid,
+    /// else `Conflict` (case: `checkpoint_moves_forward_only`). Rows of a checkpoint that never completes do no harm
+    /// (case: `half_a_checkpoint_is_harmless`). `Invalid` for rows as with [`stage`](Self::stage), but for deltas.
     async fn checkpoint(&self, request: CheckpointRequest) -> Result<()>;
 
     /// Raises the horizon as far as asked and allowed, then, in the same store transaction, deletes dead rows of the

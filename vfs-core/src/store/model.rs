@@ -6,25 +6,6 @@ use bytes::Bytes;
 
 use crate::types::{CommitId, DatabaseId, DatabaseName, Epoch, PageNo, PageRange, SessionId, Txid, UnixMillis};
 
-/// The bounds that a store sets to its callers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StoreLimits {
-    /// Pages in one [`read_pages`](super::PageStore::read_pages).
-    pub read_pages: usize,
-    /// Bytes of one commit record; a larger transaction must be staged.
-    pub record_bytes: usize,
-    /// Databases in one atomic commit.
-    pub atomic_databases: usize,
-    /// Bytes of all records of one atomic commit.
-    pub atomic_bytes: usize,
-    /// Rows in one [`stage`](super::PageStore::stage) or [`checkpoint`](super::PageStore::checkpoint).
-    pub write_rows: usize,
-    /// Pages in one [`collect`](super::PageStore::collect).
-    pub collect_pages: usize,
-    /// About how many bytes one [`read_log`](super::PageStore::read_log) returns.
-    pub log_bytes: usize,
-}
-
 /// Starts a session.
 #[derive(Clone, Debug)]
 pub struct SessionRequest {
@@ -290,6 +271,8 @@ pub struct CheckpointRequest {
     pub last: bool,
     /// The time of completion, kept with the checkpoint for retention.
     pub time: UnixMillis,
+    /// With `last`: the pages that the next open should get along with it, when there are any.
+    pub warm: Vec<PageNo>,
 }
 
 /// Collects garbage.

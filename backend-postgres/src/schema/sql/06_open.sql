@@ -107,6 +107,13 @@ BEGIN
 END $$;
 
 
+-- The pages that the next open should get along with it, unless there are none.
+CREATE FUNCTION {schema}.put_warm(wanted bigint, warm bigint[]) RETURNS void
+LANGUAGE sql AS $$
+    INSERT INTO {schema}.warm AS w SELECT wanted, put_warm.warm WHERE cardinality(put_warm.warm) > 0
+    ON CONFLICT (database) DO UPDATE SET pages = excluded.pages WHERE w.pages <> excluded.pages
+$$;
+
 CREATE FUNCTION {schema}.release(wanted bigint, epoch bigint, warm bigint[]) RETURNS bigint[]
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -114,8 +121,7 @@ DECLARE
 BEGIN
     UPDATE {schema}.heads h SET holder = NULL WHERE h.id = wanted AND h.epoch = release.epoch AND h.holder IS NOT NULL;
     IF FOUND THEN
-        INSERT INTO {schema}.warm AS w VALUES (wanted, release.warm)
-        ON CONFLICT (database) DO UPDATE SET pages = excluded.pages WHERE w.pages <> excluded.pages;
+        PERFORM {schema}.put_warm(wanted, release.warm);
         RETURN '{0}';
     END IF;
     SELECT * INTO head FROM {schema}.heads h WHERE h.id = wanted;

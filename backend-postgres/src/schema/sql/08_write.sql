@@ -88,7 +88,7 @@ END $$;
 
 CREATE FUNCTION {schema}.checkpoint(
     wanted bigint, epoch bigint, at bigint, is_last boolean, completed bigint,
-    numbers bigint[], kinds smallint[], bases bigint[], contents bytea[]
+    numbers bigint[], kinds smallint[], bases bigint[], contents bytea[], warm bigint[]
 ) RETURNS bigint[]
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -110,6 +110,7 @@ BEGIN
         -- What transactions that were committed had listed.
         DELETE FROM {schema}.staged s
         WHERE s.database = wanted AND s.generation < head.generation AND s.generation IS DISTINCT FROM head.entry;
+        PERFORM {schema}.put_warm(wanted, checkpoint.warm);
         -- Last, so that a commit waits no longer than for the end of this transaction.
         UPDATE {schema}.heads h SET checkpoint = greatest(h.checkpoint, at) WHERE h.id = wanted;
     END IF;
