@@ -15,12 +15,13 @@ use litefleet::{DatabaseId, Epoch, Error, Result, SessionId, Txid};
 
 use crate::values::{Entry, FenceValue, HeadValue, LeaseValue, ProgressValue, StagingValue};
 
-/// For how long a version of ours serves as a read version. FoundationDB forgets after five seconds; what is over is for
-/// the commit to arrive in.
-const FRESH: Duration = Duration::from_secs(4);
+/// For how long a version of ours serves as a read version of a commit. FoundationDB forgets after five seconds; what is
+/// over is for the commit to arrive in. It is a little longer than from one renewal of a session to the next, by the
+/// fleet's usual settings: so a process that rests keeps its chains.
+const FRESH: Duration = Duration::from_millis(4_400);
 
-/// The same for versions that pages are read at: the reading itself takes time too.
-const FRESH_FOR_READING: Duration = Duration::from_secs(2);
+/// The same for versions that are read at: the reading itself takes time too.
+const FRESH_FOR_READING: Duration = Duration::from_secs(3);
 
 /// What every write to a database is conditional on.
 #[derive(Clone, Debug, PartialEq, Eq)]

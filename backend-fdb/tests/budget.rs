@@ -79,6 +79,43 @@ async fn a_database_that_rested_pays_nothing_while_its_process_commits() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[cfg_attr(real_cluster, ignore = "counts requests, which only the stand-in tells")]
+async fn a_process_that_only_renews_its_session_commits_in_one_exchange() {
+    let place = Place::new();
+    let store = store(&place).await;
+    let session = session(&store, LONG).await;
+    let mut holder = Holder::new(&store, session, "a").await;
+    for _ in 0..4 {
+        place.command("advance 4000000");
+        store.renew_session(session).await.expect("it lives");
+    }
+    let (spent, outcome) = counted(&place, holder.commit(b"after sixteen seconds")).await;
+    outcome.expect("the holder can");
+    assert_eq!(spent, ONE_COMMIT);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(real_cluster, ignore = "counts requests, which only the stand-in tells")]
+async fn a_long_tail_is_read_in_stretches_at_once() {
+    let place = Place::new();
+    let store = store(&place).await;
+    let mut holder = Holder::new(&store, session(&store, LONG).await, "a").await;
+    for _ in 0..800 {
+        holder.commit(&[7; 500]).await.expect("the holder can");
+    }
+    store.release(holder.database, holder.epoch, Vec::new()).await.expect("the holder can");
+    let opened = in_a_row(&place, || async {
+        let opened = store.open(open_request("a", None)).await.expect("it exists");
+        assert!(matches!(&opened.tail, Tail::Complete(rows) if rows.len() == 800));
+    });
+    // Half a megabyte: seven replies.
+    assert_eq!(opened.await, 3, "read version, small values, tail");
+    let lineage = [litefleet::store::Lineage { database: holder.database, max_txid: litefleet::Txid::MAX }];
+    let rows = store.read_log(&lineage, litefleet::Txid(3), litefleet::Txid(900)).await.expect("there");
+    assert_eq!(rows.len(), 797);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(real_cluster, ignore = "counts requests, which only the stand-in tells")]
 async fn a_version_that_is_too_old_costs_one_look_and_goes_on() {
     let place = Place::new();
     let store = store(&place).await;
@@ -185,12 +222,12 @@ async fn checkpoints_do_not_disturb_commits_nor_commits_checkpoints() {
 }
 
 /// How often what may take longer on a busy machine is tried.
-const TRIES: usize = 5;
+const TRIES: usize = 3;
 
 /// How many exchanges follow each other: the least of several tries, since anything else can only make it longer.
 async fn in_a_row<T, A: Future<Output = T>>(place: &Place, mut action: impl FnMut() -> A) -> u32 {
-    const EACH: Duration = Duration::from_millis(40);
-    place.command("latency version=40000 read=40000 commit=40000 late=0");
+    const EACH: Duration = Duration::from_millis(200);
+    place.command("latency version=200000 read=200000 commit=200000 late=0");
     let mut least = u32::MAX;
     for _ in 0..TRIES {
         let clock = SystemClock::default();
@@ -219,12 +256,13 @@ async fn exchanges_that_follow_each_other() {
     first.release(holder.database, holder.epoch, warm).await.expect("the holder can");
 
     // Never opened by this process: the name leads to the id, that to the rest.
-    let opened = in_a_row(&place, || async {
-        let fresh = FdbStore::open(place.config());
-        place.command("latency version=0 read=0 commit=0 late=0");
-        let fresh = fresh.await.expect("the store opens");
-        place.command("latency version=40000 read=40000 commit=40000 late=0");
-        fresh.open(open_request("a", None)).await.expect("it exists")
+    let mut stores = Vec::new();
+    for _ in 0..TRIES {
+        stores.push(store(&place).await);
+    }
+    let opened = in_a_row(&place, || {
+        let fresh = stores.pop().expect("one for each try");
+        async move { fresh.open(open_request("a", None)).await.expect("it exists") }
     });
     assert_eq!(opened.await, 4, "without a lease");
     let opened = in_a_row(&place, || async { first.open(open_request("a", None)).await.expect("it exists") });

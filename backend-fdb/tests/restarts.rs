@@ -26,7 +26,7 @@ fn connect(vfs: &str, name: &str) -> Connection {
 }
 
 /// Counts up until it is told to stop. Returns what was acknowledged last.
-fn write(vfs: &str, name: &str, stop: &AtomicBool) -> u64 {
+fn write(vfs: &str, name: &str, stop: &AtomicBool) -> i64 {
     let mut connection = connect(vfs, name);
     connection.execute_batch("CREATE TABLE t(v INTEGER NOT NULL)").expect("made");
     let mut last = 0;
@@ -37,7 +37,7 @@ fn write(vfs: &str, name: &str, stop: &AtomicBool) -> u64 {
             // tell, until it is opened again.
             Err(rusqlite::Error::SqliteFailure(error, _)) if error.code != ErrorCode::ConstraintViolation => {
                 connection = connect(vfs, name);
-                let count: u64 =
+                let count: i64 =
                     connection.query_row("SELECT count(*) FROM t", (), |row| row.get(0)).expect("it reads");
                 assert!(count == last || count == last + 1, "{name}: {count} rows, {last} were acknowledged");
                 last = count;
@@ -58,7 +58,7 @@ fn acknowledged_commits_outlive_the_death_of_the_clusters_processes() {
     fleet.register("restarts", false).expect("registered");
     let stop = AtomicBool::new(false);
     let names: Vec<String> = (0..WRITERS).map(|index| format!("db-{index}")).collect();
-    let written: Vec<u64> = std::thread::scope(|scope| {
+    let written: Vec<i64> = std::thread::scope(|scope| {
         let stop = &stop;
         let writers: Vec<_> = names.iter().map(|name| scope.spawn(move || write("restarts", name, stop))).collect();
         for _ in 0..ROUNDS {
@@ -78,7 +78,7 @@ fn acknowledged_commits_outlive_the_death_of_the_clusters_processes() {
     for (name, last) in names.iter().zip(written) {
         assert!(last > 0, "{name} got nowhere");
         let connection = connect("restarted", name);
-        let found: (u64, u64) = connection
+        let found: (i64, i64) = connection
             .query_row("SELECT count(*), max(v) FROM t", (), |row| Ok((row.get(0)?, row.get(1)?)))
             .expect("it reads");
         assert_eq!(found, (last, last), "{name}: each once, and nothing else");

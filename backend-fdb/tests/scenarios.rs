@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use common::Place;
 use common::holder::{Holder, LONG, image, name, open_request, session, take};
+use foundationdb::directory::{Directory, DirectoryLayer};
 use litefleet::clock::ManualClock;
 use litefleet::store::{CommitMode, HeadRequest, LeaseRequest, PageStore, SessionRequest};
 use litefleet::{ErrorKind, PageRange, Result, Txid};
@@ -142,11 +143,11 @@ async fn two_writers_race_and_each_acknowledged_commit_is_there_once() {
 #[tokio::test(flavor = "multi_thread")]
 #[cfg_attr(real_cluster, ignore = "needs a commit that arrives late")]
 async fn a_delayed_commit_that_arrives_after_the_takeover_does_nothing() {
-    const LATE: Duration = Duration::from_secs(2);
+    const LATE: Duration = Duration::from_secs(3);
     let place = Place::new();
     let theirs = store(&place).await;
     // A commit is told nothing and arrives later; its process cannot look, and gives up; then the lease is taken.
-    let deposed = Arc::new(FdbStore::open(place.config().timeout(LATE / 20)).await.expect("the store opens"));
+    let deposed = Arc::new(FdbStore::open(place.config().timeout(LATE / 8)).await.expect("the store opens"));
     let mut undone = 0;
     for late in ["1039.late", "1021.late", "1031.late"] {
         let mut holders = Vec::new();
@@ -267,9 +268,16 @@ async fn a_directory_gives_the_store_its_prefix() {
     assert_eq!(again.list("", None, 10).await.expect("a list").len(), 1);
     let elsewhere = FdbStore::open(place.config()).await.expect("the store opens");
     assert!(elsewhere.list("", None, 10).await.expect("a list").is_empty());
-    // On a real cluster the directory is not under the test's prefix.
-    store.delete(holder.database, holder.epoch).await.expect("the holder can");
-    while !store.purge(1_000).await.expect("a purge").done {}
+    // On a real cluster the directory is not under the test's prefix. Removed, all that is in it is gone.
+    let database = foundationdb::Database::from_path(place.cluster_file.to_str().expect("UTF-8")).expect("a database");
+    let path = path.as_slice();
+    let removed = database.run(|trx, _| async move {
+        let removed = DirectoryLayer::default().remove(&trx, path).await;
+        removed.map_err(foundationdb::FdbBindingError::DirectoryError)?;
+        let parent = DirectoryLayer::default().remove(&trx, &path[..1]).await;
+        parent.map_err(foundationdb::FdbBindingError::DirectoryError)
+    });
+    assert!(removed.await.expect("it can be removed"), "with what it was in");
 }
 
 #[tokio::test(flavor = "multi_thread")]

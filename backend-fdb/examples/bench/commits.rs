@@ -28,13 +28,13 @@ struct Side {
 }
 
 impl Side {
-    fn turn(&mut self, cluster: &Cluster, turn: impl FnOnce() -> Latencies) {
+    fn turn(&mut self, cluster: &Cluster, length: Duration, turn: impl FnOnce() -> Latencies) {
         let this = Path::new("/proc/self");
         let (before, own) = (cluster.time(), time_of(this));
         let done = turn();
         let (after, own) = (cluster.time(), time_of(this).saturating_sub(own));
         let count = done.count();
-        self.rates.push(count / TURN.as_secs_f64());
+        self.rates.push(count / length.as_secs_f64());
         self.own.push(own.as_secs_f64() * 1e6 / count);
         if let (Some(before), Some(after)) = (before, after) {
             self.cluster.push(after.saturating_sub(before).as_secs_f64() * 1e6 / count);
@@ -93,15 +93,16 @@ fn turns(rig: &Rig, bare: &Bare, cluster: &Cluster, count: usize) -> (Side, Side
         })
         .collect();
     let (mut ours, mut theirs) = (Side::default(), Side::default());
+    let length = TURN / rig.scale;
     for _ in 0..TURNS {
-        ours.turn(cluster, || updates(&mut connections));
-        theirs.turn(cluster, || bare.commits(count, TURN));
+        ours.turn(cluster, length, || updates(&mut connections, length));
+        theirs.turn(cluster, length, || bare.commits(count, length));
     }
     (ours, theirs)
 }
 
 /// Updates of one row, in a thread for each database, for the time of a turn.
-fn updates(connections: &mut [Connection]) -> Latencies {
+fn updates(connections: &mut [Connection], length: Duration) -> Latencies {
     let start = Barrier::new(connections.len());
     let start = &start;
     std::thread::scope(|scope| {
@@ -112,7 +113,7 @@ fn updates(connections: &mut [Connection]) -> Latencies {
                     let mut update = connection.prepare("UPDATE t SET v = v + 1 WHERE k = 1").expect("valid");
                     start.wait();
                     let (run, mut latencies) = (Timer::start(), Latencies::default());
-                    while run.elapsed() < TURN {
+                    while run.elapsed() < length {
                         let one = Timer::start();
                         update.execute(()).expect("a commit");
                         latencies.add(one.elapsed());

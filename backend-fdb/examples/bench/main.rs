@@ -25,7 +25,9 @@ use table::row;
 
 fn main() {
     let rig = Rig::new();
-    println!("{}", if is_stand_in() { "the stand-in: times are the stand-in's" } else { "a real cluster" });
+    if is_stand_in() {
+        println!("the stand-in: times are the stand-in's, and everything is a twentieth as large");
+    }
     println!();
     let bare = Bare::new(&rig);
     let mut goals = Goals::default();
@@ -37,22 +39,21 @@ fn main() {
 
 /// What a one-row update of a database of 100 MB writes, checkpoints included.
 fn bytes(rig: &Rig, goals: &mut Goals) {
-    const ROWS: u32 = 100_000;
-    const UPDATES: u32 = 5_000;
+    let (rows, updates) = (100_000 / rig.scale, 5_000 / rig.scale);
     let fleet = rig.fleet();
     let connection = fleet.open("bytes");
-    rig::fill(&connection, ROWS, 900);
+    rig::fill(&connection, rows, 900);
     connection.execute_batch("PRAGMA litefleet_checkpoint").expect("a checkpoint");
     let before = fleet.written();
     let mut update = connection.prepare("UPDATE t SET n = n + 1 WHERE k = ?1").expect("valid");
-    for index in 0..UPDATES {
+    for index in 0..updates {
         // Rows far apart, in an order that comes again.
-        update.execute([index.wrapping_mul(7919) % ROWS + 1]).expect("a commit");
+        update.execute([index.wrapping_mul(7919) % rows + 1]).expect("a commit");
     }
     drop(update);
     connection.execute_batch("PRAGMA litefleet_checkpoint").expect("a checkpoint");
     let after = fleet.written();
-    let each = |before: u64, after: u64| u32::try_from(after - before).map_or(f64::NAN, f64::from) / f64::from(UPDATES);
+    let each = |before: u64, after: u64| u32::try_from(after - before).map_or(f64::NAN, f64::from) / f64::from(updates);
     let bytes = each(before.bytes, after.bytes);
     row(&["an update of one row in 100 MB", "bytes", "keys", "transactions"]);
     row(&[

@@ -8,7 +8,7 @@ use crate::rig::{Rig, Timer, fill};
 use crate::table::{Latencies, row};
 
 /// Bytes of the database that is scanned.
-const SCANNED: usize = 50 << 20;
+const SCANNED: u32 = 50 << 20;
 /// How often that is done.
 const TURNS: u32 = 3;
 /// How many databases are opened.
@@ -16,7 +16,7 @@ const OPENED: u32 = 40;
 const LOOKUPS: u32 = 1_000;
 
 pub(crate) fn measure(rig: &Rig, bare: &Bare, goals: &mut Goals) {
-    let rows = u32::try_from(SCANNED / 1_000).expect("it fits");
+    let rows = SCANNED / 1_000 / rig.scale;
     {
         let fleet = rig.fleet();
         fill(&fleet.open("cold"), rows, 900);
@@ -37,7 +37,7 @@ pub(crate) fn measure(rig: &Rig, bare: &Bare, goals: &mut Goals) {
     let (mut lookups, mut gets) = (Latencies::default(), Latencies::default());
     for turn in 0..TURNS {
         lookups.add(look_up(rig, rows, turn));
-        gets.add(bare.gets(LOOKUPS));
+        gets.add(bare.gets(LOOKUPS / rig.scale));
     }
     let ratio = compare("1,000 lookups by an index", &lookups, &gets, "1,000 gets, one after another");
     goals.at_most("1,000 cold index lookups, of 1,000 gets' time", 1.0, Some(ratio));
@@ -96,7 +96,7 @@ fn look_up(rig: &Rig, rows: u32, turn: u32) -> Duration {
     let connection = fleet.open("cold");
     let mut lookup = connection.prepare("SELECT length(v) FROM t WHERE n2 = ?1").expect("valid");
     let timer = Timer::start();
-    for index in 0..LOOKUPS {
+    for index in 0..LOOKUPS / rig.scale {
         let key = (index + turn * LOOKUPS).wrapping_mul(7919) % rows + 1;
         let length: u32 = lookup.query_row([key], |row| row.get(0)).expect("a row");
         assert_eq!(length, 900);

@@ -29,6 +29,8 @@ impl Timer {
 pub(crate) struct Rig {
     pub(crate) cluster_file: PathBuf,
     pub(crate) prefix: Vec<u8>,
+    /// By how much everything is smaller: on the stand-in it is only tried out, and requests counted.
+    pub(crate) scale: u32,
     /// The stand-in lives as long as its file does.
     _directory: TempDir,
 }
@@ -38,11 +40,11 @@ impl Rig {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let prefix = format!("litefleet-bench/{}/", std::process::id()).into_bytes();
         if let Some(cluster_file) = real_cluster() {
-            return Self { cluster_file, prefix, _directory: directory };
+            return Self { cluster_file, prefix, scale: 1, _directory: directory };
         }
         let stand_in = StandIn::create(directory.path(), "bench").expect("a cluster file");
         let cluster_file = stand_in.cluster_file().into();
-        Self { cluster_file, prefix, _directory: directory }
+        Self { cluster_file, prefix, scale: 20, _directory: directory }
     }
 
     /// A fleet as in a process of its own: nothing in its caches.

@@ -73,6 +73,8 @@ struct Standing {
     warm: PageSet,
     /// The log after what the caller knows, or after the checkpoint, unless it is longer than was guessed.
     records: Option<Records>,
+    /// About the bytes of a record.
+    size: Option<usize>,
     /// The oldest ends of epochs, for a grant.
     ends: Piece,
 }
@@ -122,11 +124,16 @@ impl FdbStore {
                     return Ok((opened, None));
                 }
                 Ok(Step::Commit((mut opened, warm))) => {
-                    let beside = attempts.beside(tx.read_version().await?)?;
-                    let rows = self.newest(&beside, opened.database, &warm, opened.head.checkpoint);
+                    let (id, at) = (opened.database, opened.head.checkpoint);
+                    let beside = if warm.is_empty() { None } else { Some(attempts.beside(tx.read_version().await?)?) };
+                    let rows = async {
+                        match &beside {
+                            Some(beside) => self.newest(beside, id, &warm, at).await,
+                            None => Ok(Vec::new()),
+                        }
+                    };
                     match join(attempts.commit(tx), rows).await {
                         (Ok(committed), Ok(rows)) => {
-                            let id = opened.database;
                             opened.warm = rows.into_iter().flat_map(|(_, found)| found.rows(id)).collect();
                             return Ok((opened, Some(committed)));
                         }
@@ -183,15 +190,19 @@ impl FdbStore {
             futures_util::try_join!(tx.get::<u64>(&name_key), self.asking(tx, request.lease, assumed), guessed)?;
         let Some(id) = found.map(DatabaseId) else { return self.create(tx, call, asking).await };
         let found = if guess == Some(id) { guessed } else { self.standing(tx, call, id, assumed).await? };
-        let Some(Standing { core, progress, mut warm, records, ends }) = found else {
+        let Some(Standing { core, progress, mut warm, records, size, ends }) = found else {
             let message = format!("the name {} leads to database {id}, which does not exist", request.name);
             return Err(Error::corrupt(message).into());
         };
+        self.knowledge.telling(id, tx.read_version().await?);
         let known = call.known(id);
         let records = async {
             match records {
                 Some(records) => Ok(records),
-                None => self.records(tx, id, progress.checkpoint, core.head.txid, request.tail_bytes).await,
+                None => {
+                    let (from, to) = (progress.checkpoint, core.head.txid);
+                    self.records(tx, id, from, to, request.tail_bytes, size).await
+                }
             }
         };
         if known.is_some() {
@@ -229,6 +240,7 @@ impl FdbStore {
         let (id, epoch) = (last.0.database, last.0.head.epoch);
         let end = self.keys.epoch_end(id, epoch);
         let (core, end) = futures_util::try_join!(self.peek_core(tx, id), tx.peek::<EpochEndValue>(&end))?;
+        self.knowledge.telling(id, tx.read_version().await?);
         let now = core.filter(|core| core.lease.epoch == epoch).and_then(|core| core.holder());
         let holder = now.or(end.and_then(|end| end.holder));
         Ok((holder == Some(lease.session)).then_some(last))
@@ -239,7 +251,7 @@ impl FdbStore {
         let known = call.known(id);
         let records = async {
             match known {
-                Some(after) => self.records(tx, id, after, Txid::MAX, call.request.tail_bytes).await.map(Some),
+                Some(after) => self.records(tx, id, after, Txid::MAX, call.request.tail_bytes, None).await.map(Some),
                 None => Ok(None),
             }
         };
@@ -268,7 +280,9 @@ impl FdbStore {
             Some(records) => Some(records),
             None => self.if_it_reaches(id, &newest, progress.checkpoint)?,
         };
-        Ok(Some(Standing { core, progress, warm, records, ends }))
+        let size =
+            newest.pairs().iter().map(|pair| pair.value().len()).sum::<usize>().checked_div(newest.pairs().len());
+        Ok(Some(Standing { core, progress, warm, records, size, ends }))
     }
 
     /// The asking session, which must still be alive when this transaction commits.
