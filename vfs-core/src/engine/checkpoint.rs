@@ -10,7 +10,8 @@ use bytes::Bytes;
 
 use tracing::Instrument;
 
-use super::database::{Core, Database};
+use super::core::Core;
+use super::database::Database;
 use crate::codec::{Compression, decode_row, diff, encode_delta, encode_image, encode_zero, zero_image};
 use crate::error::{Context, Error, Result};
 use crate::store::{CheckpointRequest, PageRow, ReadRow, RowKind};

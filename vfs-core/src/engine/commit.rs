@@ -1,19 +1,18 @@
 //! Commits: a transaction buffer becomes one record, and the record the new head.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use tracing::Instrument;
 
 use super::buffer::Source;
-use super::database::{Database, Lease, Snapshot};
-use super::fleet::FleetInner;
+use super::database::{Database, Snapshot};
+use super::outcome::Fate;
 use super::{TransactionBuffer, header};
 use crate::codec::{Patch, PatchBase, Record, RecordBody, StagedPages, diff, image_checksum, zero_image};
 use crate::config::LeaseMode;
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::store::{CommitMode, CommitRequest, HeadRequest, LeaseRequest, OpenRequest, Tail};
+use crate::store::CommitRequest;
 use crate::types::{CommitId, PageNo, PageSet, pages_for_size};
 
 /// Runs of staged pages that a record names before it says "any page".
@@ -21,27 +20,13 @@ const STAGED_RUNS: usize = 4096;
 /// What a record takes besides its patches, at most.
 const RECORD_OVERHEAD: usize = 64 << 10;
 /// How often a commit that certainly did not happen is tried again.
-const COMMIT_TRIES: usize = 3;
-/// The most bytes of log that come along when an outcome is looked for.
-const OUTCOME_TAIL: usize = 64 << 20;
-
+pub(super) const COMMIT_TRIES: usize = 3;
 /// A commit that is ready to be sent.
 #[derive(Debug)]
 pub struct Prepared {
-    request: CommitRequest,
+    pub(super) request: CommitRequest,
     body: RecordBody,
     images: Vec<(PageNo, Bytes)>,
-}
-
-/// What became of a commit whose reply was lost.
-#[derive(Clone, Debug)]
-enum Fate {
-    /// It is done.
-    Done,
-    /// It never happened and never will.
-    Undone,
-    /// It is done, and then another process took the lease over, for this reason the database stops.
-    DoneThenFenced(Error),
 }
 
 /// Whether the log tail must have room for a commit.
@@ -60,13 +45,13 @@ struct Changes {
 }
 
 /// A commit under way. Torn off, by a panic in the store, its outcome is unknown and the database stops.
-struct Flight<'a> {
-    database: &'a Database,
-    landed: bool,
+pub(super) struct Flight<'a> {
+    pub(super) database: &'a Database,
+    pub(super) landed: bool,
 }
 
 impl Flight<'_> {
-    fn land(mut self) {
+    pub(super) fn land(mut self) {
         self.landed = true;
     }
 }
@@ -307,7 +292,7 @@ impl Database {
     }
 
     /// Sends a commit, and makes sure of its outcome. Returns its snapshot, pinned for the connection.
-    async fn send(&self, prepared: Prepared) -> Result<Snapshot> {
+    pub(super) async fn send(&self, prepared: Prepared) -> Result<Snapshot> {
         let committed = {
             // Nobody takes the lease anew, or looks at the head, while a commit is under way.
             let _one = self.acquiring.lock().await;
@@ -371,7 +356,7 @@ impl Database {
     }
 
     /// A commit took effect: it becomes this process's view. Its snapshot is pinned for the connection.
-    fn finish(&self, prepared: Prepared) -> Result<Snapshot> {
+    pub(super) fn finish(&self, prepared: Prepared) -> Result<Snapshot> {
         let Prepared { request, body, images } = prepared;
         let bytes = request.record.len() as u64;
         metrics::counter!("litefleet_commits_total").increment(1);
@@ -395,116 +380,6 @@ impl Database {
         Ok(core.pin(now))
     }
 
-    /// Finds out what became of a commit whose reply was lost. An error: it did not happen and the database has stopped,
-    /// or it cannot be known now, and the database has stopped. The caller holds `acquiring`.
-    async fn resolve(&self, request: &CommitRequest) -> Result<Fate> {
-        metrics::counter!("litefleet_commits_unknown_total").increment(1);
-        match self.resolve_once(request).await {
-            Ok(fate) => {
-                tracing::info!(database = %self.name, commit = %request.commit_id, ?fate, "unknown outcome resolved");
-                Ok(fate)
-            }
-            Err(error) if error.kind() == ErrorKind::Fenced => Err(self.stop(error)),
-            Err(error) => {
-                let words = format!(
-                    "commit {} at txid {} may or may not have happened, and that cannot be found out now: {}; opening the \
-                     database again tells",
-                    request.commit_id,
-                    request.expected.next(),
-                    error.message()
-                );
-                Err(self.stop(Error::commit_unknown(words).with_source(error)))
-            }
-        }
-    }
-
-    async fn resolve_once(&self, request: &CommitRequest) -> Result<Fate> {
-        for _ in 0..COMMIT_TRIES {
-            if let Some(fate) = self.outcome(request).await? {
-                return Ok(fate);
-            }
-        }
-        Err(Error::commit_unknown("the lease changed hands again and again"))
-    }
-
-    /// Looks at the head, and raises the epoch where the commit may still be on its way. `None`: look again.
-    async fn outcome(&self, request: &CommitRequest) -> Result<Option<Fate>> {
-        let (known, epoch) = (request.expected, request.epoch);
-        let ask = HeadRequest { database: request.database, known, epoch: Some(epoch), tail_bytes: OUTCOME_TAIL };
-        let reply = self.retry(|| self.fleet.store.head(ask)).await?;
-        let head = &reply.head;
-        if head.epoch > epoch {
-            // A late open of our own may have raised the epoch: the lease is still ours, and was all the time.
-            let done = head.txid == known.next() && head.commit_id == request.commit_id;
-            if (done || head.txid == known) && self.adopt(head) {
-                if done
-                    && request.release
-                    && let Err(error) =
-                        self.retry(|| self.fleet.store.release(request.database, head.epoch, Vec::new())).await
-                {
-                    // The commit is done, whatever becomes of the lease, which ends with the session.
-                    tracing::warn!(database = %self.name, %error, "the lease could not be given back");
-                }
-                return Ok(Some(if done { Fate::Done } else { Fate::Undone }));
-            }
-            // The epoch is over: what it was is what it will be.
-            let done = match (reply.ended, reply.tail) {
-                (Some(end), _) => end.txid == known.next() && end.commit_id == request.commit_id,
-                (None, Tail::Complete(rows)) => match rows.first() {
-                    Some(row) => {
-                        let record = Record::decode(request.database, row.txid, &row.record)?;
-                        record.body.commit_id == request.commit_id
-                    }
-                    None => false,
-                },
-                (None, _) => return Err(Error::commit_unknown("the store no longer knows how the epoch ended")),
-            };
-            // One that gave the lease back with it has lost nothing.
-            if done && request.release {
-                return Ok(Some(Fate::Done));
-            }
-            if done {
-                return Ok(Some(Fate::DoneThenFenced(Error::fenced("another process took the lease over"))));
-            }
-            return Err(Error::fenced("another process took the lease over; the commit did not happen"));
-        }
-        if reply.head.txid > known {
-            // Nobody else writes under our epoch, and nothing else of ours is under way.
-            return if reply.head.commit_id == request.commit_id {
-                Ok(Some(Fate::Done))
-            } else {
-                Err(Error::fenced(format!("txid {} is not this commit", reply.head.txid)))
-            };
-        }
-        // It may still be on its way. Under a higher epoch it can no longer take effect.
-        let live = self.retry(|| self.fleet.session.ensure()).await?;
-        let open = OpenRequest {
-            name: reply.name,
-            create: false,
-            lease: Some(LeaseRequest { session: live.session, force: false }),
-            known: Some((request.database, known)),
-            tail_bytes: 0,
-        };
-        let opened = match self.retry(|| self.fleet.store.open(open.clone())).await {
-            Err(error) if error.kind() == ErrorKind::LeaseHeld => return Ok(None),
-            Err(error) if error.kind() == ErrorKind::Fenced => {
-                self.retry(|| self.fleet.session.renew()).await?;
-                return Ok(None);
-            }
-            opened => opened?,
-        };
-        if opened.database != request.database {
-            return Err(Error::fenced("the database was deleted"));
-        }
-        self.core().lease = Some(Lease { epoch: opened.head.epoch, session: live.session });
-        if opened.head.txid == known {
-            return Ok(Some(Fate::Undone));
-        }
-        let done = opened.head.txid == known.next() && opened.head.commit_id == request.commit_id;
-        // Otherwise another process has held the lease in between: how our epoch ended tells the rest.
-        Ok(done.then_some(Fate::Done))
-    }
-
     pub(super) fn checkpoint_is_due(&self, more_pages: usize) -> bool {
         let settings = self.settings();
         let core = self.core();
@@ -523,96 +398,4 @@ fn staged_pages(staged: &PageSet) -> StagedPages {
     } else {
         StagedPages::These(staged.clone())
     }
-}
-
-/// Commits several databases as one: all or none. Returns the snapshots of the commits, pinned for their connections.
-pub fn commit_atomically(parts: Vec<(Arc<Database>, Prepared)>) -> Result<Vec<Snapshot>> {
-    let Some(fleet) = parts.first().map(|(database, _)| Arc::clone(&database.fleet)) else { return Ok(Vec::new()) };
-    fleet.bridge.wait(send_all(&fleet, parts))
-}
-
-async fn send_all(fleet: &FleetInner, mut parts: Vec<(Arc<Database>, Prepared)>) -> Result<Vec<Snapshot>> {
-    // A commit of one is a commit.
-    if parts.len() == 1
-        && let Some((database, prepared)) = parts.pop()
-    {
-        return database.send(prepared).await.map(|snapshot| vec![snapshot]).context(database.words("commit"));
-    }
-    let databases: Vec<Arc<Database>> = parts.iter().map(|(database, _)| Arc::clone(database)).collect();
-    let committed = {
-        // Each has one writer, so no two of these ever wait for each other.
-        let mut guards = Vec::with_capacity(databases.len());
-        for database in &databases {
-            guards.push(database.acquiring.lock().await);
-            database.core().releasing = true;
-        }
-        let flights: Vec<Flight<'_>> = databases.iter().map(|database| Flight { database, landed: false }).collect();
-        let sent = send_all_alone(fleet, parts).await;
-        flights.into_iter().for_each(Flight::land);
-        sent
-    };
-    if committed.is_ok() {
-        for database in &databases {
-            database.schedule_checkpoint();
-        }
-    }
-    committed
-}
-
-/// The caller holds `acquiring` of every database.
-async fn send_all_alone(fleet: &FleetInner, parts: Vec<(Arc<Database>, Prepared)>) -> Result<Vec<Snapshot>> {
-    let Some((first, _)) = parts.first() else { return Ok(Vec::new()) };
-    let requests: Vec<CommitRequest> = parts.iter().map(|(_, prepared)| prepared.request.clone()).collect();
-    let sent = first.retry(|| fleet.store.commit(requests.clone(), CommitMode::Atomic)).await;
-    let fate = match sent {
-        Ok(outcomes) => judge(&parts, outcomes).map(|()| Fate::Done),
-        Err(error) if error.kind() == ErrorKind::CommitUnknown => {
-            // They stand or fall together: one tells it for all.
-            match requests.first() {
-                Some(request) => first.resolve(request).await,
-                None => Ok(Fate::Done),
-            }
-        }
-        Err(error) => Err(error),
-    };
-    match fate {
-        Ok(Fate::Undone) => Err(Error::unavailable("the commit did not reach the store; nothing was committed")),
-        Ok(fate) => {
-            let mut snapshots = Vec::with_capacity(parts.len());
-            for (database, prepared) in parts {
-                let snapshot = Snapshot { txid: prepared.request.expected.next(), size: prepared.request.size };
-                // One that cannot take the commit over has stopped; the commit is done all the same.
-                snapshots.push(database.finish(prepared).unwrap_or(snapshot));
-                if let Fate::DoneThenFenced(fenced) = &fate {
-                    database.stop(fenced.clone());
-                }
-            }
-            Ok(snapshots)
-        }
-        Err(error) => {
-            for (database, _) in parts.iter().skip(1) {
-                if error.kind() == ErrorKind::CommitUnknown {
-                    database.stop(error.clone());
-                }
-            }
-            Err(error.context("commit of several databases"))
-        }
-    }
-}
-
-/// The outcome of an atomic commit. Those that were fenced stop.
-fn judge(parts: &[(Arc<Database>, Prepared)], outcomes: Vec<Result<()>>) -> Result<()> {
-    let mut reason: Option<Error> = None;
-    for ((database, prepared), outcome) in parts.iter().zip(outcomes) {
-        let Err(error) = outcome else { continue };
-        let error = match error.kind() {
-            ErrorKind::Fenced | ErrorKind::NotFound => database.refused(error, prepared.request.epoch),
-            _ => error,
-        };
-        // The reason, not its consequence for the others.
-        if reason.as_ref().is_none_or(|reason| reason.kind() == ErrorKind::Conflict) {
-            reason = Some(error);
-        }
-    }
-    reason.map_or(Ok(()), Err)
 }

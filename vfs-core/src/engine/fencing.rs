@@ -6,7 +6,8 @@
 
 use std::future::Future;
 
-use super::database::{Database, Lease};
+use super::core::Lease;
+use super::database::Database;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::{Head, HeadRequest};
 use crate::types::{DatabaseId, Epoch};

@@ -7,8 +7,8 @@ use super::buffer::Source;
 use super::database::Database;
 use crate::codec::{encode_image, encode_zero};
 use crate::error::{Context, ErrorKind, Result};
-use crate::store::{PageRow, StageRequest};
-use crate::types::{PageNo, pages_for_size};
+use crate::store::{DiscardRequest, PageRow, StageRequest};
+use crate::types::{Epoch, PageNo, pages_for_size};
 
 /// Pages in one stage call, where the store allows it: 1 MiB.
 const CHUNK: usize = 256;
@@ -115,5 +115,35 @@ impl Database {
             }
         }
         Ok(true)
+    }
+
+    /// Deletes what a transaction has staged and not committed.
+    pub(super) async fn discard_staged(&self) -> Result<()> {
+        self.under_lease(|epoch| self.discard_under(epoch)).await
+    }
+
+    /// The same for a caller that holds `acquiring`.
+    pub(super) async fn discard_staged_alone(&self) -> Result<()> {
+        let (_, epoch) = self.held()?;
+        self.discard_under(epoch).await.map_err(|error| self.refused(error, epoch))
+    }
+
+    async fn discard_under(&self, epoch: Epoch) -> Result<()> {
+        let database = self.id()?;
+        let (expected, generation) = {
+            let core = self.core();
+            (core.head, core.generation)
+        };
+        let limit = self.fleet.store.limits().write_rows;
+        loop {
+            let request = DiscardRequest { database, epoch, expected, generation, limit };
+            let discarded = self.retry(|| self.fleet.store.discard_staged(request)).await?;
+            let mut core = self.core();
+            core.generation = discarded.generation;
+            if discarded.done {
+                core.leftovers = false;
+                return Ok(());
+            }
+        }
     }
 }

@@ -24,6 +24,8 @@ pub struct MainFile {
     buffer: Option<TransactionBuffer>,
     /// The transaction over several databases that this one takes part in.
     group: Option<Arc<SuperGroup>>,
+    /// Something was written since its commit was prepared for the group.
+    late: bool,
     /// A commit was made that SQLite has not confirmed: it may still roll it back, by writing the old pages.
     unconfirmed: bool,
     last_error: Option<Error>,
@@ -41,6 +43,7 @@ impl MainFile {
             snapshot: None,
             buffer: None,
             group: None,
+            late: false,
             unconfirmed: false,
             last_error: None,
         }
@@ -147,6 +150,7 @@ impl MainFile {
     /// Writes at an offset, into the transaction buffer.
     pub fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
         self.settle();
+        self.late = self.group.is_some();
         let database = Arc::clone(&self.database);
         let written = self.buffer().and_then(|buffer| database.write(buffer, offset, bytes));
         self.undoing(written)
@@ -198,6 +202,7 @@ impl MainFile {
             )));
         };
         // Whatever comes now, this one takes part: if it fails, all do.
+        self.late = false;
         self.group = Some(Arc::clone(&group));
         let Some(buffer) = &mut self.buffer else { return Ok(()) };
         let prepared = self.vfs.fleet().wait(self.database.prepare_with_others(buffer));
@@ -233,10 +238,21 @@ impl MainFile {
 
     /// Commits what was written after the commit point. SQLite writes nothing between its commit point and the sync that
     /// follows; another VFS on top of this one may hold writes back until then, and what it acknowledges must be stored.
-    /// SQLite still has its journal.
+    /// SQLite still has its journal. In a transaction over several databases it is too late: the commit is prepared.
     pub fn commit_late_writes(&mut self) -> Result<()> {
-        let late = self.buffer.as_ref().is_some_and(TransactionBuffer::is_dirty);
-        if late && self.group.is_none() {
+        self.settle();
+        if let Some(group) = &self.group {
+            if !self.late {
+                return Ok(());
+            }
+            group.abort();
+            return Err(Error::invalid(format!(
+                "database {}: written after its commit point, by another VFS that holds writes back: that cannot be part \
+                 of a transaction over several databases",
+                self.database.name()
+            )));
+        }
+        if self.buffer.as_ref().is_some_and(TransactionBuffer::is_dirty) {
             self.commit_alone()?;
             // Together with what was committed before, one transaction, which SQLite may still roll back.
             self.unconfirmed = true;
@@ -360,6 +376,35 @@ mod tests {
         file.commit_confirmed();
         file.unlock(LockLevel::None);
         assert_eq!(bytes(&mut open(&vfs, "late"), 5), b"later");
+    }
+
+    /// In a transaction over several databases what was held back until xSync was lost without a word.
+    #[test]
+    fn writes_that_come_with_the_sync_of_several_are_refused() {
+        let vfs = vfs();
+        let name = "one-mj0123459AB";
+        let group = vfs.super_journals().create(Arc::downgrade(&vfs), name, &|_| true);
+        let mut files = [open(&vfs, "one"), open(&vfs, "two")];
+        for file in &mut files {
+            file.lock(LockLevel::Shared).unwrap();
+            file.lock(LockLevel::Exclusive).unwrap();
+            file.write(0, b"early").unwrap();
+        }
+        group.write(0, b"one-journal\0two-journal\0").unwrap();
+        for file in &mut files {
+            file.commit_point(Some(name)).unwrap();
+        }
+        files[0].commit_late_writes().unwrap();
+        files[1].write(0, b"later").unwrap();
+        assert_eq!(files[1].commit_late_writes().unwrap_err().kind(), ErrorKind::Invalid);
+        assert!(vfs.super_journals().delete(name, true).is_err(), "it is aborted for all");
+        for file in &mut files {
+            file.unlock(LockLevel::None);
+        }
+        drop(files);
+        for name in ["one", "two"] {
+            assert_eq!(bytes(&mut open(&vfs, name), 5), b"");
+        }
     }
 
     /// SQLite's tests overwrite the header: with the size that stood there the file was cut.

@@ -1,0 +1,164 @@
+//! The state of an open database, and the rules of what in it follows from what.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::database::Snapshot;
+use super::tail::LogTail;
+use crate::error::{Error, Result};
+use crate::store::Head;
+use crate::types::{CommitId, DatabaseId, Epoch, PageNo, SessionId, Txid, pages_for_size};
+
+/// Pages that an open brings along.
+pub(super) const WARM_PAGES: usize = 32;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lease {
+    pub(super) epoch: Epoch,
+    pub(super) session: SessionId,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pin {
+    pub(super) count: usize,
+    since: Duration,
+}
+
+/// The state of an open database. Held only for short, never across a call to the store.
+#[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an independent fact, read alone")]
+pub(super) struct Core {
+    pub(super) database: Option<DatabaseId>,
+    pub(super) lease: Option<Lease>,
+    /// The lease was given back by this process, so that others may have written since.
+    pub(super) shared: bool,
+    pub(super) head: Txid,
+    pub(super) commit_id: CommitId,
+    pub(super) size: u64,
+    pub(super) checkpoint: Txid,
+    pub(super) horizon: Txid,
+    pub(super) generation: u64,
+    /// Rows that were staged and not committed may still be in the store.
+    pub(super) leftovers: bool,
+    pub(super) tail: LogTail,
+    /// Completed checkpoints that the tail may be trimmed to, in order.
+    pub(super) checkpoints: Vec<Txid>,
+    /// Weight of the records, and pages in them, since the newest checkpoint.
+    pub(super) new_weight: usize,
+    pub(super) new_pages: usize,
+    /// A commit is under way that gives the lease back: reads ask the store meanwhile.
+    pub(super) releasing: bool,
+    /// The state here cannot be continued and is loaded again.
+    pub(super) reload: bool,
+    /// The largest size of the file since the newest completed checkpoint.
+    pub(super) largest_size: u64,
+    pub(super) pins: BTreeMap<Txid, Pin>,
+    pub(super) writer: bool,
+    pub(super) stopped: Option<Error>,
+    /// When the head was last read from the store.
+    pub(super) checked: Duration,
+    /// When the last commit was made, or the last lock given back.
+    pub(super) active: Duration,
+    pub(super) connections: usize,
+    /// The first pages that were read since the open: what the next open wants at once.
+    pub(super) warm: Vec<PageNo>,
+    /// No warm pages came with the open, and none was read since.
+    pub(super) cold: bool,
+    /// When the checkpoints made here are old enough for what they made garbage.
+    pub(super) collect_at: Option<Duration>,
+}
+
+impl Core {
+    pub(super) fn check(&self) -> Result<()> {
+        self.stopped.clone().map_or(Ok(()), Err)
+    }
+
+    /// Takes over what the store says of the head, besides its txid.
+    pub(super) fn note_head(&mut self, head: &Head, now: Duration) {
+        self.checked = now;
+        self.horizon = head.horizon;
+        self.generation = head.generation;
+        self.leftovers |= head.staged;
+        self.note_checkpoint(head.checkpoint);
+    }
+
+    /// A checkpoint was completed.
+    pub(super) fn note_checkpoint(&mut self, checkpoint: Txid) {
+        if checkpoint > self.checkpoint && checkpoint <= self.head {
+            self.checkpoint = checkpoint;
+            self.checkpoints.push(checkpoint);
+            let new = self.tail.records().filter(|record| record.txid > checkpoint);
+            (self.new_weight, self.new_pages) =
+                new.fold((0, 0), |(weight, pages), r| (weight + r.weight, pages + r.body.pages.len()));
+            self.largest_size = self
+                .tail
+                .records()
+                .filter(|record| record.txid >= checkpoint)
+                .map(|record| record.body.size)
+                .fold(self.size, u64::max);
+            self.trim();
+        }
+    }
+
+    pub(super) fn pin(&mut self, now: Duration) -> Snapshot {
+        let pin = self.pins.entry(self.head).or_insert(Pin { count: 0, since: now });
+        pin.count += 1;
+        pin.since = now;
+        Snapshot { txid: self.head, size: self.size }
+    }
+
+    pub(super) fn unpin(&mut self, txid: Txid) {
+        if let Some(pin) = self.pins.get_mut(&txid) {
+            pin.count -= 1;
+            if pin.count == 0 {
+                self.pins.remove(&txid);
+            }
+        }
+    }
+
+    /// Remembers a page among the first that were read.
+    pub(super) fn note_warm(&mut self, page: PageNo) {
+        if self.warm.len() < WARM_PAGES && !self.warm.contains(&page) {
+            self.warm.push(page);
+        }
+    }
+
+    /// What the next open wants at once: the pages that were read first, and, where few were read from the store, those
+    /// that were written last.
+    pub(super) fn warm_set(&self) -> Vec<PageNo> {
+        let mut warm = self.warm.clone();
+        for page in std::iter::once(PageNo::FIRST).chain(self.tail.newest_pages(WARM_PAGES)) {
+            if warm.len() < WARM_PAGES && page.get() <= pages_for_size(self.size) && !warm.contains(&page) {
+                warm.push(page);
+            }
+        }
+        warm
+    }
+
+    /// The oldest snapshot in use.
+    pub(super) fn oldest_pin(&self) -> Option<Txid> {
+        self.pins.keys().next().copied()
+    }
+
+    /// Gives up snapshots that are older than allowed: their readers get `SnapshotTooOld` when they read on.
+    pub(super) fn expire_pins(&mut self, now: Duration, age: Duration) -> usize {
+        let head = self.head;
+        let before = self.pins.len();
+        self.pins.retain(|txid, pin| *txid == head || now.saturating_sub(pin.since) <= age);
+        let expired = before - self.pins.len();
+        if expired > 0 {
+            self.trim();
+        }
+        expired
+    }
+
+    /// Forgets the records that no snapshot in use needs.
+    pub(super) fn trim(&mut self) {
+        let oldest = self.oldest_pin().unwrap_or(self.head);
+        let keep = self.checkpoints.partition_point(|checkpoint| *checkpoint <= oldest);
+        if let Some(start) = keep.checked_sub(1).and_then(|index| self.checkpoints.get(index)).copied() {
+            self.tail.trim(start);
+            self.checkpoints.drain(..keep - 1);
+        }
+    }
+}

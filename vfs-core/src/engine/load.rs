@@ -1,0 +1,262 @@
+//! What the store says, made the state here: the head and the log after an open, and what others have committed since.
+
+use std::sync::atomic::Ordering;
+
+use super::cache::CachedImage;
+use super::core::{Core, Lease};
+use super::database::{Database, Role};
+use super::lease::LOAD_TRIES;
+use super::tail::LogTail;
+use crate::codec::Record;
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::{Head, HeadRequest, LeaseRequest, LogRow, OpenRequest, Opened, ReadRow, Tail};
+use crate::types::{DatabaseId, Txid};
+
+/// The most bytes of log that an open brings along; a longer tail is asked for on its own.
+const INLINE_TAIL: usize = 4 << 20;
+/// The most bytes of log that come in one piece: what the default settings let a tail grow to.
+const LARGEST_PIECE: usize = 64 << 20;
+
+impl Database {
+    pub(super) fn open_request(&self, lease: Option<LeaseRequest>, known: Option<(DatabaseId, Txid)>) -> OpenRequest {
+        OpenRequest {
+            name: self.name.clone(),
+            create: self.role == Role::Writer && known.is_none() && self.create.load(Ordering::Acquire),
+            lease,
+            known,
+            tail_bytes: INLINE_TAIL,
+        }
+    }
+
+    pub(super) fn known(&self) -> Option<(DatabaseId, Txid)> {
+        let core = self.core();
+        core.database.filter(|_| !core.reload).map(|database| (database, core.head))
+    }
+
+    /// Asks the store for what is new, without a lease. The caller holds `acquiring`.
+    pub(super) async fn refresh(&self) -> Result<()> {
+        for _ in 0..LOAD_TRIES {
+            let Some((database, known)) = self.known() else {
+                let opened = self.retry(|| self.fleet.store.open(self.open_request(None, None))).await?;
+                if self.take_over_state(opened, None).await? {
+                    return Ok(());
+                }
+                continue;
+            };
+            let request = HeadRequest { database, known, epoch: None, tail_bytes: INLINE_TAIL };
+            let reply = match self.retry(|| self.fleet.store.head(request)).await {
+                Err(error) if error.kind() == ErrorKind::NotFound => return Err(self.stop(error)),
+                reply => reply?,
+            };
+            if self.advance(database, known, &reply.head, reply.tail, None).await? {
+                return Ok(());
+            }
+            self.reload().await?;
+        }
+        Err(Error::unavailable("the log changed while it was being read, several times over; try again"))
+    }
+
+    /// Loads the state from the newest checkpoint on, in place of one whose continuation is gone.
+    async fn reload(&self) -> Result<()> {
+        let opened = self.retry(|| self.fleet.store.open(self.open_request(None, None))).await?;
+        self.load(opened, None).await.map(|_| ())
+    }
+
+    /// Makes what an open returned the state here. False when it has to be asked for again.
+    pub(super) async fn take_over_state(&self, opened: Opened, lease: Option<Lease>) -> Result<bool> {
+        let (known, shared) = {
+            let core = self.core();
+            let shared = core.shared || core.lease.is_none();
+            (core.database.map(|database| (database, core.head, core.commit_id)), shared)
+        };
+        let Some((database, head, commit_id)) = known else { return self.load(opened, lease).await };
+        if database != opened.database {
+            return Err(self.stop(Error::not_found("it was deleted, and another one created under its name")));
+        }
+        if self.core().reload {
+            return self.load(opened, lease).await;
+        }
+        let unchanged = opened.head.txid == head && opened.head.commit_id == commit_id;
+        if !unchanged && !shared {
+            let what = format!("the lease was lost, and another holder committed up to txid {}", opened.head.txid);
+            return Err(self.stop(Error::fenced(what)));
+        }
+        if unchanged && let Tail::Reload = opened.tail {
+            // Our state is the newest, and whole: nothing of the log is needed.
+            return self.advance(database, head, &opened.head, Tail::Complete(Vec::new()), lease).await;
+        }
+        if self.advance(database, head, &opened.head, opened.tail, lease).await? {
+            return Ok(true);
+        }
+        // Records that we lack are gone: begin again, and leave old snapshots to fail.
+        self.core().reload = true;
+        Ok(false)
+    }
+
+    /// Applies the records after `known`. False when they are gone.
+    async fn advance(
+        &self,
+        database: DatabaseId,
+        known: Txid,
+        head: &Head,
+        tail: Tail,
+        lease: Option<Lease>,
+    ) -> Result<bool> {
+        match tail {
+            Tail::Complete(rows) => self.append(database, known, &rows)?,
+            Tail::Reload => return Ok(false),
+            // So many, and nobody here reads what was before the checkpoint.
+            Tail::Truncated if head.checkpoint > known && self.core().oldest_pin().is_none() => return Ok(false),
+            Tail::Truncated => {
+                let mut at = known;
+                while at < head.txid {
+                    if head.checkpoint > known && self.core().tail.weight() > self.largest_tail() {
+                        return Ok(false);
+                    }
+                    let piece = match self.read_log_piece(database, at, head.txid).await {
+                        Err(error) if error.kind() == ErrorKind::SnapshotTooOld => return Ok(false),
+                        piece => piece?,
+                    };
+                    self.append(database, at, &piece)?;
+                    at = self.core().head;
+                }
+            }
+        }
+        let now = self.fleet.clock.monotonic();
+        let mut core = self.core();
+        if core.head != head.txid {
+            drop(core);
+            return Ok(false);
+        }
+        core.note_head(head, now);
+        self.bound_tail(&mut core, now);
+        grant(&mut core, lease);
+        Ok(true)
+    }
+
+    /// Makes records that follow what is known a part of it.
+    fn append(&self, database: DatabaseId, known: Txid, rows: &[LogRow]) -> Result<()> {
+        let records = decode(database, rows)?;
+        let mut core = self.core();
+        if core.head != known {
+            return Err(Error::internal("the head moved while nobody could write"));
+        }
+        for record in records {
+            if let Err(error) = self.publish(&mut core, record, None) {
+                drop(core);
+                return Err(self.stop(error));
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes what an open returned the whole state. False when the log moved on meanwhile.
+    async fn load(&self, opened: Opened, lease: Option<Lease>) -> Result<bool> {
+        let Opened { database, head, tail, warm, .. } = opened;
+        let rows = match tail {
+            Tail::Complete(rows) => rows,
+            Tail::Reload => return Ok(false),
+            Tail::Truncated => match self.long_tail(database, head.checkpoint, head.txid).await? {
+                Some(rows) => rows,
+                None => return Ok(false),
+            },
+        };
+        let mut tail = LogTail::starting_at(head.checkpoint);
+        for record in decode(database, &rows)? {
+            if record.txid != tail.end().next() {
+                return Ok(false);
+            }
+            tail.push(record.into())?;
+        }
+        if tail.end() != head.txid {
+            return Ok(false);
+        }
+        let now = self.fleet.clock.monotonic();
+        let mut core = self.core();
+        // Under the lock: who loads pages of the old state meanwhile keeps them under its name.
+        self.forget_cache();
+        core.reload = false;
+        core.new_weight = tail.weight();
+        core.new_pages = tail.patched_pages();
+        core.database = Some(database);
+        core.head = head.txid;
+        core.commit_id = head.commit_id;
+        core.size = head.size;
+        core.checkpoint = head.checkpoint;
+        core.checkpoints = vec![head.checkpoint];
+        core.largest_size = tail.largest_size(head.txid).max(head.size);
+        // Without a warm set the pages that the log names are the best guess.
+        core.cold = warm.is_empty();
+        core.tail = tail;
+        core.note_head(&head, now);
+        core.active = now;
+        grant(&mut core, lease);
+        self.keep_warm(&mut core, database, &warm)?;
+        Ok(true)
+    }
+
+    /// Puts the rows that came with an open into the cache.
+    fn keep_warm(&self, core: &mut Core, database: DatabaseId, rows: &[ReadRow]) -> Result<()> {
+        for (page, row_txid, image) in super::read::images(rows)? {
+            core.warm.push(page);
+            // The rows are those of the checkpoint: a page that was staged since has a newer one.
+            if core.tail.is_staged_after(page, row_txid, core.head) {
+                continue;
+            }
+            let (from, image) = core.tail.bring_forward(database, page, row_txid, core.head, image)?;
+            self.fleet.cache.insert(self.key(page, Txid::MAX), CachedImage { from, image });
+        }
+        Ok(())
+    }
+
+    /// The records after `after` up to `to`, which were too many to come with an open: in one call if possible. `None` when
+    /// some of them are gone.
+    async fn long_tail(&self, database: DatabaseId, after: Txid, to: Txid) -> Result<Option<Vec<LogRow>>> {
+        let request = HeadRequest { database, known: after, epoch: None, tail_bytes: LARGEST_PIECE };
+        match self.retry(|| self.fleet.store.head(request)).await?.tail {
+            Tail::Complete(mut rows) => {
+                // A follower's writer goes on meanwhile.
+                rows.retain(|row| row.txid <= to);
+                Ok(Some(rows))
+            }
+            Tail::Reload => Ok(None),
+            Tail::Truncated => match self.read_log(database, after, to).await {
+                Err(error) if error.kind() == ErrorKind::SnapshotTooOld => Ok(None),
+                rows => rows.map(Some),
+            },
+        }
+    }
+
+    /// The records after `after` up to `to`, in as many calls as it takes.
+    async fn read_log(&self, database: DatabaseId, after: Txid, to: Txid) -> Result<Vec<LogRow>> {
+        let mut rows: Vec<LogRow> = Vec::new();
+        loop {
+            let from = rows.last().map_or(after, |row| row.txid);
+            if from >= to {
+                return Ok(rows);
+            }
+            rows.extend(self.read_log_piece(database, from, to).await?);
+        }
+    }
+
+    /// The first records after `after`, as many as come in one call.
+    pub(super) async fn read_log_piece(&self, database: DatabaseId, after: Txid, to: Txid) -> Result<Vec<LogRow>> {
+        let lineage = [crate::store::Lineage { database, max_txid: Txid::MAX }];
+        let piece = self.retry(|| self.fleet.store.read_log(&lineage, after, to)).await?;
+        if piece.first().map(|row| row.txid) != Some(after.next()) {
+            return Err(Error::corrupt(format!("the log has no record after txid {after}")));
+        }
+        Ok(piece)
+    }
+}
+
+fn grant(core: &mut Core, lease: Option<Lease>) {
+    if lease.is_some() {
+        core.lease = lease;
+        core.shared = false;
+    }
+}
+
+fn decode(database: DatabaseId, rows: &[LogRow]) -> Result<Vec<Record>> {
+    rows.iter().map(|row| Record::decode(database, row.txid, &row.record)).collect()
+}
