@@ -8,6 +8,8 @@
 # Works on a fresh Debian with Rust: installs what is missing with apt-get. Whole output of each step: target/test-logs.
 # LITEFLEET_TEST_SECONDS bounds the whole run; LITEFLEET_KILL_ROUNDS sets the rounds of the kill test. LITEFLEET_SEED seeds
 # the fault tests: the same each time unless it says otherwise, so that a run can be repeated; 'random' tries others.
+# LITEFLEET_POSTGRES_BIN names the folders of the servers (postgres, initdb, pg_ctl) that the step postgres runs on, one after
+# the other, divided by colons; without it that is the newest of Debian's.
 # LITEFLEET_FDB_CLUSTER_FILE, with LITEFLEET_FDB_LIBRARY_DIR for the folder of the real libfdb_c, runs the step fdb on a real
 # cluster, under prefixes of its own that it clears again; without them it runs on the stand-in.
 set -euo pipefail
@@ -204,10 +206,26 @@ if wanted postgres; then
         skip+=(--skip "$name")
         left_out "postgres test $name" "a small disk needs root, and mount namespaces"
     fi
-    # shellcheck disable=SC2016
-    step postgres 1800 "postgres: the store and engine cases, faults, dying servers and errors on throwaway servers" \
-        bash -c 'cargo clippy --locked -p litefleet-postgres --features servers --all-targets -- -D warnings &&
-            exec cargo test --locked -p litefleet-postgres --features servers --no-fail-fast -- "$@"' postgres "${skip[@]}"
+    IFS=: read -ra servers <<<"${LITEFLEET_POSTGRES_BIN:-}"
+    [ ${#servers[@]} -gt 0 ] || servers=("")
+    for server in "${servers[@]}"; do
+        what="the newest of the system's packages"
+        these=("${skip[@]}")
+        if [ -n "$server" ]; then
+            what=$("$server/postgres" --version) || what="$server"
+            if [ ! -x "$server/pg_basebackup" ]; then
+                for name in promoted_standby_has_all_that_was_acknowledged standby_is_refused_or_read_from; do
+                    these+=(--skip "$name")
+                    left_out "postgres test $name on $what" "$server has no pg_basebackup"
+                done
+            fi
+        fi
+        # shellcheck disable=SC2016
+        step "postgres${server//\//-}" 1800 "postgres: the store and engine cases, faults, dying servers and errors on throwaway servers, $what" \
+            env ${server:+LITEFLEET_POSTGRES_BIN="$server"} \
+            bash -c 'cargo clippy --locked -p litefleet-postgres --features servers --all-targets -- -D warnings &&
+                exec cargo test --locked -p litefleet-postgres --features servers --no-fail-fast -- "$@"' postgres "${these[@]}"
+    done
 fi
 
 if wanted suite; then

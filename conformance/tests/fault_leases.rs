@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use litefleet::clock::ManualClock;
-use litefleet::store::{Effect, Fault, FaultLayer, FaultPlan, MemoryStore, Operation, PageStore};
+use litefleet::store::{Effect, Fault, FaultLayer, FaultPlan, Layer, MemoryStore, Operation, PageStore};
 use litefleet::{DatabaseName, FleetSettings};
-use litefleet_conformance::faults::{Process, block_on, code, pause};
+use litefleet_conformance::faults::{Process, Watch, block_on, code, pause};
 use rusqlite::{Connection, ErrorCode};
 
 /// Longer than any session lives.
@@ -442,4 +442,33 @@ fn a_second_writer_of_the_same_process_waits_as_long_as_it_says() {
         waits.join().unwrap().unwrap();
     });
     assert_eq!(values(&first), [1, 2, 3]);
+}
+
+/// What a slow reply told was taken for as new as the moment when it came.
+#[test]
+fn the_view_of_a_follower_is_as_old_as_the_request_for_it() {
+    let place = Place::new();
+    let process = place.process();
+    let writer = create(&process);
+    let watch = Arc::new(Watch::default());
+    let mut settings = Process::small();
+    settings.database.staleness = Duration::from_secs(10);
+    let follower = place.process_on(Arc::new(Layer::new(Arc::clone(&place.store), Arc::clone(&watch))), settings);
+    let reader = follower.follow("a");
+    let (clock, counted) = (Arc::clone(&place.clock), Arc::clone(&watch));
+    let mut told = 0;
+    // Every reply that tells the head is slow.
+    watch.observe(move || {
+        let counts = counted.counts();
+        let now = [Operation::Open, Operation::Head].iter().filter_map(|operation| counts.get(operation)).sum();
+        if now > told {
+            told = now;
+            clock.advance(LONG);
+        }
+        Ok(())
+    });
+    assert_eq!(values(&reader), [1]);
+    insert(&writer, 2).unwrap();
+    assert_eq!(values(&reader), [1, 2]);
+    watch.rest();
 }

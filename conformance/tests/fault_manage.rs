@@ -97,3 +97,49 @@ fn removing_renaming_and_collecting_wait_for_the_lease_as_long_as_busy_says() {
     }
     assert!(!patient.fleet().exists(&name("b")).unwrap());
 }
+
+/// Who had it open went on as if the lease were held, which was given back with the renaming, and showed old states as new.
+#[test]
+fn who_has_a_database_open_that_is_renamed_by_force_must_open_it_again() {
+    let store: Arc<dyn PageStore> = Arc::new(MemoryStore::default());
+    let process = Process::new(Arc::clone(&store), Process::small());
+    let connection = process.open("a", "");
+    connection.execute_batch("CREATE TABLE t (v); INSERT INTO t VALUES (1)").unwrap();
+    process.fleet().rename(&name("a"), &name("b"), true).unwrap();
+    let other = Process::new(store, Process::small());
+    other.open("b", "").execute_batch("INSERT INTO t VALUES (2)").unwrap();
+    let sum = |connection: &Connection| connection.query_row("SELECT sum(v) FROM t", [], |row| row.get::<_, i64>(0));
+    sum(&connection).unwrap_err();
+    let status: String = connection.query_row("PRAGMA litefleet_status", [], |row| row.get(0)).unwrap();
+    assert!(status.contains("renamed to b"), "{status}");
+    drop(connection);
+    assert_eq!(sum(&process.open("b", "")).unwrap(), 3);
+}
+
+/// Who had it open went on with it under the old name, also when that was another database's by then, and so did every
+/// later connection of that process; and one that was loaded anew became the other database under its connections.
+#[test]
+fn a_database_that_was_renamed_is_not_shown_under_its_old_name() {
+    for collected in [false, true] {
+        let store: Arc<dyn PageStore> = Arc::new(MemoryStore::default());
+        let process = Process::new(Arc::clone(&store), Process::small());
+        process.open("a", "").execute_batch("CREATE TABLE t (v); INSERT INTO t VALUES (1)").unwrap();
+        let other = Process::new(store, Process::small());
+        let sum =
+            |connection: &Connection| connection.query_row("SELECT sum(v) FROM t", [], |row| row.get::<_, i64>(0));
+        let early = other.follow("a");
+        assert_eq!(sum(&early).unwrap(), 1);
+        process.fleet().rename(&name("a"), &name("b"), false).unwrap();
+        process.open("a", "").execute_batch("CREATE TABLE t (v); INSERT INTO t VALUES (100)").unwrap();
+        let renamed = process.open("b", "&checkpoint_records=1000");
+        renamed.execute_batch("INSERT INTO t VALUES (2); INSERT INTO t VALUES (3)").unwrap();
+        if collected {
+            renamed.query_row("PRAGMA litefleet_checkpoint", [], |_| Ok(())).unwrap();
+        }
+        let late = other.follow("a");
+        assert!(sum(&late).map_or(true, |sum| sum == 100), "collected: {collected}");
+        sum(&early).unwrap_err();
+        drop((early, late));
+        assert_eq!((sum(&other.follow("a")).unwrap(), sum(&other.follow("b")).unwrap()), (100, 6));
+    }
+}

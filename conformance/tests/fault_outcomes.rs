@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use litefleet::store::{Effect, Fault, FaultLayer, FaultPlan, Layer, MemoryStore, Operation, PageStore};
-use litefleet_conformance::faults::{Process, Watch, block_on};
-use rusqlite::Connection;
+use litefleet_conformance::faults::{Process, Watch, block_on, code};
+use rusqlite::{Connection, ErrorCode};
 
 /// A store that can be made to fail, as seen from a process and from the others.
 struct Place {
@@ -122,6 +122,27 @@ fn a_commit_that_nobody_can_tell_of_stops_the_database() {
     }
 }
 
+/// The last connection from before gave back the lease that whoever opened the database again had by then, and another
+/// process could write behind its back.
+#[test]
+fn the_close_of_one_that_has_stopped_leaves_the_lease_to_who_opened_it_again() {
+    let place = Place::new();
+    let connection = place.process.open("a", "");
+    connection.execute_batch("CREATE TABLE t (v)").unwrap();
+    place.spoil(Some(Operation::Commit), 1, Effect::LoseReply);
+    place.spoil(Some(Operation::Head), 1000, Effect::Refuse);
+    insert(&connection, 1).unwrap_err();
+    place.plan.disarm();
+    let again = place.process.open("a", "");
+    assert_eq!(values(&again), [1]);
+    drop(connection);
+    let other = Process::light(Arc::clone(&place.inner), Process::small());
+    let refused = insert(&other.open("a", ""), 2).unwrap_err();
+    assert_eq!(code(&refused), Some(ErrorCode::DatabaseBusy));
+    insert(&again, 3).unwrap();
+    assert_eq!(values(&again), [1, 3]);
+}
+
 /// It was reported as failed: the error of the lost lease took the place of the outcome.
 #[test]
 fn a_commit_that_is_done_succeeds_also_when_the_lease_was_lost_since() {
@@ -150,6 +171,28 @@ fn a_commit_that_did_not_happen_before_the_lease_was_lost_never_does() {
         place.deliver();
         assert_eq!(place.values("a"), [100]);
     }
+}
+
+/// It was reported as failed: a late open of our own had taken the lease again that the commit gave back, and what was
+/// told was that this could not be undone.
+#[test]
+fn a_commit_that_is_done_succeeds_also_when_its_lease_cannot_be_given_back() {
+    let place = Place::new();
+    let connection = place.process.open("a", "&lease=transaction");
+    connection.execute_batch("CREATE TABLE t (v)").unwrap();
+    place.spoil(Some(Operation::Open), 1, Effect::Late);
+    connection.execute_batch("BEGIN IMMEDIATE; INSERT INTO t VALUES (1)").unwrap();
+    place.spoil(Some(Operation::Commit), 1, Effect::LoseReply);
+    place.spoil(Some(Operation::Release), 1000, Effect::Refuse);
+    let plan = Arc::clone(&place.plan);
+    // Just before the outcome is looked for.
+    place.watch.trigger(Operation::Head, 0, move || assert_eq!(block_on(async move { plan.deliver().await }), 1));
+    connection.execute_batch("COMMIT").unwrap();
+    assert!(!place.watch.is_waiting());
+    assert!(place.plan.hits() >= 3, "the open, the commit, and at least one release");
+    place.plan.disarm();
+    insert(&connection, 2).unwrap();
+    assert_eq!(place.values("a"), [1, 2]);
 }
 
 fn two(place: &Place) -> Connection {

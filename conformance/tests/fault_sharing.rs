@@ -4,6 +4,7 @@
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
+use litefleet::DatabaseName;
 use litefleet::clock::ManualClock;
 use litefleet::store::{
     Effect, Fault, FaultLayer, FaultPlan, Latency, LatencyLayer, Layer, MemoryStore, Operation, PageStore,
@@ -98,6 +99,76 @@ fn a_commit_that_another_connection_sees_first_is_no_error() {
     assert_eq!(looking.recv().unwrap().join().unwrap(), 1);
     insert(&writer, 3).unwrap();
     assert_eq!(value(&writer, "SELECT sum(v) FROM t"), 4);
+}
+
+/// The request to give it back came too late, and was taken for one whose lease nobody here knew of: the lease was given
+/// back behind the back of the reader that had it by then, who showed old states from then on.
+#[test]
+fn a_lease_that_is_taken_anew_while_it_is_given_back_is_kept() {
+    let store = memory();
+    let (process, watch, _) = watched(&store);
+    let connection = process.open("a", "");
+    connection.execute_batch("CREATE TABLE t (v); INSERT INTO t VALUES (1)").unwrap();
+    let reader = process.open("a", "");
+    let (sender, looked) = std::sync::mpsc::channel();
+    watch.trigger(Operation::Release, 0, move || {
+        // SQLite is in the middle of a call on this thread.
+        let look = std::thread::spawn(move || (value(&reader, "SELECT count(*) FROM t"), reader));
+        sender.send(look.join().expect("it looks")).expect("the test waits");
+    });
+    connection.query_row("PRAGMA litefleet_release", [], |_| Ok(())).unwrap();
+    let (count, reader) = looked.recv().unwrap();
+    assert_eq!(count, 1);
+    let other = Process::new(store, Process::small());
+    let refused = insert(&other.open("a", ""), 2).unwrap_err();
+    assert_eq!(code(&refused), Some(ErrorCode::DatabaseBusy), "the reader's process holds the lease");
+    insert(&connection, 3).unwrap();
+    assert_eq!(value(&reader, "SELECT sum(v) FROM t"), 4);
+}
+
+/// Where transactions share a database, the commit of another connection gave the lease back in the middle of a checkpoint
+/// that somebody had asked for: it failed.
+#[test]
+fn a_checkpoint_that_is_asked_for_keeps_the_lease_until_it_is_done() {
+    let store = memory();
+    let (process, watch, _) = watched(&store);
+    let connection = process.open("a", "&lease=transaction");
+    connection.execute_batch("CREATE TABLE t (v); INSERT INTO t VALUES (1)").unwrap();
+    let writer = process.open("a", "&lease=transaction");
+    watch.trigger(Operation::Checkpoint, 0, move || {
+        let write = std::thread::spawn(move || insert(&writer, 2).map(|_| ()));
+        write.join().expect("it does not panic").expect("it writes");
+    });
+    connection.query_row("PRAGMA litefleet_checkpoint", [], |_| Ok(())).unwrap();
+    assert!(!watch.is_waiting());
+    // In the end it is given back.
+    let other = Process::new(store, Process::small());
+    insert(&other.open("a", ""), 3).unwrap();
+}
+
+/// The lease that was taken for it was kept while the database stayed open.
+#[test]
+fn a_collection_of_a_database_that_is_shared_gives_the_lease_back() {
+    let store = memory();
+    let process = Process::new(Arc::clone(&store), Process::small());
+    let connection = process.open("a", "&lease=transaction");
+    connection.execute_batch("CREATE TABLE t (v); INSERT INTO t VALUES (1)").unwrap();
+    process.fleet().collect(&DatabaseName::new("a").unwrap(), false).unwrap();
+    let other = Process::new(store, Process::small());
+    insert(&other.open("a", ""), 2).unwrap();
+}
+
+/// Its lock was never lowered, also when it was closed, and no other connection could write any more.
+#[test]
+fn a_connection_whose_lock_panicked_stands_in_nobodys_way() {
+    let (process, watch, _) = watched(&memory());
+    let parameters = "&locking=sqlite";
+    let other = process.open("a", parameters);
+    let connection = process.open("a", parameters);
+    watch.trigger(Operation::Open, 0, || panic!("a panic in the store (injected fault)"));
+    connection.execute_batch("CREATE TABLE t (v)").unwrap_err();
+    drop(connection);
+    other.execute_batch("CREATE TABLE t (v)").unwrap();
 }
 
 #[test]

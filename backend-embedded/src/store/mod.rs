@@ -43,6 +43,8 @@ pub struct EmbeddedStore {
     page_writer: Mutex<()>,
     sessions: Sessions,
     watchers: Watchers,
+    /// The process that has it open.
+    process: u32,
     slot: Slot,
 }
 
@@ -71,7 +73,14 @@ impl EmbeddedStore {
             None => Ok(0),
         })?;
         let writer = Mutex::new(Writer { last_id, reserved_id: last_id });
-        Ok(Self { writer, page_writer: Mutex::default(), sessions, watchers: Watchers::default(), slot })
+        Ok(Self {
+            writer,
+            page_writer: Mutex::default(),
+            sessions,
+            watchers: Watchers::default(),
+            process: std::process::id(),
+            slot,
+        })
     }
 
     fn limits(&self) -> &StoreLimits {
@@ -121,6 +130,10 @@ impl EmbeddedStore {
 
 impl Drop for EmbeddedStore {
     fn drop(&mut self) {
+        // A process that was forked from the one that has it open ends, and must not write.
+        if std::process::id() != self.process {
+            return;
+        }
         if let Err(fault) = self.slot.with(Engine::mark_end) {
             // Nothing depends on it.
             tracing::debug!(error = &fault as &dyn std::error::Error, "the end of the journal has no mark");

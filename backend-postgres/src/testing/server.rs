@@ -38,10 +38,15 @@ const WITH_SMALL_DISK: &str = r#"
 mount -t tmpfs -o "size=$1,uid=$(id -u postgres),gid=$(id -g postgres),mode=700" tmpfs "$2" && shift 2 && exec "$@"
 "#;
 
-/// The folder of the server's programs: `LITEFLEET_POSTGRES_BIN`, or the newest of Debian's.
-pub(super) fn programs() -> PathBuf {
+/// The path of one of Postgres's programs: in the folder `LITEFLEET_POSTGRES_BIN`, or the newest of Debian's. A folder that
+/// has a server alone works with Debian's `psql` and the like.
+pub(super) fn program(name: &str) -> PathBuf {
     if let Ok(folder) = std::env::var("LITEFLEET_POSTGRES_BIN") {
-        return folder.into();
+        let path = Path::new(&folder).join(name);
+        assert!(path.exists() || name != "postgres", "LITEFLEET_POSTGRES_BIN: there is no {}", path.display());
+        if path.exists() {
+            return path;
+        }
     }
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut found: Vec<(u32, PathBuf)> = versions
@@ -49,7 +54,7 @@ pub(super) fn programs() -> PathBuf {
         .filter(|(_, folder)| folder.join("postgres").exists())
         .collect();
     found.sort();
-    let newest = found.pop().map(|(_, folder)| folder);
+    let newest = found.pop().map(|(_, folder)| folder.join(name));
     newest.expect("no Postgres server here: install Debian's package postgresql, or set LITEFLEET_POSTGRES_BIN")
 }
 
@@ -70,7 +75,7 @@ impl Server {
     pub fn start(options: &ServerOptions) -> Self {
         let folder = folder(options.parent.as_deref());
         let data = folder.join("data");
-        let initdb = programs().join("initdb").display().to_string();
+        let initdb = program("initdb").display().to_string();
         let arguments = ["-U", "postgres", "--auth=trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync", "-D"];
         let mut command = vec![initdb];
         command.extend(arguments.map(str::to_owned));
@@ -85,7 +90,7 @@ impl Server {
     #[must_use]
     pub fn standby(&self, name: &str, options: &ServerOptions) -> Self {
         let folder = folder(options.parent.as_deref());
-        let backup = programs().join("pg_basebackup").display().to_string();
+        let backup = program("pg_basebackup").display().to_string();
         let from = format!("host=127.0.0.1 port={} user=postgres application_name={name}", self.port);
         let data = folder.join("data").display().to_string();
         run(&[backup, "-R".into(), "-c".into(), "fast".into(), "-d".into(), from, "-D".into(), data]);
@@ -137,7 +142,7 @@ impl Server {
         if let Some(dead) = self.running.take() {
             dead.stop();
         }
-        let program = programs().join("postgres").display().to_string();
+        let program = program("postgres").display().to_string();
         let data = self.folder.join("data").display().to_string();
         let log = self.folder.join("log");
         let mut command = as_user(&[program, "-D".into(), data]);
@@ -153,7 +158,7 @@ impl Server {
     }
 
     fn is_ready(&self) -> bool {
-        let program = programs().join("pg_isready");
+        let program = program("pg_isready");
         let port = self.port.to_string();
         Command::new(program).args(["-q", "-h", "127.0.0.1", "-p", &port]).status().is_ok_and(|status| status.success())
     }
@@ -180,7 +185,7 @@ impl Server {
 
     /// Stops it in order, and keeps what it has.
     pub fn stop(&mut self) {
-        let program = programs().join("pg_ctl").display().to_string();
+        let program = program("pg_ctl").display().to_string();
         let data = self.folder.join("data").display().to_string();
         run(&[program, "-D".into(), data, "-m".into(), "fast".into(), "-w".into(), "stop".into()]);
         if let Some(stopped) = self.running.take() {
@@ -190,7 +195,7 @@ impl Server {
 
     /// Makes a standby the primary.
     pub fn promote(&self) {
-        let program = programs().join("pg_ctl").display().to_string();
+        let program = program("pg_ctl").display().to_string();
         let data = self.folder.join("data").display().to_string();
         run(&[program, "-D".into(), data, "-w".into(), "promote".into()]);
     }
@@ -243,7 +248,7 @@ impl Server {
 
     /// Runs SQL with `psql`, as the superuser; returns what it prints, without decoration.
     pub fn sql(&self, sql: &str) -> String {
-        let program = programs().join("psql");
+        let program = program("psql");
         let port = self.port.to_string();
         let arguments =
             ["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-U", "postgres", "-p", &port];

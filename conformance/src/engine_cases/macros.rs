@@ -72,6 +72,7 @@ macro_rules! __each_engine_case {
             opening::pragmas_answer
             opening::tokio_workers_may_call
             opening::unregistering_leaves_open_connections
+            opening::registering_again_knows_open_connections
             pages::every_page_size_is_stored
             pages::vacuum_changes_the_page_size
             pages::full_auto_vacuum_shrinks_the_file
@@ -86,6 +87,10 @@ macro_rules! __each_engine_case {
             rules::late_stage_after_a_rollback_does_no_harm
             rules::patch_on_a_wrong_base_is_caught
             rules::finalising_a_journal_never_touches_its_file
+            scans::cold_scans_take_few_trips_in_both_directions
+            scans::cold_index_scans_take_few_trips
+            scans::random_lookups_bring_nothing_along
+            scans::scan_after_own_writing_takes_few_trips
             several::several_databases_commit_in_one_call
             several::databases_that_were_only_locked_do_not_matter
             several::failed_transaction_over_several_leaves_none
@@ -97,6 +102,7 @@ macro_rules! __each_engine_case {
             several::failure_of_several_is_told_in_words
             several::readers_see_all_of_several_or_nothing
             trips::open_and_warm_read_take_one_trip
+            trips::open_after_writes_alone_takes_one_trip
             trips::open_after_a_crash_takes_one_trip
             trips::open_after_a_crash_with_a_long_tail_takes_two_trips
             trips::small_commit_takes_one_trip_and_reads_none

@@ -19,6 +19,7 @@ pub mod races;
 pub mod random_file;
 pub mod random_sql;
 pub mod rules;
+pub mod scans;
 pub mod several;
 pub mod trips;
 pub mod watching;

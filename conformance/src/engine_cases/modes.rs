@@ -105,21 +105,21 @@ pub fn own_commit_leaves_the_cache_warm(harness: &dyn EngineHarness) {
 pub fn page_that_is_missed_counts_once(harness: &dyn EngineHarness) {
     let bench = Bench::plain(harness);
     let connection = bench.open("a");
-    fill(&connection, "t", 30, 3000);
+    fill(&connection, "t", 300, 3000);
     run(&connection, "PRAGMA litefleet_release");
     let other = bench.another();
     let mut file = other.raw("a");
     file.lock(LockLevel::Shared).unwrap();
     let mut page = [0; 4096];
-    // The twelfth did not come along with anything.
+    // The sixtieth did not come along with anything: neither with the open nor with a page before it.
     for (count, expected) in [(1, (0, 1)), (2, (1, 1)), (3, (2, 1))] {
-        assert_eq!(file.read(11 * 4096, &mut page).unwrap(), 4096);
+        assert_eq!(file.read(59 * 4096, &mut page).unwrap(), 4096);
         let counters = other.fleet.cache();
         assert_eq!((counters.hits, counters.misses), expected, "read {count}");
     }
     // Two pages at once.
     let mut two = [0; 8192];
-    assert_eq!(file.read(20 * 4096, &mut two).unwrap(), 8192);
+    assert_eq!(file.read(70 * 4096, &mut two).unwrap(), 8192);
     let counters = other.fleet.cache();
     assert_eq!((counters.hits, counters.misses), (2, 3));
 }

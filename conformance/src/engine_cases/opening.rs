@@ -180,3 +180,15 @@ pub fn unregistering_leaves_open_connections(harness: &dyn EngineHarness) {
     run(&connection, "INSERT INTO t VALUES(2); BEGIN; INSERT INTO t VALUES(3); ROLLBACK");
     assert_eq!(number(&connection, "SELECT count(*) FROM t"), 2);
 }
+
+/// A VFS that is registered again knows the files of its connections that stayed open: a transaction over several of them
+/// was refused, since its super-journal was made through a new VFS.
+pub fn registering_again_knows_open_connections(harness: &dyn EngineHarness) {
+    let bench = Bench::new(harness);
+    let connection = bench.open("a");
+    run(&connection, "ATTACH 'b' AS b; CREATE TABLE main.t(x); CREATE TABLE b.t(x)");
+    bench.fleet.unregister(&bench.vfs).unwrap();
+    bench.fleet.register(&bench.vfs, false).unwrap();
+    run(&connection, "BEGIN; INSERT INTO main.t VALUES(1); INSERT INTO b.t VALUES(1); COMMIT");
+    assert_eq!(number(&bench.open("b"), "SELECT x FROM t"), 1);
+}

@@ -35,6 +35,15 @@ pub fn open_and_warm_read_take_one_trip(harness: &dyn EngineHarness) {
     assert_eq!(trips(&bench, || number(&connection, READ)), (1, 10_000));
 }
 
+/// So it is when the pages were only written: the checkpoint of the close took them from the log, and with the lease a set
+/// without them was stored.
+pub fn open_after_writes_alone_takes_one_trip(harness: &dyn EngineHarness) {
+    let bench = Bench::plain(harness);
+    fill(&bench.open("a"), "t", 10, 1000);
+    let connection = bench.open("a");
+    assert_eq!(trips(&bench, || number(&connection, READ)), (1, 10_000));
+}
+
 /// Another fleet, that has a session and nothing of the database: as a process after a crash of the first one.
 fn successor(bench: &Bench) -> Bench {
     let other = bench.another();

@@ -1,7 +1,9 @@
 //! Commits of different databases that arrive at the same moment share one call to the store.
 //!
 //! The first to come sends its own at once. Who comes while a call is under way waits, and the next call takes all that
-//! wait: a batch is as large as the store is slow, and nobody waits for a timer.
+//! wait: a batch is as large as the store is slow, and nobody waits for a timer. Where the settings allow a second call, it
+//! does not wait for the first when as many wait as are under way: so the store works for one half while SQLite prepares the
+//! other half's next transactions.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,8 +16,8 @@ use crate::store::{CommitMode, CommitRequest, PageStore};
 #[derive(Debug)]
 enum Signal {
     Done(Result<()>),
-    /// It is this one's turn to send its request, together with those that wait.
-    Lead(CommitRequest),
+    /// It is this one's turn to send its request, together with those that wait. One that is gone by then hands it on.
+    Lead(CommitRequest, Leadership),
 }
 
 #[derive(Debug)]
@@ -24,70 +26,101 @@ struct Waiting {
     signal: oneshot::Sender<Signal>,
 }
 
-#[derive(Debug, Default)]
+/// A further call is not made for fewer than these: each is a flush of its own to the store.
+const WORTH_A_CALL: usize = 12;
+
+#[derive(Debug)]
 struct Queue {
     waiting: VecDeque<Waiting>,
-    busy: bool,
+    /// Calls under way at the most.
+    most_calls: usize,
+    /// Calls under way, those about to be made included.
+    calls: usize,
+    /// Requests in them.
+    under_way: usize,
+}
+
+impl Queue {
+    /// Whether so many requests that wait should make a call.
+    fn should_call(&self, waiting: usize) -> bool {
+        match self.calls {
+            0 => waiting > 0,
+            calls => calls < self.most_calls && waiting >= self.under_way.max(WORTH_A_CALL),
+        }
+    }
 }
 
 /// Gathers commits.
 #[derive(Debug)]
 pub(crate) struct CommitBatcher {
     store: Arc<dyn PageStore>,
-    queue: Mutex<Queue>,
+    queue: Arc<Mutex<Queue>>,
 }
 
-/// Hands the lead on when the leader is done, or gone.
-struct Leadership<'a>(&'a CommitBatcher);
+/// A call under way, or about to be made. It hands the lead on when the leader is done, or gone.
+#[derive(Debug)]
+struct Leadership {
+    queue: Arc<Mutex<Queue>>,
+    requests: usize,
+}
 
-impl Drop for Leadership<'_> {
+fn lock(queue: &Mutex<Queue>) -> MutexGuard<'_, Queue> {
+    queue.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Drop for Leadership {
     fn drop(&mut self) {
-        let mut queue = self.0.lock();
-        while let Some(next) = queue.waiting.pop_front() {
-            // One that cannot be told is gone, and so is its wish to commit.
-            if next.signal.send(Signal::Lead(next.request)).is_ok() {
-                return;
-            }
+        let next = {
+            let mut queue = lock(&self.queue);
+            queue.calls -= 1;
+            queue.under_way -= self.requests;
+            let next = if queue.should_call(queue.waiting.len()) { queue.waiting.pop_front() } else { None };
+            queue.calls += usize::from(next.is_some());
+            next
+        };
+        if let Some(next) = next {
+            let leadership = Self { queue: Arc::clone(&self.queue), requests: 0 };
+            // One that cannot be told is gone, and so is its wish to commit; then this hands the lead on at once.
+            let _gone = next.signal.send(Signal::Lead(next.request, leadership));
         }
-        queue.busy = false;
     }
 }
 
 impl CommitBatcher {
-    pub(crate) fn new(store: Arc<dyn PageStore>) -> Self {
-        Self { store, queue: Mutex::default() }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn new(store: Arc<dyn PageStore>, most_calls: usize) -> Self {
+        let queue = Queue { waiting: VecDeque::new(), most_calls, calls: 0, under_way: 0 };
+        Self { store, queue: Arc::new(Mutex::new(queue)) }
     }
 
     /// Commits one request, together with those that happen to wait.
     pub(crate) async fn commit(&self, request: CommitRequest) -> Result<()> {
         let receiver = {
-            let mut queue = self.lock();
-            if queue.busy {
+            let mut queue = lock(&self.queue);
+            if queue.should_call(queue.waiting.len() + 1) {
+                queue.calls += 1;
+                None
+            } else {
                 let (signal, receiver) = oneshot::channel();
                 queue.waiting.push_back(Waiting { request: request.clone(), signal });
                 Some(receiver)
-            } else {
-                queue.busy = true;
-                None
             }
         };
-        let Some(receiver) = receiver else { return self.lead(request).await };
+        let Some(receiver) = receiver else {
+            return self.lead(request, Leadership { queue: Arc::clone(&self.queue), requests: 0 }).await;
+        };
         match receiver.await {
             Ok(Signal::Done(outcome)) => outcome,
-            Ok(Signal::Lead(request)) => self.lead(request).await,
+            Ok(Signal::Lead(request, leadership)) => self.lead(request, leadership).await,
             Err(_) => Err(Error::commit_unknown("the call that this commit was part of was cancelled")),
         }
     }
 
-    async fn lead(&self, own: CommitRequest) -> Result<()> {
-        let _leadership = Leadership(self);
-        let (requests, signals) = self.take_batch(own);
+    async fn lead(&self, own: CommitRequest, mut leadership: Leadership) -> Result<()> {
+        let (requests, signals) = self.take_batch(own, &mut leadership);
         metrics::histogram!("litefleet_commit_batch_size").record(u32::try_from(requests.len()).unwrap_or(u32::MAX));
         let mut outcomes = self.send(requests).await.into_iter();
+        // The store need not wait until all are told.
+        drop(leadership);
         let own = outcomes.next().unwrap_or_else(|| Err(Error::internal("the store returned no outcome")));
         for (signal, outcome) in signals.into_iter().zip(outcomes) {
             // A caller that is gone does not want to know.
@@ -97,9 +130,13 @@ impl CommitBatcher {
     }
 
     /// The leader's request, and as many of the waiting ones as the store takes at once.
-    fn take_batch(&self, own: CommitRequest) -> (Vec<CommitRequest>, Vec<oneshot::Sender<Signal>>) {
+    fn take_batch(
+        &self,
+        own: CommitRequest,
+        leadership: &mut Leadership,
+    ) -> (Vec<CommitRequest>, Vec<oneshot::Sender<Signal>>) {
         let limits = self.store.limits();
-        let mut queue = self.lock();
+        let mut queue = lock(&self.queue);
         let mut bytes = own.record.len();
         let mut requests = vec![own];
         let mut signals = Vec::new();
@@ -115,6 +152,8 @@ impl CommitBatcher {
                 signals.push(next.signal);
             }
         }
+        leadership.requests = requests.len();
+        queue.under_way += requests.len();
         (requests, signals)
     }
 
@@ -144,3 +183,7 @@ impl CommitBatcher {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "batch_tests.rs"]
+mod tests;

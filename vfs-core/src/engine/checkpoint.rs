@@ -36,6 +36,15 @@ impl Drop for Scheduled<'_> {
     }
 }
 
+/// Says that a checkpoint or a collection is over, also when it panicked.
+pub(super) struct Maintenance<'a>(&'a Database);
+
+impl Drop for Maintenance<'_> {
+    fn drop(&mut self) {
+        self.0.maintenance.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// What a checkpoint has to write.
 struct Plan {
     database: DatabaseId,
@@ -103,6 +112,17 @@ impl Database {
         self.settings().checkpoint_bytes.saturating_mul(LARGEST_TAIL)
     }
 
+    /// Has the lease kept from here on until the result is dropped.
+    pub(super) fn begin_maintenance(&self) -> Maintenance<'_> {
+        self.maintenance.fetch_add(1, Ordering::AcqRel);
+        Maintenance(self)
+    }
+
+    /// Whether a checkpoint or a collection uses the lease, or is about to.
+    pub(super) fn is_maintained(&self) -> bool {
+        self.checkpoint_scheduled.load(Ordering::Acquire) || self.maintenance.load(Ordering::Acquire) > 0
+    }
+
     /// A checkpoint, and the garbage that it makes collectable.
     pub(super) async fn maintain(&self) -> Result<()> {
         self.checkpoint().await?;
@@ -124,6 +144,7 @@ impl Database {
     pub async fn checkpoint(&self) -> Result<Txid> {
         let span = tracing::debug_span!("checkpoint", database = %self.name);
         let made = async {
+            let _kept = self.begin_maintenance();
             let _one = self.maintaining.lock().await;
             self.checkpoint_alone().await
         };

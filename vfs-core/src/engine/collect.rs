@@ -30,6 +30,7 @@ impl Database {
     pub async fn collect(&self) -> Result<CollectReport> {
         let span = tracing::debug_span!("collect", database = %self.name);
         let collected = async {
+            let _kept = self.begin_maintenance();
             let _one = self.maintaining.lock().await;
             self.collect_alone().await
         };

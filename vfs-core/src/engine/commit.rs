@@ -1,7 +1,5 @@
 //! Commits: a transaction buffer becomes one record, and the record the new head.
 
-use std::sync::atomic::Ordering;
-
 use bytes::Bytes;
 use tracing::Instrument;
 
@@ -285,7 +283,7 @@ impl Database {
             record,
             staged: Some(buffer.generation).filter(|_| !buffer.staged.is_empty()),
             release: self.lease_mode() == LeaseMode::Transaction
-                && !self.checkpoint_scheduled.load(Ordering::Acquire)
+                && !self.is_maintained()
                 && !self.checkpoint_is_due(body.pages.len()),
         };
         Ok(Prepared { request, body, images: changes.images })

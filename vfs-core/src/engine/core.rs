@@ -55,13 +55,15 @@ pub(super) struct Core {
     pub(super) pins: BTreeMap<Txid, Pin>,
     pub(super) writer: bool,
     pub(super) stopped: Option<Error>,
-    /// When the head was last read from the store.
+    /// When the store was last asked for the head, and told it.
     pub(super) checked: Duration,
     /// When the last commit was made, or the last lock given back.
     pub(super) active: Duration,
     pub(super) connections: usize,
     /// The first pages that were read since the open: what the next open wants at once.
     pub(super) warm: Vec<PageNo>,
+    /// The pages that were written last before the newest checkpoint, which took them from the tail.
+    written: Vec<PageNo>,
     /// No warm pages came with the open, and none was read since.
     pub(super) cold: bool,
     /// When the checkpoints made here are old enough for what they made garbage.
@@ -74,8 +76,7 @@ impl Core {
     }
 
     /// Takes over what the store says of the head, besides its txid.
-    pub(super) fn note_head(&mut self, head: &Head, now: Duration) {
-        self.checked = now;
+    pub(super) fn note_head(&mut self, head: &Head) {
         self.horizon = head.horizon;
         self.generation = head.generation;
         self.leftovers |= head.staged;
@@ -87,6 +88,7 @@ impl Core {
         if checkpoint > self.checkpoint && checkpoint <= self.head {
             self.checkpoint = checkpoint;
             self.checkpoints.push(checkpoint);
+            self.written = self.newest_written().collect();
             let new = self.tail.records().filter(|record| record.txid > checkpoint);
             (self.new_weight, self.new_pages) =
                 new.fold((0, 0), |(weight, pages), r| (weight + r.weight, pages + r.body.pages.len()));
@@ -127,12 +129,17 @@ impl Core {
     /// that were written last.
     pub(super) fn warm_set(&self) -> Vec<PageNo> {
         let mut warm = self.warm.clone();
-        for page in std::iter::once(PageNo::FIRST).chain(self.tail.newest_pages(WARM_PAGES)) {
+        for page in std::iter::once(PageNo::FIRST).chain(self.newest_written()) {
             if warm.len() < WARM_PAGES && page.get() <= pages_for_size(self.size) && !warm.contains(&page) {
                 warm.push(page);
             }
         }
         warm
+    }
+
+    /// The pages that were written last, some perhaps twice: those in the tail, and those that a checkpoint took from it.
+    fn newest_written(&self) -> impl Iterator<Item = PageNo> {
+        self.tail.newest_pages(WARM_PAGES).into_iter().chain(self.written.iter().copied()).take(WARM_PAGES)
     }
 
     /// The oldest snapshot in use.

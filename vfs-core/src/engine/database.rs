@@ -1,6 +1,6 @@
 //! One open database, shared by all connections of the process to its name.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::cache::{CacheKey, CachedImage};
 use super::core::Core;
 use super::fleet::FleetInner;
-use super::prefetch::Prefetcher;
+use super::prefetch::{Prefetcher, Visited};
 use crate::codec::{Record, StagedPages, image_checksum, zero_image};
 use crate::config::{DatabaseSettings, LeaseMode};
 use crate::error::{Error, Result};
@@ -75,11 +75,14 @@ pub struct Database {
     pub(super) create: AtomicBool,
     core: Mutex<Core>,
     pub(super) prefetcher: Mutex<Prefetcher>,
+    pub(super) visited: Visited,
     /// One acquisition of the lease, or look at the head, at a time.
     pub(super) acquiring: tokio::sync::Mutex<()>,
     /// One checkpoint or collection at a time.
     pub(super) maintaining: tokio::sync::Mutex<()>,
     pub(super) checkpoint_scheduled: AtomicBool,
+    /// Checkpoints and collections under way, which the lease is kept for.
+    pub(super) maintenance: AtomicUsize,
 }
 
 impl Database {
@@ -96,9 +99,11 @@ impl Database {
             create: AtomicBool::new(false),
             core: Mutex::default(),
             prefetcher: Mutex::default(),
+            visited: Visited::default(),
             acquiring: tokio::sync::Mutex::new(()),
             maintaining: tokio::sync::Mutex::new(()),
             checkpoint_scheduled: AtomicBool::new(false),
+            maintenance: AtomicUsize::new(0),
         })
     }
 
@@ -218,13 +223,15 @@ impl Database {
     pub(super) async fn look_after(&self) -> Result<()> {
         let settings = self.settings();
         let now = self.fleet.clock.monotonic();
-        let (idle, checkpoint) = {
+        let (idle, checkpoint, unused) = {
             let core = self.core();
             let resting = core.lease.is_some() && !core.writer && core.stopped.is_none();
             let idle = now.saturating_sub(core.active);
-            (idle.min(if resting { idle } else { Duration::ZERO }), core.head > core.checkpoint)
+            // A long scan is no idle database.
+            let unused = idle > STRUCTURE_KEPT && core.pins.is_empty() && !core.writer;
+            (idle.min(if resting { idle } else { Duration::ZERO }), core.head > core.checkpoint, unused)
         };
-        if now.saturating_sub(self.core().active) > STRUCTURE_KEPT {
+        if unused {
             self.forget_structure();
         }
         let release = !settings.lease_idle.is_zero() && idle >= settings.lease_idle;
@@ -238,7 +245,11 @@ impl Database {
         if checkpoint && !idle.is_zero() && (release || idle >= settings.checkpoint_idle) {
             self.maintain().await?;
         }
-        if release { self.release_lease().await } else { Ok(()) }
+        if release {
+            return self.release_lease().await;
+        }
+        self.give_back().await;
+        Ok(())
     }
 
     /// What is known of it here.

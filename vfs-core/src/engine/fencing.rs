@@ -98,9 +98,17 @@ impl Database {
         ours
     }
 
-    /// A lease could not be given back, because its epoch is over. If it was granted to us again since, nobody here knows
-    /// of it: it is given back under its new epoch.
+    /// A lease could not be given back, because its epoch is over. If it was granted to us again since, and nobody here
+    /// knows of it, it is given back under its new epoch.
     pub(super) async fn release_again(&self, database: DatabaseId, lease: Lease) -> Result<()> {
+        // Who has it open here now: this one, or the one that was opened when this one had stopped. It may have taken the
+        // lease meanwhile, and does not take it while this is found out.
+        let open = self.fleet.registry.running(&self.name, self.role);
+        let holder = open.as_deref().unwrap_or(self);
+        let _one = holder.acquiring.lock().await;
+        if holder.holds_lease() {
+            return Ok(());
+        }
         let request = HeadRequest { database, known: self.core().head, epoch: None, tail_bytes: 0 };
         let head = match self.retry(|| self.fleet.store.head(request)).await {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),

@@ -14,7 +14,7 @@ use super::session::Session;
 use crate::bridge::Bridge;
 use crate::clock::{Clock, Randomness, SystemClock};
 use crate::config::FleetSettings;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::store::{Metered, MetricsLayer, PageStore, StoreCounters};
 use crate::types::{DatabaseName, Txid};
 
@@ -38,6 +38,8 @@ pub(crate) struct FleetInner {
     pub(super) batcher: CommitBatcher,
     pub(super) registry: Registry,
     instances: AtomicU64,
+    /// The process that it was built in.
+    process: u32,
 }
 
 impl FleetInner {
@@ -137,7 +139,7 @@ impl FleetBuilder {
             settings.session_margin,
         );
         let cache = PageCache::new(settings.cache_bytes)?;
-        let batcher = CommitBatcher::new(Arc::clone(&store));
+        let batcher = CommitBatcher::new(Arc::clone(&store), settings.commit_calls);
         let inner = Arc::new(FleetInner {
             store,
             metered,
@@ -150,6 +152,7 @@ impl FleetBuilder {
             batcher,
             registry: Registry::default(),
             instances: AtomicU64::new(1),
+            process: std::process::id(),
         });
         inner.bridge.spawn(keep_session(Arc::downgrade(&inner), inner.session.pace()));
         inner.bridge.spawn(sweep(Arc::downgrade(&inner)));
@@ -175,6 +178,19 @@ impl Fleet {
         }
     }
 
+    /// `Invalid` in a process that was forked from the one that built the fleet: its threads are not here, and its store is
+    /// the other process's. Two that go on with one store would write into each other's files and connections.
+    pub(crate) fn check_process(&self) -> Result<()> {
+        if std::process::id() == self.inner.process {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "the store was opened in process {}, which this one was forked from: open a store after the fork, under another \
+             name of a VFS",
+            self.inner.process
+        )))
+    }
+
     /// Connects to a database of this process; the store is asked at the first lock.
     pub fn connect(&self, name: &DatabaseName, role: Role, create: bool) -> Arc<Database> {
         self.inner.registry.connect(&self.inner, name, role, create)
@@ -182,7 +198,7 @@ impl Fleet {
 
     /// Ends a connection. The last one makes a checkpoint and gives the lease back.
     pub fn disconnect(&self, database: &Arc<Database>) {
-        if !database.disconnect() {
+        if !database.disconnect() || self.check_process().is_err() {
             return;
         }
         let closed = self.inner.bridge.wait(async {

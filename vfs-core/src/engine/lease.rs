@@ -1,7 +1,6 @@
 //! Taking the lease, giving it back, and learning what others have committed.
 
 use std::future::Future;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tracing::Instrument;
@@ -189,11 +188,11 @@ impl Database {
         }
     }
 
-    /// Gives the lease back where the mode says so, unless somebody writes, or a checkpoint is about to use it and gives it
-    /// back itself.
+    /// Gives the lease back where the mode says so, unless somebody writes, or a checkpoint or a collection uses it: whoever
+    /// asked for that gives it back.
     pub(super) async fn give_back(&self) {
         if self.lease_mode() == LeaseMode::Transaction
-            && !self.checkpoint_scheduled.load(Ordering::Acquire)
+            && !self.is_maintained()
             && let Err(error) = self.release_lease().await
         {
             tracing::warn!(database = %self.name, %error, "the lease could not be given back; it ends with the session");

@@ -36,30 +36,47 @@ impl Database {
     /// Asks the store for what is new, without a lease. The caller holds `acquiring`.
     pub(super) async fn refresh(&self) -> Result<()> {
         for _ in 0..LOAD_TRIES {
-            let Some((database, known)) = self.known() else {
-                let opened = self.retry(|| self.fleet.store.open(self.open_request(None, None))).await?;
-                if self.take_over_state(opened, None).await? {
-                    return Ok(());
-                }
-                continue;
-            };
-            let request = HeadRequest { database, known, epoch: None, tail_bytes: INLINE_TAIL };
-            let reply = match self.retry(|| self.fleet.store.head(request)).await {
-                Err(error) if error.kind() == ErrorKind::NotFound => return Err(self.stop(error)),
-                reply => reply?,
-            };
-            if self.advance(database, known, &reply.head, reply.tail, None).await? {
+            // What the reply says may have been true no later than this.
+            let asked = self.fleet.clock.monotonic();
+            if self.refresh_once().await? {
+                self.core().checked = asked;
                 return Ok(());
             }
-            self.reload().await?;
         }
         Err(Error::unavailable("the log changed while it was being read, several times over; try again"))
     }
 
-    /// Loads the state from the newest checkpoint on, in place of one whose continuation is gone.
-    async fn reload(&self) -> Result<()> {
-        let opened = self.retry(|| self.fleet.store.open(self.open_request(None, None))).await?;
-        self.load(opened, None).await.map(|_| ())
+    /// False when it has to be asked for again.
+    async fn refresh_once(&self) -> Result<bool> {
+        let Some((database, known)) = self.known() else {
+            let opened = self.retry(|| self.fleet.store.open(self.open_request(None, None))).await?;
+            return self.take_over_state(opened, None).await;
+        };
+        let request = HeadRequest { database, known, epoch: None, tail_bytes: INLINE_TAIL };
+        let reply = match self.retry(|| self.fleet.store.head(request)).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Err(self.stop(error)),
+            reply => reply?,
+        };
+        if reply.name != self.name {
+            // Who connects by the name means another one.
+            return Err(self.stop(Error::not_found(format!("it was renamed to {}", reply.name))));
+        }
+        if self.advance(database, known, &reply.head, reply.tail, None).await? {
+            return Ok(true);
+        }
+        self.reload(database).await?;
+        Ok(false)
+    }
+
+    /// Loads the state from the newest checkpoint on, in place of one whose continuation is gone. Nothing when the name is
+    /// another's since it was asked for the head.
+    async fn reload(&self, database: DatabaseId) -> Result<()> {
+        let request = OpenRequest { create: false, ..self.open_request(None, None) };
+        match self.retry(|| self.fleet.store.open(request.clone())).await {
+            Ok(opened) if opened.database == database => self.load(opened, None).await.map(|_| ()),
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Makes what an open returned the state here. False when it has to be asked for again.
@@ -128,7 +145,7 @@ impl Database {
             drop(core);
             return Ok(false);
         }
-        core.note_head(head, now);
+        core.note_head(head);
         self.bound_tail(&mut core, now);
         grant(&mut core, lease);
         Ok(true)
@@ -188,7 +205,7 @@ impl Database {
         // Without a warm set the pages that the log names are the best guess.
         core.cold = warm.is_empty();
         core.tail = tail;
-        core.note_head(&head, now);
+        core.note_head(&head);
         core.active = now;
         grant(&mut core, lease);
         self.keep_warm(&mut core, database, &warm)?;

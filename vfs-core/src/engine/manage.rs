@@ -91,14 +91,31 @@ impl Fleet {
         }
     }
 
+    /// Those who have a database open here for writing.
+    fn writers_of(&self, database: DatabaseId) -> Vec<Arc<Database>> {
+        let mut open = self.inner.registry.all();
+        open.retain(|open| open.role() == Role::Writer && open.status().database == Some(database));
+        open
+    }
+
+    /// Gives back a lease that was taken for one deed, unless somebody here goes on under it: the next write finds its new
+    /// epoch.
+    async fn give_back_unused(&self, held: &Opened) -> Result<()> {
+        let goes_on = |open: &Arc<Database>| open.holds_lease() && open.stopped().is_none();
+        if self.writers_of(held.database).iter().any(goes_on) {
+            return Ok(());
+        }
+        self.inner.store.release(held.database, held.head.epoch, Vec::new()).await
+    }
+
     /// Deletes a database. `LeaseHeld` while somebody has it open, after `busy`, unless `force`.
     pub fn remove(&self, name: &DatabaseName, force: bool) -> Result<()> {
         self.wait(async {
             let held = self.hold(name, force).await?;
             let deleted = self.inner.store.delete(held.database, held.head.epoch).await;
             if deleted.is_err() {
-                // Held for nothing. If that fails, it ends with the session.
-                let _released = self.inner.store.release(held.database, held.head.epoch, Vec::new()).await;
+                // If that fails, it ends with the session.
+                let _released = self.give_back_unused(&held).await;
             } else {
                 // A database of that name that is opened from now on is another one.
                 for open in self.inner.registry.all().into_iter().filter(|open| open.name() == name) {
@@ -116,9 +133,13 @@ impl Fleet {
         self.wait(async {
             let held = self.hold(from, force).await?;
             let renamed = self.inner.store.rename(held.database, held.head.epoch, to.clone()).await;
-            // The lease served the renaming alone.
-            let released = self.inner.store.release(held.database, held.head.epoch, Vec::new()).await;
-            renamed.and(released)
+            if renamed.is_ok() {
+                // By its old name it cannot take the lease again, which is given back now.
+                for open in self.writers_of(held.database) {
+                    let _stopped = open.stop(Error::not_found(format!("it was renamed to {to}")));
+                }
+            }
+            renamed.and(self.give_back_unused(&held).await)
         })
         .context(format_args!("database {from}: rename to {to}"))
     }
@@ -131,8 +152,12 @@ impl Fleet {
             database.change_settings(|settings| settings.takeover = true);
         }
         let report = self.wait(async {
-            database.checkpoint().await?;
-            database.collect().await
+            let report = match database.checkpoint().await {
+                Ok(_) => database.collect().await,
+                Err(error) => Err(error),
+            };
+            database.give_back().await;
+            report
         });
         self.disconnect(&database);
         report

@@ -26,6 +26,7 @@ mod registry;
 mod session;
 mod several;
 mod stage;
+mod structure;
 mod tail;
 mod verify;
 mod watch;

@@ -11,10 +11,31 @@ use super::cache::CachedImage;
 use super::core::{Core, WARM_PAGES};
 use super::database::{Database, Snapshot};
 use super::prefetch::{LARGEST_WINDOW, Prefetcher};
+use super::structure::Cached;
 use crate::codec::{decode_row, zero_image};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::store::{HeadRequest, ReadRow};
 use crate::types::{DatabaseId, PAGE_SIZE, PageNo, PageRange, PageSet, Txid, pages_for_size};
+
+/// The newest images of a database's pages, as far as the cache has them.
+struct Newest<'a> {
+    database: &'a Database,
+    last_page: u32,
+}
+
+impl Cached for Newest<'_> {
+    fn has(&self, page: u32) -> bool {
+        self.database.fleet.cache.contains(&self.database.key(PageNo(page), Txid::MAX))
+    }
+
+    fn image(&self, page: u32) -> Option<Bytes> {
+        self.database.fleet.cache.get(&self.database.key(PageNo(page), Txid::MAX)).map(|entry| entry.image)
+    }
+
+    fn last_page(&self) -> u32 {
+        self.last_page
+    }
+}
 
 /// The images that rows hold, each as of its row's txid: deltas are applied to the bases that follow them.
 pub(super) fn images(rows: &[ReadRow]) -> Result<Vec<(PageNo, Txid, Bytes)>> {
@@ -151,7 +172,8 @@ impl Database {
         let last_page = pages_for_size(self.core().size);
         let mut along = self.first_pages(bound, last_page);
         if let Some(last) = missed.last() {
-            along.extend(self.prefetcher().plan(*last, last_page, bound));
+            let newest = Newest { database: self, last_page };
+            along.extend(self.prefetcher().plan(*last, bound, &self.visited.pages(), &newest));
         }
         along.retain(|page| !missed.contains(page) && !cache.contains(&self.key(*page, Txid::MAX)));
         along.truncate(bound);
@@ -204,6 +226,7 @@ impl Database {
         if let Some(entry) = cache.get(&self.key(page, Txid::MAX))
             && entry.from <= snapshot
         {
+            self.visited.note(page, &entry.image);
             return Ok(Some(entry.image));
         }
         // The newest image is from after the snapshot, or not there. Under the lock the log says which image is wanted,

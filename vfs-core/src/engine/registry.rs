@@ -40,6 +40,11 @@ impl Registry {
         database
     }
 
+    /// The open database of a name, for who connects now.
+    pub(super) fn running(&self, name: &DatabaseName, role: Role) -> Option<Arc<Database>> {
+        self.lock().get(&(name.clone(), role)).and_then(Weak::upgrade)
+    }
+
     /// Forgets a database that nobody uses any more.
     pub(super) fn forget(&self, database: &Arc<Database>) {
         let mut open = self.lock();

@@ -1,6 +1,9 @@
 //! Large transactions: pages go to the store early, as rows that nobody sees until the commit flips the head.
 
 use std::collections::HashMap;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
 
 use super::TransactionBuffer;
 use super::buffer::Source;
@@ -8,7 +11,7 @@ use super::database::Database;
 use crate::codec::{encode_image, encode_zero};
 use crate::error::{Context, ErrorKind, Result};
 use crate::store::{DiscardRequest, PageRow, StageRequest};
-use crate::types::{Epoch, PageNo, pages_for_size};
+use crate::types::{DatabaseId, Epoch, PageNo, pages_for_size};
 
 /// Pages in one stage call, where the store allows it: 1 MiB.
 const CHUNK: usize = 256;
@@ -61,24 +64,23 @@ impl Database {
             buffer.generation = self.core().generation;
             buffer.sequence = 0;
         }
-        let txid = buffer.base.next();
-        let compression = self.settings().compression;
         let chunk = self.fleet.store.limits().write_rows.clamp(1, CHUNK);
-        for chunk in pages.chunks(chunk) {
-            let row = |page: &PageNo| -> PageRow {
-                match buffer.source(*page) {
-                    Source::Buffer(image) if image.iter().any(|byte| *byte != 0) => {
-                        encode_image(database, *page, txid, image, compression)
-                    }
-                    _ => encode_zero(database, *page, txid),
-                }
-            };
-            let rows: Vec<PageRow> = chunk.iter().map(row).collect();
+        let mut chunks = pages.chunks(chunk);
+        let mut next = chunks.next().map(|chunk| (chunk, self.staged_rows(buffer, database, chunk)));
+        while let Some((chunk, rows)) = next {
             // Of two requests the later one counts, also when the reply to the earlier one was lost.
             buffer.sequence += 1;
             let (expected, generation, sequence) = (buffer.base, buffer.generation, buffer.sequence);
             let request = |epoch| StageRequest { database, epoch, expected, generation, sequence, rows: rows.clone() };
-            if let Err(error) = self.under_lease(|epoch| self.fleet.store.stage(request(epoch))).await {
+            let mut sending = pin!(self.under_lease(|epoch| self.fleet.store.stage(request(epoch))));
+            let early = poll_fn(|context| Poll::Ready(sending.as_mut().poll(context))).await;
+            // While the store works on these, the next are made ready.
+            next = chunks.next().map(|chunk| (chunk, self.staged_rows(buffer, database, chunk)));
+            let outcome = match early {
+                Poll::Ready(outcome) => outcome,
+                Poll::Pending => sending.await,
+            };
+            if let Err(error) = outcome {
                 if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Fenced | ErrorKind::NotFound) {
                     buffer.broken = Some(error.clone());
                 }
@@ -95,6 +97,18 @@ impl Database {
             metrics::counter!("litefleet_staged_pages_total").increment(chunk.len() as u64);
         }
         Ok(())
+    }
+
+    /// Pages of the buffer as rows. Those that are not buffered are zeros.
+    fn staged_rows(&self, buffer: &TransactionBuffer, database: DatabaseId, pages: &[PageNo]) -> Vec<PageRow> {
+        let (txid, compression) = (buffer.base.next(), self.settings().compression);
+        let row = |page: &PageNo| match buffer.source(*page) {
+            Source::Buffer(image) if image.iter().any(|byte| *byte != 0) => {
+                encode_image(database, *page, txid, image, compression)
+            }
+            _ => encode_zero(database, *page, txid),
+        };
+        pages.iter().map(row).collect()
     }
 
     /// Whether the pages that were staged are what they were before the transaction: so it is after a rollback that

@@ -49,10 +49,14 @@ impl Registered {
         self.vfs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The last one that was taken back, while files of it are open.
+    fn open(&self) -> Option<Arc<Vfs>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
+    }
+
     pub(super) fn vfs(&self) -> Result<Arc<Vfs>> {
         let registered = self.slot().clone();
-        let open = || self.last.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
-        registered.or_else(open).ok_or_else(|| Error::invalid("this VFS was unregistered"))
+        registered.or_else(|| self.open()).ok_or_else(|| Error::invalid("this VFS was unregistered"))
     }
 
     pub(super) fn parent(&self) -> *mut sqlite::sqlite3_vfs {
@@ -93,7 +97,9 @@ impl Fleet {
             if slot.as_ref().is_some_and(|vfs| !vfs.fleet().is_same(self)) {
                 return Err(Error::invalid(format!("another fleet is registered as the VFS {name}")));
             }
-            slot.get_or_insert_with(|| Vfs::new(self.clone()));
+            // Files that stayed open belong to the one before: they and new ones must know each other.
+            let open = entry.open().filter(|vfs| vfs.fleet().is_same(self));
+            slot.get_or_insert_with(|| open.unwrap_or_else(|| Vfs::new(self.clone())));
             entry
         } else {
             let entry = make(&all, name, self)?;

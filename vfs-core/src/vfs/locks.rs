@@ -1,5 +1,6 @@
 //! SQLite's lock levels, and how they exclude each other where `locking=sqlite` asks for it.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Result};
@@ -54,7 +55,7 @@ pub(crate) struct LockTable(Mutex<Holders>);
 #[derive(Debug, Default)]
 struct Holders {
     /// Connections with SHARED or more.
-    readers: usize,
+    readers: BTreeSet<u64>,
     /// The connection with RESERVED or more, and its level.
     writer: Option<(u64, LockLevel)>,
     /// The last connection that was counted.
@@ -96,7 +97,7 @@ impl LockTable {
             if strict && other.is_some_and(|other| other >= LockLevel::Pending) {
                 return (level, busy("is writing"));
             }
-            holders.readers += 1;
+            holders.readers.insert(connection);
             level = LockLevel::Shared;
         }
         if to <= LockLevel::Shared {
@@ -106,7 +107,7 @@ impl LockTable {
             // Without `strict` the engine decides, which has one writer as well: it may wait for its end.
             return if strict { (level, busy("is the writer")) } else { (to, Ok(())) };
         }
-        let alone = holders.readers == 1;
+        let alone = holders.readers.len() == 1;
         level = if to == LockLevel::Exclusive && strict && !alone { LockLevel::Pending } else { to };
         holders.writer = Some((connection, level));
         (level, if level == to { Ok(()) } else { busy("is reading") })
@@ -124,8 +125,13 @@ impl LockTable {
             holders.writer = None;
         }
         if from >= LockLevel::Shared && to == LockLevel::None {
-            holders.readers = holders.readers.saturating_sub(1);
+            holders.readers.remove(&connection);
         }
+    }
+
+    /// A connection is closed: it has locked nothing, also when a panic had left it in the middle of something.
+    pub(super) fn leave(&self, connection: u64) {
+        self.lower(connection, LockLevel::Exclusive, LockLevel::None);
     }
 }
 

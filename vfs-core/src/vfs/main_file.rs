@@ -189,6 +189,7 @@ impl MainFile {
     /// The commit point: SQLite has written every page of the transaction, and still has its journal. With the name of a
     /// super-journal the commit is held back until that is deleted.
     pub fn commit_point(&mut self, super_journal: Option<&str>) -> Result<()> {
+        self.vfs.fleet().check_process()?;
         self.settle();
         let Some(name) = super_journal else { return self.commit_alone() };
         self.leave_group();
@@ -272,6 +273,7 @@ impl MainFile {
         if level <= self.level {
             return Ok(());
         }
+        self.vfs.fleet().check_process()?;
         let strict = self.database.settings().locking == Locking::Sqlite;
         let before = self.level;
         let (reached, allowed) = self.locks.raise(self.connection, before, level, strict);
@@ -307,6 +309,7 @@ impl MainFile {
         self.unconfirmed = false;
         if level < LockLevel::Reserved
             && let Some(buffer) = self.buffer.take()
+            && self.vfs.fleet().check_process().is_ok()
         {
             self.database.end_write(&buffer);
         }
@@ -333,6 +336,7 @@ impl MainFile {
 impl Drop for MainFile {
     fn drop(&mut self) {
         self.unlock(LockLevel::None);
+        self.locks.leave(self.connection);
         self.vfs.fleet().disconnect(&self.database);
     }
 }

@@ -66,6 +66,7 @@ impl Vfs {
         mode: OpenMode,
         parameters: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Result<MainFile> {
+        self.fleet.check_process()?;
         let mut wanted = Vec::new();
         let mut probe = self.fleet.settings().database.clone();
         for (key, value) in parameters {

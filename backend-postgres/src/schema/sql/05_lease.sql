@@ -42,10 +42,16 @@ BEGIN
             SELECT * INTO held FROM {schema}.sessions s WHERE s.id = head.holder FOR NO KEY UPDATE;
             IF NOT force AND NOT held.ended AND held.expires > clock_timestamp() THEN
                 refusal := 12;
-            ELSIF NOT held.ended THEN
-                -- Over for good, also if the server's clock is set back; and one whose lease was taken by force learns it.
-                UPDATE {schema}.sessions s SET ended = true WHERE s.id = head.holder;
             END IF;
+        END IF;
+        -- Locks were waited for, and the session may be over by now: its process would rely on a lease that anybody may take.
+        IF refusal = 0 AND NOT {schema}.session_lives(session) THEN
+            refusal := 11;
+            RETURN;
+        END IF;
+        IF refusal = 0 AND NOT held.ended THEN
+            -- Over for good, also if the server's clock is set back; and one whose lease was taken by force learns it.
+            UPDATE {schema}.sessions s SET ended = true WHERE s.id = head.holder;
         END IF;
     END IF;
     IF refusal = 12 THEN

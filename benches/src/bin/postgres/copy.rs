@@ -71,25 +71,11 @@ pub(crate) fn scan(rig: &Rig) -> Result<Vec<Row>> {
         ratios.push(us / them);
         base.push(them);
     }
-    let (theirs, trips) = (median(base), median(trips));
     let what = format!("cold scan of {} MiB", bytes >> 20);
+    let against = format!("{what}, against COPY of the same bytes");
     Ok(vec![
-        Row {
-            what: format!("{what}, against COPY of the same bytes"),
-            unit: "ms",
-            ours: median(ratios) * theirs,
-            theirs,
-            goal: Goal::RatioAtMost(2.0),
-            note: String::new(),
-        },
-        Row {
-            what: format!("{what}: round trips"),
-            unit: "",
-            ours: trips,
-            theirs: f64::NAN,
-            goal: Goal::AtMost(40.0),
-            note: String::new(),
-        },
+        Row::pairs(against, "ms", ratios, base, Goal::RatioAtMost(2.0)),
+        Row::alone(format!("{what}: round trips"), median(trips), Goal::AtMost(40.0)),
     ])
 }
 
@@ -121,15 +107,8 @@ pub(crate) fn import(rig: &Rig) -> Result<Vec<Row>> {
         base.push(them);
         rig.server.sql("DROP TABLE import_bare");
     }
-    let theirs = median(base);
-    Ok(vec![Row {
-        what: format!("import of {} MiB, against COPY of the same bytes", bytes >> 20),
-        unit: "MB/s",
-        ours: median(ratios) * theirs,
-        theirs,
-        goal: Goal::RatioAtLeast(0.5),
-        note: String::new(),
-    }])
+    let what = format!("import of {} MiB, against COPY of the same bytes", bytes >> 20);
+    Ok(vec![Row::pairs(what, "MB/s", ratios, base, Goal::RatioAtLeast(0.5))])
 }
 
 async fn copy_in(client: &tokio_postgres::Client, file: &std::path::Path) -> Result<()> {

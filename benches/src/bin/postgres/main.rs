@@ -19,7 +19,9 @@ mod rig;
 mod trips;
 mod wal;
 
-use anyhow::Result;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
 use clap::Parser;
 
 use report::Row;
@@ -43,6 +45,9 @@ struct Options {
     /// Write the rows as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<std::path::PathBuf>,
+    /// Put the table between the marks of this page
+    #[arg(long, value_name = "FILE")]
+    page: Option<std::path::PathBuf>,
     /// As many partitions of pages and log
     #[arg(long, default_value_t = 1)]
     partitions: u32,
@@ -64,7 +69,9 @@ fn main() -> Result<()> {
     let options = Options::parse();
     let rounds = options.rounds.unwrap_or(if options.quick { 1 } else { 5 }).max(1);
     let rig = Rig::start(options.quick, rounds, options.directory.as_deref(), options.partitions)?;
-    println!("{}", rig.about()?);
+    let about = rig.about()?;
+    println!("{about}");
+    let begin = Instant::now();
     let mut rows = Vec::new();
     for (name, workload) in ALL {
         if options.only.is_empty() || options.only.iter().any(|only| only == name) {
@@ -77,7 +84,15 @@ fn main() -> Result<()> {
     if let Some(file) = &options.json {
         std::fs::write(file, serde_json::to_vec_pretty(&report::json(&rows))?)?;
     }
+    let table = report::markdown(&rows);
+    println!("\n{table}");
+    if let Some(file) = &options.page {
+        let page = std::fs::read_to_string(file)?;
+        let text = format!("{about}; the run took {} s.\n\n{table}", begin.elapsed().as_secs());
+        let page = report::replace_measured(&page, &text).context("the page has no marks for the table")?;
+        std::fs::write(file, page)?;
+    }
     let missed = rows.iter().filter(|row| !row.met()).count();
-    println!("\n{} of {} goals reached", rows.len() - missed, rows.len());
+    println!("{} of {} goals reached", rows.len() - missed, rows.len());
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! One line of the table.
+//! The table.
 
 use std::fmt;
 
@@ -9,6 +9,8 @@ pub(crate) struct Row {
     pub(crate) unit: &'static str,
     pub(crate) ours: f64,
     pub(crate) theirs: f64,
+    /// Ours by theirs, of each round.
+    pub(crate) ratios: Vec<f64>,
     pub(crate) goal: Goal,
     pub(crate) note: String,
 }
@@ -24,6 +26,24 @@ pub(crate) enum Goal {
 }
 
 impl Row {
+    /// Of rounds of both sides: the median of the ratios, and of the other side's numbers.
+    pub(crate) fn pairs(
+        what: impl Into<String>,
+        unit: &'static str,
+        ratios: Vec<f64>,
+        theirs: Vec<f64>,
+        goal: Goal,
+    ) -> Self {
+        let theirs = median(theirs);
+        let ours = median(ratios.clone()) * theirs;
+        Self { what: what.into(), unit, ours, theirs, ratios, goal, note: String::new() }
+    }
+
+    /// Of our side alone.
+    pub(crate) fn alone(what: impl Into<String>, ours: f64, goal: Goal) -> Self {
+        Self { what: what.into(), unit: "", ours, theirs: f64::NAN, ratios: vec![], goal, note: String::new() }
+    }
+
     pub(crate) fn ratio(&self) -> f64 {
         self.ours / self.theirs
     }
@@ -35,25 +55,67 @@ impl Row {
             Goal::AtMost(most) => self.ours <= most,
         }
     }
+
+    /// The ratio or the number, and what it should be.
+    fn value_and_goal(&self) -> (String, String) {
+        match self.goal {
+            Goal::RatioAtMost(most) => (format!("{:.2}", self.ratio()), format!("at most {most}")),
+            Goal::RatioAtLeast(least) => (format!("{:.2}", self.ratio()), format!("at least {least}")),
+            Goal::AtMost(most) => (short(self.ours), format!("at most {most}")),
+        }
+    }
+
+    /// What stands behind the ratio.
+    fn behind(&self) -> String {
+        let mut words = Vec::new();
+        if !self.theirs.is_nan() {
+            words.push(format!("{} by {} {}", short(self.ours), short(self.theirs), self.unit).trim_end().to_owned());
+        }
+        let (least, most) = self.ratios.iter().fold((f64::INFINITY, 0.0_f64), |(a, b), r| (a.min(*r), b.max(*r)));
+        if self.ratios.len() > 1 {
+            words.push(format!("rounds {least:.2} to {most:.2}"));
+        }
+        if !self.note.is_empty() {
+            words.push(self.note.clone());
+        }
+        words.join("; ")
+    }
+}
+
+/// Three digits that count.
+fn short(number: f64) -> String {
+    match number.abs() {
+        size if size >= 100.0 => format!("{number:.0}"),
+        size if size >= 10.0 || number.fract() == 0.0 => format!("{number:.1}").trim_end_matches(".0").to_owned(),
+        size if size >= 1.0 => format!("{number:.2}"),
+        _ => format!("{number:.3}"),
+    }
 }
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (value, goal) = match self.goal {
-            Goal::RatioAtMost(most) => (format!("{:.2}x", self.ratio()), format!("at most {most}x")),
-            Goal::RatioAtLeast(least) => (format!("{:.2}x", self.ratio()), format!("at least {least}x")),
-            Goal::AtMost(most) => (format!("{:.2}", self.ours), format!("at most {most}")),
-        };
+        let (value, goal) = self.value_and_goal();
         let met = if self.met() { "yes" } else { "NO" };
-        write!(f, "{:<58} {value:>9}  {goal:<14} {met:<3}", self.what)?;
-        if !self.theirs.is_nan() {
-            write!(f, "  {:.3} / {:.3} {}", self.ours, self.theirs, self.unit)?;
-        }
-        if !self.note.is_empty() {
-            write!(f, "  ({})", self.note)?;
-        }
-        Ok(())
+        write!(f, "{:<66} {value:>7}  {goal:<14} {met:<3}  {}", self.what, self.behind())
     }
+}
+
+/// The table of the page, in Markdown.
+pub(crate) fn markdown(rows: &[Row]) -> String {
+    let line = |row: &Row| {
+        let (value, goal) = row.value_and_goal();
+        let met = if row.met() { "reached" } else { "**missed**" };
+        format!("| {} | {value} | {goal} | {met} | {} |\n", row.what, row.behind())
+    };
+    let head = "| what | ours by theirs, or ours | goal | | behind it |\n|---|--:|---|---|---|\n".to_owned();
+    std::iter::once(head).chain(rows.iter().map(line)).collect()
+}
+
+/// Puts text between the two marks of a page.
+pub(crate) fn replace_measured(page: &str, text: &str) -> Option<String> {
+    let (before, rest) = page.split_once("<!-- measured -->\n")?;
+    let (_, after) = rest.split_once("<!-- end -->")?;
+    Some(format!("{before}<!-- measured -->\n{text}<!-- end -->{after}"))
 }
 
 pub(crate) fn json(rows: &[Row]) -> serde_json::Value {

@@ -37,14 +37,7 @@ pub(crate) fn rows(rig: &Rig) -> Result<Vec<Row>> {
     let mut before = proxy.round_trips();
     let mut note = |what: &str| {
         let now = proxy.round_trips();
-        rows.push(Row {
-            what: format!("round trips on the wire: {what}"),
-            unit: "",
-            ours: (now - before) as f64,
-            theirs: f64::NAN,
-            goal: Goal::AtMost(1.0),
-            note: String::new(),
-        });
+        rows.push(Row::alone(format!("round trips on the wire: {what}"), (now - before) as f64, Goal::AtMost(1.0)));
         before = now;
     };
     let connection = side.connect("a")?;

@@ -1,0 +1,49 @@
+//! A process that is forked from one that has a store open. Alone in its program: no other thread may be in the middle of
+//! something when it is forked.
+#![cfg(unix)]
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+
+use litefleet::store::PageStore;
+use litefleet_conformance::faults::Process;
+use litefleet_embedded::{EmbeddedConfig, EmbeddedStore};
+use rusqlite::Connection;
+
+/// Both wrote into one store, as if it had one owner.
+#[test]
+fn a_forked_process_neither_reads_nor_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    let store: Arc<dyn PageStore> = Arc::new(EmbeddedStore::open(EmbeddedConfig::new(folder.path())).unwrap());
+    let process = Process::new(store, Process::small());
+    let connection = process.open("a", "");
+    connection.execute_batch("CREATE TABLE t (v); INSERT INTO t VALUES (1)").unwrap();
+    connection.execute_batch("BEGIN; INSERT INTO t VALUES (2)").unwrap();
+    let uri = process.uri("a", "");
+    let connection = Arc::new(Mutex::new(connection));
+    let inherited = Arc::clone(&connection);
+    let in_the_child = move || {
+        let inherited = inherited.lock().unwrap();
+        let commits = inherited.execute_batch("COMMIT");
+        let writes = inherited.execute_batch("INSERT INTO t VALUES (3)");
+        let opens = Connection::open(&uri).and_then(|new| new.execute_batch("INSERT INTO t VALUES (4)"));
+        let refused = [commits, writes, opens].iter().all(Result::is_err);
+        if refused { Ok(()) } else { Err(io::ErrorKind::InvalidInput.into()) }
+    };
+    let mut child = Command::new("true");
+    // SAFETY: no other thread of this program holds a lock now, so that the child may call anything.
+    #[expect(unsafe_code, reason = "what a fork does can only be seen in one")]
+    unsafe {
+        child.pre_exec(in_the_child)
+    };
+    assert!(child.status().expect("the child is refused everything").success());
+    let connection = connection.lock().unwrap();
+    connection.execute_batch("COMMIT; INSERT INTO t VALUES (5)").unwrap();
+    let values = || -> rusqlite::Result<Vec<i64>> {
+        connection.prepare("SELECT v FROM t ORDER BY v")?.query_map([], |row| row.get(0))?.collect()
+    };
+    assert_eq!(values().unwrap(), [1, 2, 5]);
+}
