@@ -164,8 +164,15 @@ fn stop_at_exit() {
 extern "C" fn stop() {
     // A panic must not cross into C.
     let _stopped = std::panic::catch_unwind(|| {
-        // Dropping stops the thread and waits for it. Whoever calls a store from now on is told.
+        // Whoever calls a store from now on is told.
         let over = State::Over(Error::unavailable("the process is ending"));
-        drop(std::mem::replace(&mut *lock(), over));
+        let running = std::mem::replace(&mut *lock(), over);
+        // Dropping stops the thread and waits for it. Not on this thread: what the client library keeps for each thread is
+        // destroyed before the exit handlers of the thread that ends the process run, and stopping needs it.
+        let stopping = std::thread::Builder::new().name("litefleet-fdb-stop".into());
+        // Where there can be no thread, it is dropped here all the same.
+        if let Ok(stopping) = stopping.spawn(move || drop(running)) {
+            stopping.join().ok();
+        }
     });
 }

@@ -38,6 +38,12 @@ async fn use_a_store(place: &Place, config: FdbConfig) -> Result<()> {
 }
 
 #[test]
+fn a_process_that_has_used_a_store_ends_well() {
+    // By returning from `main`, long after the store was closed.
+    in_a_child("child_opens_a_store", &[]);
+}
+
+#[test]
 #[cfg_attr(real_cluster, ignore = "a real client library has one version")]
 fn client_libraries_of_7_1_to_7_4_will_do() {
     for version in ["710", "720", "730", "740"] {
@@ -47,7 +53,7 @@ fn client_libraries_of_7_1_to_7_4_will_do() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "run by client_libraries_of_7_1_to_7_4_will_do"]
+#[ignore = "run by a_process_that_has_used_a_store_ends_well and others"]
 async fn child_opens_a_store() {
     let place = Place::new();
     use_a_store(&place, place.config()).await.expect("the library will do");

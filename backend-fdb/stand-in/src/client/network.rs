@@ -2,7 +2,7 @@
 //!
 //! Source: FoundationDB documentation, "C API", API versioning and network: the version is selected once, the network
 //! is set up once, runs once, and cannot be started again.
-#![expect(unsafe_code, reason = "hooks are functions of the caller")]
+#![expect(unsafe_code, reason = "hooks are functions of the caller, and the loader calls one of ours")]
 
 use std::cell::Cell;
 use std::ffi::c_void;
@@ -120,7 +120,35 @@ pub(crate) fn run() -> Code {
     code::SUCCESS
 }
 
+/// What the library keeps for each thread. The real one has such objects on the thread that loads it, and uses them to
+/// stop: seen on 7.3.79, where stopping from an exit handler of the main thread ends the process with a fault, since they
+/// are destroyed before exit handlers run.
+struct OfThread;
+
+impl Drop for OfThread {
+    fn drop(&mut self) {
+        // What has nothing to destroy is never destroyed.
+        std::hint::black_box(self);
+    }
+}
+
+thread_local! {
+    static OF_THREAD: OfThread = const { OfThread };
+}
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static LOADED: extern "C" fn() = loaded;
+
+extern "C" fn loaded() {
+    OF_THREAD.with(|_| ());
+}
+
 pub(crate) fn stop() -> Code {
+    if OF_THREAD.try_with(|_| ()).is_err() {
+        // As bad, and easier to understand.
+        std::process::abort();
+    }
     match lock().as_ref() {
         Some(network) if HANDLE.get().is_some() => {
             network.stop.notify_one();
