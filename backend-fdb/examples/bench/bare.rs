@@ -8,8 +8,8 @@ use foundationdb::options::StreamingMode;
 use foundationdb::{Database, RangeOption};
 use tokio::runtime::Runtime;
 
+use crate::latencies::Latencies;
 use crate::rig::{Rig, Timer};
-use crate::table::Latencies;
 
 /// What one range read is asked for.
 const PIECE_BYTES: usize = 80_000;

@@ -9,9 +9,9 @@ use rusqlite::Connection;
 
 use crate::bare::Bare;
 use crate::cpu::{Cluster, time_of};
-use crate::goals::Goals;
+use crate::latencies::{Latencies, median};
+use crate::page::Page;
 use crate::rig::{Rig, Timer};
-use crate::table::{Latencies, median, row};
 
 /// How long each turn takes.
 const TURN: Duration = Duration::from_secs(2);
@@ -43,15 +43,15 @@ impl Side {
     }
 }
 
-pub(crate) fn measure(rig: &Rig, bare: &Bare, goals: &mut Goals) {
+pub(crate) fn measure(rig: &Rig, bare: &Bare, page: &mut Page) {
     let cluster = Cluster::find();
     let heads = ["commits/s", "bare", "p50 ms", "bare", "p99 ms", "bare", "cluster us", "bare", "own us", "bare"];
-    row(&[["databases"].as_slice(), &heads].concat());
+    page.head(&[["databases"].as_slice(), &heads].concat());
     for count in [1, 16, 64, 256] {
         let (ours, theirs) = turns(rig, bare, &cluster, count);
         let number = |number: f64| format!("{number:.0}");
         let latency = |side: &Side, percent| format!("{:.2}", side.latencies.percentile(percent));
-        row(&[
+        page.row(&[
             &count.to_string(),
             &number(median(&ours.rates)),
             &number(median(&theirs.rates)),
@@ -67,19 +67,18 @@ pub(crate) fn measure(rig: &Rig, bare: &Bare, goals: &mut Goals) {
         match count {
             1 => {
                 let ratio = ours.latencies.percentile(50) / theirs.latencies.percentile(50);
-                goals.at_most("one database: median latency, of a bare commit's", 1.1, Some(ratio));
+                page.at_most("one database: median latency, of a bare commit's", 1.1, Some(ratio));
             }
             64 => {
                 let ratio = median(&ours.rates) / median(&theirs.rates);
-                goals.at_least("64 databases: commits, of as many bare committers'", 0.8, Some(ratio));
+                page.at_least("64 databases: commits, of as many bare committers'", 0.8, Some(ratio));
                 let ratio = median(&ours.cluster) / median(&theirs.cluster);
                 let known = Some(ratio).filter(|ratio| ratio.is_finite());
-                goals.at_most("64 databases: the cluster's CPU time per commit, of bare ones'", 0.25, known);
+                page.at_most("64 databases: the cluster's CPU time per commit, of bare ones'", 0.25, known);
             }
             _ => {}
         }
     }
-    println!();
 }
 
 fn turns(rig: &Rig, bare: &Bare, cluster: &Cluster, count: usize) -> (Side, Side) {

@@ -1,8 +1,10 @@
 //! Measures the store beside bare transactions on the same cluster, in the same run, side by side:
 //!
 //! ```sh
-//! LITEFLEET_FDB_CLUSTER_FILE=… LITEFLEET_FDB_LIBRARY_DIR=… cargo run --release -p litefleet-fdb --example bench
+//! LITEFLEET_FDB_CLUSTER_FILE=… LITEFLEET_FDB_LIBRARY_DIR=… cargo run --release -p litefleet-fdb --example bench -- --page docs/benchmarks-fdb.md
 //! ```
+//!
+//! With `--page` the tables are written between the two marks of that page too.
 //!
 //! Without a cluster it runs on the stand-in, where times say little, and requests and bytes are counted.
 
@@ -11,34 +13,42 @@
 mod bare;
 mod commits;
 mod cpu;
-mod goals;
+mod latencies;
+mod page;
 mod reading;
 mod rig;
-mod table;
+
+use std::path::PathBuf;
 
 use litefleet_fdb_stand_in_control::is_stand_in;
 
 use bare::Bare;
-use goals::Goals;
+use page::Page;
 use rig::Rig;
-use table::row;
 
-fn main() {
+fn main() -> Result<(), String> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let written: Option<PathBuf> = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [] => None,
+        ["--page", path] => Some(path.into()),
+        _ => return Err("usage: bench [--page FILE]".into()),
+    };
     let rig = Rig::new();
+    let mut page = Page::default();
+    page.machine();
     if is_stand_in() {
-        println!("the stand-in: times are the stand-in's, and everything is a twentieth as large");
+        page.line("On the stand-in: times are the stand-in's, and everything is a twentieth as large.");
     }
-    println!();
     let bare = Bare::new(&rig);
-    let mut goals = Goals::default();
-    commits::measure(&rig, &bare, &mut goals);
-    bytes(&rig, &mut goals);
-    reading::measure(&rig, &bare, &mut goals);
-    goals.print();
+    commits::measure(&rig, &bare, &mut page);
+    bytes(&rig, &mut page);
+    reading::measure(&rig, &bare, &mut page);
+    page.goals();
+    written.map_or(Ok(()), |path| page.write_to(&path))
 }
 
 /// What a one-row update of a database of 100 MB writes, checkpoints included.
-fn bytes(rig: &Rig, goals: &mut Goals) {
+fn bytes(rig: &Rig, page: &mut Page) {
     let (rows, updates) = (100_000 / rig.scale, 5_000 / rig.scale);
     let fleet = rig.fleet();
     let connection = fleet.open("bytes");
@@ -55,13 +65,12 @@ fn bytes(rig: &Rig, goals: &mut Goals) {
     let after = fleet.written();
     let each = |before: u64, after: u64| u32::try_from(after - before).map_or(f64::NAN, f64::from) / f64::from(updates);
     let bytes = each(before.bytes, after.bytes);
-    row(&["an update of one row in 100 MB", "bytes", "keys", "transactions"]);
-    row(&[
+    page.head(&["an update of one row in 100 MB", "bytes", "keys", "transactions"]);
+    page.row(&[
         "on average, with checkpoints",
         &format!("{bytes:.0}"),
         &format!("{:.2}", each(before.keys, after.keys)),
         &format!("{:.2}", each(before.transactions, after.transactions)),
     ]);
-    goals.at_most("bytes per one-row update of 100 MB, checkpoints included", 500.0, Some(bytes));
-    println!();
+    page.at_most("bytes per one-row update of 100 MB, checkpoints included", 500.0, Some(bytes));
 }

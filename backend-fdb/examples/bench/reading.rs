@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::bare::Bare;
-use crate::goals::Goals;
+use crate::latencies::Latencies;
+use crate::page::Page;
 use crate::rig::{Rig, Timer, fill};
-use crate::table::{Latencies, row};
 
 /// Bytes of the database that is scanned.
 const SCANNED: u32 = 50 << 20;
@@ -15,7 +15,7 @@ const TURNS: u32 = 3;
 const OPENED: u32 = 40;
 const LOOKUPS: u32 = 1_000;
 
-pub(crate) fn measure(rig: &Rig, bare: &Bare, goals: &mut Goals) {
+pub(crate) fn measure(rig: &Rig, bare: &Bare, page: &mut Page) {
     let rows = SCANNED / 1_000 / rig.scale;
     {
         let fleet = rig.fleet();
@@ -24,35 +24,34 @@ pub(crate) fn measure(rig: &Rig, bare: &Bare, goals: &mut Goals) {
             fill(&fleet.open(&format!("small-{index}")), 100, 100);
         }
     }
-    row(&["cold", "p50 ms", "bare", "of bare", "against"]);
-    opening(rig, bare, goals);
+    page.head(&["cold", "p50 ms", "bare", "of bare", "against"]);
+    opening(rig, bare, page);
     let (mut scans, mut ranges) = (Latencies::default(), Latencies::default());
     for _ in 0..TURNS {
         let (scan, bytes) = scan(rig);
         scans.add(scan);
         ranges.add(bare.scan(bytes));
     }
-    let ratio = compare("scan of 50 MB", &scans, &ranges, "range reads of as much");
-    goals.at_most("cold scan of 50 MB, of a range read's time", 3.0, Some(ratio));
+    let ratio = compare(page, "scan of 50 MB", &scans, &ranges, "range reads of as much");
+    page.at_most("cold scan of 50 MB, of a range read's time", 3.0, Some(ratio));
     let (mut lookups, mut gets) = (Latencies::default(), Latencies::default());
     for turn in 0..TURNS {
         lookups.add(look_up(rig, rows, turn));
         gets.add(bare.gets(LOOKUPS / rig.scale));
     }
-    let ratio = compare("1,000 lookups by an index", &lookups, &gets, "1,000 gets, one after another");
-    goals.at_most("1,000 cold index lookups, of 1,000 gets' time", 1.0, Some(ratio));
-    println!();
+    let ratio = compare(page, "1,000 lookups by an index", &lookups, &gets, "1,000 gets, one after another");
+    page.at_most("1,000 cold index lookups, of 1,000 gets' time", 1.0, Some(ratio));
 }
 
-fn compare(what: &str, ours: &Latencies, theirs: &Latencies, against: &str) -> f64 {
+fn compare(page: &mut Page, what: &str, ours: &Latencies, theirs: &Latencies, against: &str) -> f64 {
     let (ours, theirs) = (ours.percentile(50), theirs.percentile(50));
     let ratio = ours / theirs;
-    row(&[what, &format!("{ours:.2}"), &format!("{theirs:.2}"), &format!("{ratio:.2}"), against]);
+    page.row(&[what, &format!("{ours:.2}"), &format!("{theirs:.2}"), &format!("{ratio:.2}"), against]);
     ratio
 }
 
 /// In a process that has the store open, and has never seen the database.
-fn opening(rig: &Rig, bare: &Bare, goals: &mut Goals) {
+fn opening(rig: &Rig, bare: &Bare, page: &mut Page) {
     let fleet = rig.fleet();
     fleet.open("other").execute_batch("CREATE TABLE IF NOT EXISTS t(x)").expect("made");
     let (mut ours, mut versions, mut commits) = (Latencies::default(), Latencies::default(), Latencies::default());
@@ -67,10 +66,10 @@ fn opening(rig: &Rig, bare: &Bare, goals: &mut Goals) {
         // Closed again, and given back: the name is known now.
         again.add(open_and_query(&fleet, &format!("small-{index}")));
     }
-    let ratio = compare("open and first query", &ours, &commits, "read version, get, commit: three round trips");
-    goals.at_most("open and first query, of three round trips' time", 1.0, Some(ratio));
-    compare("the same", &ours, &versions, "one read version");
-    compare("the same, name known", &again, &commits, "read version, get, commit: three round trips");
+    let ratio = compare(page, "open and first query", &ours, &commits, "read version, get, commit: three round trips");
+    page.at_most("open and first query, of three round trips' time", 1.0, Some(ratio));
+    compare(page, "the same", &ours, &versions, "one read version");
+    compare(page, "the same, name known", &again, &commits, "read version, get, commit: three round trips");
 }
 
 fn open_and_query(fleet: &crate::rig::Process, name: &str) -> Duration {

@@ -1,16 +1,6 @@
-//! What a person reads.
+//! Latencies, and the middle of several.
 
 use std::time::Duration;
-
-/// One line of a table.
-pub(crate) fn row(cells: &[&str]) {
-    let cells: Vec<String> = cells
-        .iter()
-        .enumerate()
-        .map(|(index, cell)| format!("{cell:>width$}", width = if index == 0 { 64 } else { 11 }))
-        .collect();
-    println!("{}", cells.join(" "));
-}
 
 /// How long each of many things took.
 #[derive(Default)]
