@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use foundationdb::future::{FdbSlice, FdbValues};
-use foundationdb::options::{ConflictRangeType, StreamingMode};
+use foundationdb::options::{ConflictRangeType, StreamingMode, TransactionOption};
 use foundationdb::{KeySelector, RangeOption, Transaction};
 use litefleet::Error;
 
@@ -194,6 +194,13 @@ impl Tx {
     /// Writes a value.
     pub(crate) fn put<T: Value>(&self, key: &[u8], value: &T) -> Outcome<()> {
         self.put_bytes(key, &value.encode(key))
+    }
+
+    /// Writes a raw value that nobody's commit depends on: nobody who has read it conflicts, and the cluster need not
+    /// remember for five seconds that it was written.
+    pub(crate) fn put_row(&self, key: &[u8], value: &[u8]) -> Outcome<()> {
+        self.0.trx.set_option(TransactionOption::NextWriteNoWriteConflictRange)?;
+        self.put_bytes(key, value)
     }
 
     /// Writes a raw value.

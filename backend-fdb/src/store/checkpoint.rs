@@ -54,7 +54,7 @@ impl FdbStore {
             .into());
         }
         for row in &request.rows {
-            tx.put_bytes(&self.keys.row(id, row.page, row.txid), &encode_row(row.kind, &row.bytes))?;
+            tx.put_row(&self.keys.row(id, row.page, row.txid), &encode_row(row.kind, &row.bytes))?;
         }
         // A collection that has looked at the rows before must look again.
         tx.conflict_with_readers(&progress_key)?;

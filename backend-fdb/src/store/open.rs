@@ -197,13 +197,11 @@ impl FdbStore {
         self.knowledge.telling(id, tx.read_version().await?);
         let known = call.known(id);
         let records = async {
-            match records {
-                Some(records) => Ok(records),
-                None => {
-                    let (from, to) = (progress.checkpoint, core.head.txid);
-                    self.records(tx, id, from, to, request.tail_bytes, size).await
-                }
+            if let Some(records) = records {
+                return Ok(records);
             }
+            let (from, to) = (progress.checkpoint, core.head.txid);
+            self.records(tx, id, from, to, request.tail_bytes, size).await
         };
         if known.is_some() {
             warm = PageSet::new();
