@@ -1,14 +1,13 @@
 //! Commits per second of as many databases at once, beside as many bare committers: by turns, several times, since a
 //! machine is not always as busy.
 
-use std::path::Path;
 use std::sync::Barrier;
 use std::time::Duration;
 
 use rusqlite::Connection;
 
 use crate::bare::Bare;
-use crate::cpu::{Cluster, time_of};
+use crate::cpu::{Cluster, own_time};
 use crate::latencies::{Latencies, median};
 use crate::page::Page;
 use crate::rig::{Rig, Timer};
@@ -27,12 +26,19 @@ struct Side {
     own: Vec<f64>,
 }
 
+/// What our turns wrote for each commit.
+#[derive(Default)]
+struct Each {
+    transactions: f64,
+    keys: f64,
+    bytes: f64,
+}
+
 impl Side {
     fn turn(&mut self, cluster: &Cluster, length: Duration, turn: impl FnOnce() -> Latencies) {
-        let this = Path::new("/proc/self");
-        let (before, own) = (cluster.time(), time_of(this));
+        let (before, own) = (cluster.time(), own_time());
         let done = turn();
-        let (after, own) = (cluster.time(), time_of(this).saturating_sub(own));
+        let (after, own) = (cluster.time(), own_time().saturating_sub(own));
         let count = done.count();
         self.rates.push(count / length.as_secs_f64());
         self.own.push(own.as_secs_f64() * 1e6 / count);
@@ -45,10 +51,24 @@ impl Side {
 
 pub(crate) fn measure(rig: &Rig, bare: &Bare, page: &mut Page) {
     let cluster = Cluster::find();
-    let heads = ["commits/s", "bare", "p50 ms", "bare", "p99 ms", "bare", "cluster us", "bare", "own us", "bare"];
+    let heads = [
+        "commits/s",
+        "bare",
+        "p50 ms",
+        "bare",
+        "p99 ms",
+        "bare",
+        "cluster us",
+        "bare",
+        "own us",
+        "bare",
+        "transactions",
+        "keys",
+        "bytes",
+    ];
     page.head(&[["databases"].as_slice(), &heads].concat());
     for count in [1, 16, 64, 256] {
-        let (ours, theirs) = turns(rig, bare, &cluster, count);
+        let (ours, theirs, each) = turns(rig, bare, &cluster, count);
         let number = |number: f64| format!("{number:.0}");
         let latency = |side: &Side, percent| format!("{:.2}", side.latencies.percentile(percent));
         page.row(&[
@@ -63,6 +83,9 @@ pub(crate) fn measure(rig: &Rig, bare: &Bare, page: &mut Page) {
             &number(median(&theirs.cluster)),
             &number(median(&ours.own)),
             &number(median(&theirs.own)),
+            &format!("{:.3}", each.transactions),
+            &format!("{:.2}", each.keys),
+            &number(each.bytes),
         ]);
         match count {
             1 => {
@@ -81,7 +104,7 @@ pub(crate) fn measure(rig: &Rig, bare: &Bare, page: &mut Page) {
     }
 }
 
-fn turns(rig: &Rig, bare: &Bare, cluster: &Cluster, count: usize) -> (Side, Side) {
+fn turns(rig: &Rig, bare: &Bare, cluster: &Cluster, count: usize) -> (Side, Side, Each) {
     let fleet = rig.fleet();
     let mut connections: Vec<Connection> = (0..count)
         .map(|index| {
@@ -93,11 +116,19 @@ fn turns(rig: &Rig, bare: &Bare, cluster: &Cluster, count: usize) -> (Side, Side
         .collect();
     let (mut ours, mut theirs) = (Side::default(), Side::default());
     let length = TURN / rig.scale;
+    let before = fleet.written();
     for _ in 0..TURNS {
         ours.turn(cluster, length, || updates(&mut connections, length));
         theirs.turn(cluster, length, || bare.commits(count, length));
     }
-    (ours, theirs)
+    let (after, count) = (fleet.written(), ours.latencies.count());
+    let each = |before: u64, after: u64| u32::try_from(after - before).map_or(f64::NAN, f64::from) / count;
+    let each = Each {
+        transactions: each(before.transactions, after.transactions),
+        keys: each(before.keys, after.keys),
+        bytes: each(before.bytes, after.bytes),
+    };
+    (ours, theirs, each)
 }
 
 /// Updates of one row, in a thread for each database, for the time of a turn.

@@ -58,10 +58,9 @@ impl Page {
         self.head(&["to reach", "goal", "reached", ""]);
         for goal in std::mem::take(&mut self.goals) {
             let sign = if goal.at_least { "at least" } else { "at most" };
+            let met = |reached: f64| if goal.at_least { reached >= goal.limit } else { reached <= goal.limit };
             let (reached, verdict) = match goal.reached {
-                Some(reached) if reached == goal.limit || goal.at_least == (reached > goal.limit) => {
-                    (format!("{reached:.2}"), "reached")
-                }
+                Some(reached) if met(reached) => (format!("{reached:.2}"), "reached"),
                 Some(reached) => (format!("{reached:.2}"), "**missed**"),
                 None => ("-".into(), "needs the cluster's processes on this machine"),
             };
