@@ -234,6 +234,12 @@ if wanted suite; then
         left_out "$what" "SQLite's source comes from Debian's archive, and this is not Debian or Ubuntu"
     else
         step suite 900 "$what" cargo run --locked -q -p litefleet-suite -- short
+        if compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || [ -n "${LITEFLEET_POSTGRES_BIN:-}" ]; then
+            step suite-postgres 600 "suite: some of SQLite's own tests over the VFS, several processes on Postgres" \
+                cargo run --locked -q -p litefleet-suite -- processes --store postgres
+        else
+            left_out "suite: several processes on Postgres" "Debian's package postgresql is not installed"
+        fi
         left_out "suite: the rest of SQLite's 1188 test files of veryquick, and locking=snapshot" \
             "they take 10 minutes more (cargo run -p litefleet-suite -- veryquick)"
     fi

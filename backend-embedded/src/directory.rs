@@ -37,7 +37,7 @@ impl Directory {
             let what = format!("cannot {what} {}", path.display());
             move |error| io_error(&what, error)
         };
-        fs::create_dir_all(path).map_err(failed("create"))?;
+        create_durably(path).map_err(failed("create"))?;
         let path = fs::canonicalize(path).map_err(failed("find"))?;
         // Before the lock, so that a foreign directory gets no file of ours; and again under it.
         State::of(&path)?;
@@ -205,6 +205,20 @@ pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
         File::open(path)?.sync_all()?;
     }
     Ok(())
+}
+
+/// Makes a directory and those above it that are missing, each durable in the one above.
+fn create_durably(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    parent.map_or(Ok(()), create_durably)?;
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        made => made,
+    }?;
+    sync_directory(parent.unwrap_or(Path::new(".")))
 }
 
 /// Bytes that may still be written to the file system of a path.

@@ -1,7 +1,6 @@
 //! A process that is forked from one that has a store open. Alone in its program: no other thread may be in the middle of
 //! something when it is forked.
 #![cfg(unix)]
-#![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
 use std::io;
 use std::os::unix::process::CommandExt;

@@ -47,6 +47,32 @@ fn count_up(connection: &Connection) {
     panic!("busy for ever");
 }
 
+/// `locking_mode=EXCLUSIVE` keeps the lock between transactions: with `lease=transaction` the lease was given back with each
+/// commit, so the pragma had to be refused.
+#[test]
+fn exclusive_locking_keeps_the_lease_between_transactions() {
+    let store = memory();
+    let [one, other] = [(); 2].map(|()| Process::new(Arc::clone(&store), Process::small()));
+    let parameters = "&lease=transaction";
+    let (first, second) = (one.open("a", parameters), other.open("a", parameters));
+    first.execute_batch("CREATE TABLE t (v)").unwrap();
+    insert(&second, 1).unwrap();
+    for ending in ["PRAGMA locking_mode=NORMAL; SELECT count(*) FROM t", "drop"] {
+        let keeper = one.open("a", parameters);
+        keeper.execute_batch("PRAGMA locking_mode=EXCLUSIVE").unwrap();
+        for _ in 0..3 {
+            insert(&keeper, 2).unwrap();
+            assert_eq!(code(&insert(&second, 3).unwrap_err()), Some(ErrorCode::DatabaseBusy));
+        }
+        match ending {
+            "drop" => drop(keeper),
+            _ => keeper.execute_batch(ending).unwrap(),
+        }
+        insert(&second, 4).unwrap();
+    }
+    assert_eq!(value(&first, "SELECT CAST(group_concat(v, '') AS INTEGER) FROM t"), 122_242_224);
+}
+
 #[test]
 fn processes_that_share_a_database_by_transaction_lose_no_update() {
     const EACH: i64 = 60;

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -19,15 +19,54 @@ pub trait Clock: Debug + Send + Sync + 'static {
 }
 
 /// The machine's own clocks.
-#[derive(Debug)]
+///
+/// The monotonic one counts the time that the machine was suspended too, where the operating system can tell: on Linux and
+/// Android that is `CLOCK_BOOTTIME`, as [`Instant`](std::time::Instant) stands still meanwhile, and so would the deadline of
+/// a session that has long expired.
+#[derive(Debug, Default)]
 pub struct SystemClock {
-    start: Instant,
+    start: Start,
 }
 
-impl Default for SystemClock {
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[derive(Debug)]
+struct Start(Duration);
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+impl Start {
+    fn since_boot() -> Duration {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
+    }
+
+    fn elapsed(&self) -> Duration {
+        Self::since_boot().saturating_sub(self.0)
+    }
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+impl Default for Start {
+    fn default() -> Self {
+        Self(Self::since_boot())
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[derive(Debug)]
+struct Start(std::time::Instant);
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+impl Start {
+    fn elapsed(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+impl Default for Start {
     #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the machine's clocks")]
     fn default() -> Self {
-        Self { start: Instant::now() }
+        Self(std::time::Instant::now())
     }
 }
 

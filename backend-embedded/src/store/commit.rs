@@ -3,6 +3,7 @@
 use litefleet::store::{CommitMode, CommitRequest};
 use litefleet::{Error, ErrorKind, Result};
 
+use super::open::epoch_end;
 use super::{EmbeddedStore, stored};
 use crate::engine::Engine;
 use crate::error::{Fault, Outcome};
@@ -37,12 +38,7 @@ impl EmbeddedStore {
     fn resolve(&self, requests: &[CommitRequest], formal: Vec<Result<()>>, fault: Fault) -> Result<Verdicts> {
         let landed = self.read(|engine| {
             let view = engine.view();
-            let landed = |request: &CommitRequest| match stored::head(&view, request.database) {
-                Ok(head) => Ok(repeats(&head, request)),
-                Err(Fault::Refused(error)) if error.kind() == ErrorKind::NotFound => Ok(false),
-                Err(fault) => Err(fault),
-            };
-            requests.iter().map(landed).collect::<Outcome<Vec<bool>>>()
+            requests.iter().map(|request| has_landed(&view, request)).collect::<Outcome<Vec<bool>>>()
         });
         let landed = landed.map_err(|closed| {
             Error::commit_unknown(format!(
@@ -61,6 +57,19 @@ impl EmbeddedStore {
         }
         Err(error)
     }
+}
+
+/// Whether a commit took effect. Its epoch may be over by now, by a grant: then how it ended tells.
+fn has_landed(view: &View<'_>, request: &CommitRequest) -> Outcome<bool> {
+    let head = match stored::head(view, request.database) {
+        Err(Fault::Refused(error)) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        head => head?,
+    };
+    if head.epoch == request.epoch {
+        return Ok(repeats(&head, request));
+    }
+    let end = epoch_end(view, request.database, request.epoch)?;
+    Ok(end.is_some_and(|end| end.commit_id == request.commit_id))
 }
 
 /// Certain now: nothing took effect.
@@ -144,4 +153,57 @@ fn put_commit(view: &View<'_>, changes: &mut Changes<'_>, request: &CommitReques
     }
     stored::put_head(changes, id, &head);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use litefleet::store::{LeaseRequest, OpenRequest, PageStore, SessionRequest};
+    use litefleet::{CommitId, DatabaseName, SessionId, Txid};
+
+    use super::*;
+    use crate::EmbeddedConfig;
+
+    /// After a failed write the head was asked whether it shows the commit, under the commit's own epoch: one that had
+    /// landed was reported as failed when the lease had been granted anew in between.
+    #[tokio::test]
+    async fn a_commit_that_landed_is_known_after_the_lease_went_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = EmbeddedStore::open(EmbeddedConfig::new(folder.path())).unwrap();
+        let mut opened = Vec::new();
+        for number in [1, 2] {
+            let session = SessionId([number; 16]);
+            let request = SessionRequest { session, label: String::new(), lifetime: Duration::from_secs(60) };
+            store.start_session(request).await.unwrap();
+            let lease = Some(LeaseRequest { session, force: true });
+            let name = DatabaseName::new("a").unwrap();
+            let open = OpenRequest { name, create: true, lease, known: None, tail_bytes: 0 };
+            opened.push(store.open(open).await.unwrap());
+            if let [first] = &opened[..] {
+                store
+                    .commit(vec![request_of(first.database, first.head.epoch, 7)], CommitMode::Independent)
+                    .await
+                    .unwrap();
+            }
+        }
+        let (database, epoch) = (opened[0].database, opened[0].head.epoch);
+        let resolve = |id| store.resolve(&[request_of(database, epoch, id)], vec![Ok(())], Fault::Panicked);
+        assert!(resolve(7).unwrap().iter().all(Result::is_ok));
+        assert_eq!(resolve(8).unwrap_err().kind(), ErrorKind::Unavailable, "it never came");
+    }
+
+    fn request_of(database: litefleet::DatabaseId, epoch: litefleet::Epoch, id: u8) -> CommitRequest {
+        CommitRequest {
+            database,
+            epoch,
+            expected: Txid(0),
+            commit_id: CommitId([id; 16]),
+            size: 0,
+            record: Bytes::from_static(b"record"),
+            staged: None,
+            release: false,
+        }
+    }
 }

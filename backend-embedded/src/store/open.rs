@@ -184,7 +184,7 @@ fn new_id(writer: &mut Writer, changes: &mut Changes<'_>, durability: &mut Durab
     DatabaseId(writer.last_id)
 }
 
-fn epoch_end(view: &View<'_>, id: DatabaseId, epoch: Epoch) -> Outcome<Option<EpochEnd>> {
+pub(super) fn epoch_end(view: &View<'_>, id: DatabaseId, epoch: Epoch) -> Outcome<Option<EpochEnd>> {
     let key = keys::epoch_end(id, epoch);
     let what = format!("the end of epoch {epoch} of database {id}");
     match view.get(Table::Heads, &key)? {

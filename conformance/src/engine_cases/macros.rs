@@ -57,7 +57,9 @@ macro_rules! __each_engine_case {
             isolation::savepoints_roll_back_to_themselves
             modes::every_journal_mode_commits_and_rolls_back
             modes::wal_is_answered_delete
+            modes::wal_under_exclusive_locking_is_answered
             modes::wal_under_exclusive_locking_is_refused
+            modes::pages_that_are_read_in_place_are_those_of_the_snapshot
             modes::exclusive_locking_keeps_others_caches_honest
             modes::own_commit_leaves_the_cache_warm
             modes::page_that_is_missed_counts_once

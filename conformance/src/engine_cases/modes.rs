@@ -46,14 +46,69 @@ pub fn wal_is_answered_delete(harness: &dyn EngineHarness) {
     bench.check("a");
 }
 
-/// Under `locking_mode=EXCLUSIVE` SQLite would go on with a WAL file, whose commits never reach the store: it is refused,
-/// and nothing is lost.
+/// Under `locking_mode=EXCLUSIVE` SQLite would go on with a WAL file, and find that there is none: the pragma answers the mode
+/// that stays, as without EXCLUSIVE.
+pub fn wal_under_exclusive_locking_is_answered(harness: &dyn EngineHarness) {
+    let bench = Bench::keeping(harness);
+    for (first, mode) in
+        [("", "delete"), ("PRAGMA journal_mode=PERSIST;", "persist"), ("PRAGMA journal_mode=t;", "truncate")]
+    {
+        let connection = bench.open("a");
+        run(&connection, &format!("{first} PRAGMA locking_mode=EXCLUSIVE"));
+        assert_eq!(text(&connection, "PRAGMA journal_mode=WAL"), mode);
+        run(&connection, "CREATE TABLE IF NOT EXISTS t(x); INSERT INTO t VALUES(1)");
+        assert_eq!(text(&connection, "PRAGMA main.journal_mode='wal'"), mode);
+        assert_eq!(text(&connection, "PRAGMA journal_mode"), mode);
+        run(&connection, "PRAGMA locking_mode=NORMAL; INSERT INTO t VALUES(1)");
+        assert_eq!(text(&connection, "PRAGMA journal_mode=WAL"), mode);
+    }
+    assert_eq!(number(&bench.open("a"), "SELECT count(*) FROM t"), 6);
+    bench.check("a");
+}
+
+/// With `mmap_size` SQLite reads pages in place, and sees what it would without: pages of every size, before and in a
+/// transaction, after a spill, a rollback and a vacuum, and beside another connection that writes.
+pub fn pages_that_are_read_in_place_are_those_of_the_snapshot(harness: &dyn EngineHarness) {
+    let bench = Bench::new(harness);
+    for page_size in [512, 4096, 65536] {
+        let name = format!("a{page_size}");
+        let writer = bench.open(&name);
+        run(&writer, &format!("PRAGMA page_size={page_size}; PRAGMA cache_size=3"));
+        fill(&writer, "t", 60, 900);
+        let lent = bench.open(&name);
+        assert_eq!(number(&lent, "PRAGMA mmap_size=100000000"), 100_000_000);
+        run(&lent, "PRAGMA cache_size=3");
+        let same = |what: &str| assert_eq!(dump(&lent), dump(&writer), "{page_size}, {what}");
+        same("at first");
+        run(&writer, "UPDATE t SET v = zeroblob(1500) WHERE k % 3 = 0; DELETE FROM t WHERE k % 7 = 0");
+        same("after another's commit");
+        run(&lent, "BEGIN; SELECT count(*) FROM t; UPDATE t SET v = randomblob(2000) WHERE k % 2");
+        assert_eq!(text(&lent, "PRAGMA integrity_check"), "ok");
+        let inside = dump(&lent);
+        run(&lent, "SAVEPOINT s; DELETE FROM t; ROLLBACK TO s");
+        assert_eq!(dump(&lent), inside, "{page_size}, in a transaction that has spilled");
+        run(&lent, "ROLLBACK");
+        same("after a rollback");
+        run(&lent, "DELETE FROM t WHERE k > 20; VACUUM");
+        same("after a vacuum");
+        drop((lent, writer));
+        bench.check(&name);
+    }
+}
+
+/// Where EXCLUSIVE came to an attached database with its connection, SQLite goes on with a WAL file, whose commits would never
+/// reach the store: it is refused, and nothing is lost.
 pub fn wal_under_exclusive_locking_is_refused(harness: &dyn EngineHarness) {
     let bench = Bench::keeping(harness);
     let connection = bench.open("a");
-    run(&connection, "CREATE TABLE t(x); INSERT INTO t VALUES(1); PRAGMA locking_mode=EXCLUSIVE");
-    run(&connection, "INSERT INTO t VALUES(2)");
-    let outcome = try_run(&connection, "PRAGMA journal_mode=WAL; INSERT INTO t VALUES(3)");
+    run(&connection, "CREATE TABLE t(x); INSERT INTO t VALUES(1)");
+    drop(connection);
+    let connection = bench.open("main");
+    run(
+        &connection,
+        "PRAGMA locking_mode=EXCLUSIVE; CREATE TABLE m(x); ATTACH 'a' AS aux; INSERT INTO aux.t VALUES(2)",
+    );
+    let outcome = try_run(&connection, "PRAGMA aux.journal_mode=WAL; INSERT INTO aux.t VALUES(3)");
     assert!(outcome.is_err(), "a commit into a WAL file would be lost");
     drop(connection);
     let again = bench.open("a");

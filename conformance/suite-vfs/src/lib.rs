@@ -49,6 +49,12 @@ pub extern "C" fn litefleet_suite_stop() -> c_int {
     guarded("stop", 1, || place::stop().map(|()| 0))
 }
 
+/// Gives back what the process has of a store that it shares with others. It is about to end.
+#[unsafe(no_mangle)]
+pub extern "C" fn litefleet_suite_leave() {
+    guarded("leave", (), place::leave);
+}
+
 /// The size of a database's file; -1 when there is none, -2 after an error.
 ///
 /// # Safety

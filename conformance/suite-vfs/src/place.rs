@@ -1,12 +1,14 @@
 //! The store that the environment names, and the fleet over it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use litefleet::store::{MemoryStore, PageStore};
 use litefleet::{Error, ErrorKind, Fleet, FleetSettings, Result};
 use litefleet_embedded::{EmbeddedConfig, EmbeddedStore};
+use litefleet_postgres::{PostgresConfig, PostgresStore};
 
-/// `memory`, or `embedded:` and a folder.
+/// `memory`, `embedded:` and a folder, or the URL of a Postgres server.
 const STORE: &str = "LITEFLEET_SUITE_STORE";
 /// Settings of all databases, as in a URI: `locking=sqlite&lease=transaction`.
 const SETTINGS: &str = "LITEFLEET_SUITE_SETTINGS";
@@ -34,19 +36,29 @@ fn open_store(text: &str) -> Result<Arc<dyn PageStore>> {
             Err(error) => Err(error),
         };
     }
+    if text.starts_with("postgres://") {
+        let config = PostgresConfig::from_url(text)?.pool_size(2);
+        return Ok(Arc::new(PostgresStore::connect_blocking(config)?));
+    }
     match text {
         "memory" => Ok(Arc::new(MemoryStore::default())),
-        _ => Err(Error::invalid(format!("{STORE}={text}: expected memory or embedded:FOLDER"))),
+        _ => Err(Error::invalid(format!("{STORE}={text}: expected memory, embedded:FOLDER or postgres://…"))),
     }
 }
 
 fn open() -> Result<Fleet> {
     let mut settings = FleetSettings { worker_threads: 1, ..FleetSettings::default() };
+    let store = variable(STORE);
+    if store.starts_with("postgres:") {
+        // A process that was killed must not keep others waiting for long.
+        settings.session_lifetime = Duration::from_secs(4);
+        settings.session_margin = Duration::from_secs(1);
+    }
     for pair in variable(SETTINGS).split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         settings.database.set(name, value)?;
     }
-    Fleet::builder(open_store(&variable(STORE))?).settings(settings).build()
+    Fleet::builder(open_store(&store)?).settings(settings).build()
 }
 
 /// Opens the store where it is not open, and registers the VFS where it is new, or `again`: after `sqlite3_shutdown`.
@@ -68,6 +80,14 @@ pub(crate) fn stop() -> Result<()> {
     let Some(fleet) = slot().take() else { return Ok(()) };
     fleet.unregister(VFS)?;
     fleet.shutdown()
+}
+
+/// The process ends, with databases open or not: its leases are free at once, as its locks of files would be.
+pub(crate) fn leave() -> Result<()> {
+    let Some(fleet) = slot().take() else { return Ok(()) };
+    // What this thread had of its own is gone already.
+    let left = std::thread::spawn(move || fleet.shutdown());
+    left.join().unwrap_or_else(|_| Err(Error::internal("the thread that gives leases back panicked")))
 }
 
 /// The fleet. `Unavailable` where its store is not open.

@@ -14,6 +14,7 @@
 /* The static library. */
 int litefleet_suite_start(int again);
 int litefleet_suite_stop(void);
+void litefleet_suite_leave(void);
 int64_t litefleet_suite_size(const char *path);
 int64_t litefleet_suite_read(const char *path, uint64_t at, void *out, size_t count);
 int litefleet_suite_write(const char *path, uint64_t at, const void *bytes, size_t count);

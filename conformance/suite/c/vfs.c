@@ -28,18 +28,21 @@ struct Open {
   sqlite3_file *file;
   const sqlite3_io_methods *methods; /* Litefleet's */
   int flags;
-  int sync_folder; /* a journal was made: its first sync also syncs the folder */
-  Open *next;      /* of the same bucket */
+  int sync_folder;   /* a journal was made: its first sync also syncs the folder */
+  pthread_t thread;  /* that locked it last */
+  Open *next;        /* of the same bucket */
   char path[PATH_ROOM];
 };
 
 /* A journal as scripts see it, from when it is opened until it is deleted: SQLite closes one before it deletes it. SQLite
-** itself sees none of these: it asks Litefleet, which keeps no journal. */
+** itself sees none of these: it asks Litefleet, which keeps no journal. But one that a script has written, here or on the
+** host, to see it rolled back, is there for SQLite as well. */
 typedef struct Journal Journal;
 struct Journal {
   Open *open;  /* while it is */
   char *bytes; /* what it had in it when it was closed */
   size_t size;
+  int scripts; /* a script has written it */
   Journal *next;
   char path[PATH_ROOM];
 };
@@ -96,10 +99,11 @@ static void forget_journal(const char *path) {
   free(found);
 }
 
-static void open_journal(Open *open) {
+static void open_journal(Open *open, int scripts) {
   Journal *journal;
   forget_journal(open->path);
   journal = allocate(sizeof(*journal));
+  journal->scripts = scripts;
   journal->open = open;
   strcpy(journal->path, open->path);
   pthread_mutex_lock(&mutex);
@@ -120,6 +124,30 @@ static void close_journal(Open *open) {
     int count = size - at < 1 << 20 ? (int)(size - at) : 1 << 20;
     open->methods->xRead(open->file, journal->bytes + at, count, at);
   }
+}
+
+/* The bytes of a journal that a script has written; NULL where there is none that may be opened so. */
+static char *scripts_journal(const char *path, int flags, size_t *size) {
+  Journal *journal = find_journal(path);
+  int writing = (flags & SQLITE_OPEN_READWRITE) != 0;
+  struct stat facts;
+  char *bytes = NULL;
+  if (journal && journal->scripts && !journal->open) {
+    bytes = allocate(journal->size + 1);
+    memcpy(bytes, journal->bytes, *size = journal->size);
+  } else if (!journal && access(path, writing ? R_OK | W_OK : R_OK) == 0 && stat(path, &facts) == 0) {
+    int file = open(path, O_RDONLY);
+    bytes = allocate((size_t)facts.st_size + 1);
+    *size = file < 0 ? 0 : (size_t)read(file, bytes, (size_t)facts.st_size);
+    if (file >= 0) close(file);
+  }
+  return bytes;
+}
+
+/* Whether a script has written a journal, so that SQLite finds it. */
+static int is_scripts(const char *path) {
+  Journal *journal = find_journal(path);
+  return journal && journal->scripts && !journal->open && journal->size > 0;
 }
 
 static void changed(void) {
@@ -231,9 +259,29 @@ void bridge_set_mode(const char *path, int mode) {
 
 int bridge_is_ours(const char *path) { return in_root(path) && !on_host(path) && bridge_size(path) >= 0; }
 
+/* The file of a connection of this thread that is writing a database: as on a disk, scripts see what it has written so far.
+** Another thread may be using its file. */
+static Open *find_writer(const char *path) {
+  Open *found = NULL;
+  int index;
+  pthread_mutex_lock(&mutex);
+  for (index = 0; !found && open_count && index < BUCKETS; index++) {
+    for (found = buckets[index]; found; found = found->next) {
+      if ((found->flags & SQLITE_OPEN_MAIN_DB) && pthread_equal(found->thread, pthread_self()) &&
+          strcmp(found->path, path) == 0 && lock_level(found) >= SQLITE_LOCK_RESERVED) {
+        break;
+      }
+    }
+  }
+  pthread_mutex_unlock(&mutex);
+  return found;
+}
+
 int64_t bridge_size(const char *path) {
   Journal *journal = find_journal(path);
+  Open *writer = journal ? NULL : find_writer(path);
   sqlite3_int64 size = 0;
+  if (writer) return writer->methods->xFileSize(writer->file, &size) == SQLITE_OK ? size : -1;
   if (!journal) return under_test() ? litefleet_suite_size(path) : -1;
   if (!journal->open) return (int64_t)journal->size;
   return journal->open->methods->xFileSize(journal->open->file, &size) == SQLITE_OK ? size : -1;
@@ -241,10 +289,15 @@ int64_t bridge_size(const char *path) {
 
 int64_t bridge_read(const char *path, uint64_t at, void *out, size_t count) {
   Journal *journal = find_journal(path);
+  Open *writer = journal ? NULL : find_writer(path);
   int64_t size = bridge_size(path);
   if (size < 0) return -1;
   if (at >= (uint64_t)size) return 0;
   if (count > (uint64_t)size - at) count = (size_t)((uint64_t)size - at);
+  if (writer) {
+    int code = writer->methods->xRead(writer->file, out, (int)count, (sqlite3_int64)at);
+    return code == SQLITE_OK ? (int64_t)count : -1;
+  }
   if (!journal) return litefleet_suite_read(path, at, out, count);
   if (!journal->open) {
     memcpy(out, journal->bytes + at, count);
@@ -265,6 +318,7 @@ static void resize(Journal *journal, size_t size) {
 int bridge_write(const char *path, uint64_t at, const void *bytes, size_t count) {
   Journal *journal = find_journal(path);
   if (!journal) return litefleet_suite_write(path, at, bytes, count);
+  journal->scripts = 1;
   if (!journal->open) {
     if (at + count > journal->size) resize(journal, (size_t)at + count);
     memcpy(journal->bytes + at, bytes, count);
@@ -277,6 +331,7 @@ int bridge_truncate(const char *path, uint64_t size) {
   Journal *journal = find_journal(path);
   int failed;
   if (journal && !journal->open) {
+    journal->scripts = 1;
     resize(journal, (size_t)size);
     return 0;
   }
@@ -416,7 +471,11 @@ static int file_size(sqlite3_file *file, sqlite3_int64 *out) {
   return open->methods->xFileSize(file, out);
 }
 
-static int file_lock(sqlite3_file *file, int level) { return find(file)->methods->xLock(file, level); }
+static int file_lock(sqlite3_file *file, int level) {
+  Open *open = find(file);
+  open->thread = pthread_self();
+  return open->methods->xLock(file, level);
+}
 
 static int file_unlock(sqlite3_file *file, int level) { return find(file)->methods->xUnlock(file, level); }
 
@@ -436,13 +495,21 @@ static int file_sector_size(sqlite3_file *file) { return find(file)->methods->xS
 static int file_characteristics(sqlite3_file *file) {
   static int plain = -1;
   if (plain < 0) plain = getenv("LITEFLEET_SUITE_PLAIN_DISK") != NULL;
-  return plain ? SQLITE_IOCAP_POWERSAFE_OVERWRITE : find(file)->methods->xDeviceCharacteristics(file);
+  return find(file)->methods->xDeviceCharacteristics(file) & (plain ? SQLITE_IOCAP_POWERSAFE_OVERWRITE : ~0);
+}
+
+static int file_fetch(sqlite3_file *file, sqlite3_int64 at, int count, void **out) {
+  return find(file)->methods->xFetch(file, at, count, out);
+}
+
+static int file_unfetch(sqlite3_file *file, sqlite3_int64 at, void *lent) {
+  return find(file)->methods->xUnfetch(file, at, lent);
 }
 
 static const sqlite3_io_methods in_front = {
-    1,           file_close,  file_read,           file_write,   file_truncate,    file_sync,           file_size,
+    3,           file_close,  file_read,           file_write,   file_truncate,    file_sync,           file_size,
     file_lock,   file_unlock, file_check_reserved, file_control, file_sector_size, file_characteristics,
-    NULL, NULL, NULL, NULL, NULL, NULL,
+    NULL, NULL, NULL, NULL, file_fetch, file_unfetch,
 };
 
 /* --- methods of the VFS --- */
@@ -461,7 +528,9 @@ static int in_folder(const char *path) {
 
 static int vfs_open(sqlite3_vfs *self, const char *path, sqlite3_file *file, int flags, int *out_flags) {
   Open *open;
-  int code, main_db = flags & SQLITE_OPEN_MAIN_DB;
+  char *bytes = NULL;
+  size_t size = 0, at;
+  int scripts, code, main_db = flags & SQLITE_OPEN_MAIN_DB;
   (void)self;
   file->pMethods = NULL;
   if (!path || !(flags & OURS) || !in_root(path) || is_folder(path)) {
@@ -481,7 +550,16 @@ static int vfs_open(sqlite3_vfs *self, const char *path, sqlite3_file *file, int
     if (!(mode & 0444)) return SQLITE_CANTOPEN;
     if (!(mode & 0222)) flags = (flags & ~(SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE)) | SQLITE_OPEN_READONLY;
   }
+  if ((flags & JOURNALS) && !(flags & SQLITE_OPEN_CREATE)) {
+    bytes = scripts_journal(path, flags, &size);
+    if (!bytes && on_host(path)) return SQLITE_CANTOPEN;
+  }
   code = litefleet->xOpen(litefleet, path, file, flags, out_flags);
+  for (at = 0; bytes && code == SQLITE_OK && at < size; at += 1 << 20) {
+    code = file->pMethods->xWrite(file, bytes + at, size - at < 1 << 20 ? (int)(size - at) : 1 << 20, (sqlite3_int64)at);
+  }
+  scripts = bytes != NULL;
+  free(bytes);
   if (code != SQLITE_OK) return code;
   open = allocate(sizeof(*open));
   open->file = file;
@@ -496,10 +574,10 @@ static int vfs_open(sqlite3_vfs *self, const char *path, sqlite3_file *file, int
   open_count++;
   pthread_mutex_unlock(&mutex);
   count_open(1);
-  if (flags & JOURNALS) {
-    /* One that a script has put there is overwritten. */
+  if ((flags & JOURNALS) && !(flags & SQLITE_OPEN_READONLY)) {
+    /* One that a script has put there is overwritten, or was read above. */
     if (on_host(path)) unlink(path);
-    open_journal(open);
+    open_journal(open, scripts);
     changed();
   }
   return SQLITE_OK;
@@ -523,6 +601,10 @@ static int vfs_access(sqlite3_vfs *self, const char *path, int flags, int *out) 
   (void)self;
   if (fault()) return SQLITE_IOERR_ACCESS;
   if (!under_test()) return SQLITE_IOERR_ACCESS;
+  if (in_root(path) && is_scripts(path)) {
+    *out = 1;
+    return SQLITE_OK;
+  }
   if (in_root(path) && !on_host(path)) return litefleet->xAccess(litefleet, path, flags, out);
   {
     struct stat facts;
@@ -547,6 +629,12 @@ static void before_fork(void) {
   if (!open_count && store && strncmp(store, "embedded:", 9) == 0) litefleet_suite_stop();
 }
 
+/* A process that ends loses its locks, also when it only pretends to crash. */
+static void at_exit(void) {
+  const char *store = getenv("LITEFLEET_SUITE_STORE");
+  if (store && strncmp(store, "postgres:", 9) == 0) litefleet_suite_leave();
+}
+
 /* What -DSQLITE_EXTRA_INIT names: SQLite calls it each time that it initialises. */
 int litefleet_suite_init(const char *unused) {
   static int first = 1;
@@ -566,6 +654,7 @@ int litefleet_suite_init(const char *unused) {
   if (first) {
     first = 0;
     pthread_atfork(before_fork, NULL, NULL);
+    atexit(at_exit);
     if (bridge_tcl_start) bridge_tcl_start();
   }
   return sqlite3_vfs_register(&bridge, 1);

@@ -16,7 +16,7 @@ pub(crate) enum Category {
     Host,
     /// Tests write-ahead logging, which a store that is itself a log does not have.
     Wal,
-    /// Tests several processes at one database, and the store has one process.
+    /// Tests several processes at one database, and the store has one; or that a reader of one keeps a writer of another out.
     MultiProcess,
     /// Tests that a reader blocks the writer, or the writer a reader. Only with `locking=snapshot`.
     Snapshot,
@@ -42,7 +42,10 @@ impl Category {
         match self {
             Self::Host => "the host's file system, or SQLite's own VFS for it",
             Self::Wal => "write-ahead logging, which a store that is itself a log does not have",
-            Self::MultiProcess => "several processes at one database, where the store has one process",
+            Self::MultiProcess => {
+                "several processes at one database: an embedded store has one; elsewhere readers of one process do not \
+                 keep the writer of another out"
+            }
             Self::Snapshot => "a reader that blocks the writer, or the other way round: `locking=snapshot` has neither",
             Self::Refused => "what Litefleet refuses on purpose, and says so",
             Self::Journal => "journals as files: ours are memory, and after a crash the store needs none",
@@ -59,10 +62,12 @@ pub(crate) struct Difference {
     pub(crate) reason: String,
     /// Names; `*` at the end stands for any letters.
     pub(crate) cases: Vec<String>,
-    /// Only over this store.
-    pub(crate) store: Option<String>,
+    /// Only over these stores.
+    pub(crate) stores: Option<Vec<String>>,
     /// Only with this value of `locking`.
     pub(crate) locking: Option<String>,
+    /// Only in this permutation of SQLite's. What is listed without one may differ in any, and need not.
+    pub(crate) permutation: Option<String>,
     /// Fails in some runs and not in others: it need not fail.
     #[serde(default)]
     pub(crate) sometimes: bool,
@@ -76,11 +81,18 @@ struct List {
 
 impl Difference {
     pub(crate) fn applies(&self, settings: &Settings) -> bool {
-        self.is_for(settings.store.name(), settings.locking.name())
+        self.is_for(settings.store.name(), settings.locking.name(), settings.permutation.as_deref())
     }
 
-    pub(crate) fn is_for(&self, store: &str, locking: &str) -> bool {
-        self.store.as_ref().is_none_or(|only| only == store) && self.locking.as_ref().is_none_or(|only| only == locking)
+    pub(crate) fn is_for(&self, store: &str, locking: &str, permutation: Option<&str>) -> bool {
+        self.stores.as_ref().is_none_or(|only| only.iter().any(|name| name == store))
+            && self.locking.as_ref().is_none_or(|only| only == locking)
+            && self.permutation.as_deref().is_none_or(|only| Some(only) == permutation)
+    }
+
+    /// Whether what it lists must differ in such a run.
+    pub(crate) fn is_binding(&self, permutation: Option<&str>) -> bool {
+        !self.sometimes && self.permutation.as_deref() == permutation
     }
 
     pub(crate) fn covers(pattern: &str, case: &str) -> bool {

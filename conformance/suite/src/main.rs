@@ -13,6 +13,7 @@ mod programs;
 mod report;
 mod run;
 mod selection;
+mod server;
 mod source;
 mod verdict;
 
@@ -29,8 +30,9 @@ pub(crate) type Result<T, E = String> = std::result::Result<T, E>;
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
-    /// veryquick, full, short (what continuous integration has time for), or names of test files, such as select1 or
-    /// 'wal*'. Or programs: SQLite's speedtest1 and threadtest3.
+    /// veryquick, full, short (what continuous integration has time for), processes (a few, for a shared store), or names of test files, such as select1 or
+    /// 'wal*'. Or permutation and the name of one of SQLite's, such as `inmemory_journal`. Or programs: SQLite's speedtest1
+    /// and threadtest3.
     #[arg(default_value = "veryquick")]
     selection: Vec<String>,
     /// The store under test.
@@ -67,6 +69,8 @@ struct Arguments {
 pub(crate) enum Store {
     Memory,
     Embedded,
+    /// A throwaway server of the system's packages, which all processes of a test file share: `lease=transaction`.
+    Postgres,
 }
 
 /// A value of the setting `locking`.
@@ -83,6 +87,7 @@ impl Store {
         match self {
             Self::Memory => "memory",
             Self::Embedded => "embedded",
+            Self::Postgres => "postgres",
         }
     }
 }
@@ -122,6 +127,11 @@ fn suite(arguments: &Arguments) -> Result<bool> {
             jobs: arguments.jobs.max(1),
             limit: Duration::from_secs(arguments.seconds),
             outputs: arguments.outputs.clone(),
+            permutation: match arguments.selection.as_slice() {
+                [word, name] if word == selection::PERMUTATION => Some(name.clone()),
+                _ => None,
+            },
+            server: (arguments.store == Store::Postgres).then(server::Server::start),
         };
         if arguments.selection == ["programs"] {
             return others::run(&workspace, &cache, &tree, &settings);

@@ -111,6 +111,7 @@ fn output(program: &mut Command, settings: &Settings, ours: bool) -> Result<Stri
     let store = match settings.store {
         Store::Memory => "memory".to_owned(),
         Store::Embedded => format!("embedded:{}", root.join("store").display()),
+        Store::Postgres => return Err("the other programs run over memory and embedded".into()),
     };
     // Outside its folder the bridge leaves everything to the operating system.
     let served = if ours { folder.clone() } else { root.join("nothing") };

@@ -8,6 +8,7 @@ use std::path::Path;
 use crate::Result;
 use crate::differences::{Category, Difference};
 use crate::report::{Report, UNLISTED};
+use crate::selection::{PERMUTATION, PERMUTATIONS};
 
 /// What stands before the figures.
 const INTRODUCTION: &str = include_str!("../page.md");
@@ -26,9 +27,10 @@ pub(crate) fn write(path: &Path, cache: &Path, differences: &[Difference]) -> Re
 
 fn reports(cache: &Path) -> Result<Vec<Report>> {
     let mut reports = Vec::new();
-    for selection in ["veryquick", "full"] {
+    let permutations = PERMUTATIONS.iter().map(|name| format!("{PERMUTATION}-{name}"));
+    for selection in ["veryquick", "full", "processes"].map(str::to_owned).into_iter().chain(permutations) {
         for locking in ["sqlite", "snapshot"] {
-            for store in ["embedded", "memory"] {
+            for store in ["embedded", "memory", "postgres"] {
                 let path = cache.join(format!("report-{selection}-{store}-{locking}.json"));
                 let Ok(text) = fs::read_to_string(&path) else { continue };
                 reports.push(serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?);
@@ -47,7 +49,7 @@ fn explain(mut report: Report, differences: &[Difference]) -> Report {
         for case in &mut file.differing {
             let entry = differences.iter().find(|d| {
                 d.file == file.file
-                    && d.is_for(&report.run.store, &report.run.locking)
+                    && d.is_for(&report.run.store, &report.run.locking, report.run.permutation())
                     && d.cases.iter().any(|pattern| Difference::covers(pattern, &case.case))
             });
             case.category = entry.map(|d| d.category.name().to_owned());

@@ -7,7 +7,9 @@ use std::process::Command;
 use crate::Result;
 use crate::source::{Tree, command, target};
 
-const BRIDGE: &[&str] = &["vfs.c", "stdio.c", "tclfs.c"];
+const BRIDGE: &[&str] = &["vfs.c", "stdio.c", "tclfs.c", "folder.c"];
+const WRAPPED: &str = "-Wl,--wrap=fopen,--wrap=fopen64,--wrap=open,--wrap=open64,--wrap=opendir,--wrap=readdir,\
+                       --wrap=readdir64,--wrap=closedir";
 const LIBRARIES: &[&str] = &["-ltcl8.6", "-lm", "-lz", "-lpthread", "-ldl"];
 
 /// The programs.
@@ -36,7 +38,7 @@ pub(crate) fn build(workspace: &Path, cache: &Path, tree: &Tree) -> Result<Progr
     let mut ours = Command::new("cc");
     ours.args(["-g", "-O2", "-Wall", "-Wextra", "-Werror", "-I/usr/include/tcl8.6", "-I"]).arg(&folder);
     ours.arg("-o").arg(&programs.ours).arg(&object).args(BRIDGE.iter().map(|name| sources.join(name)));
-    ours.arg("-Wl,--wrap=fopen,--wrap=fopen64").arg(&library).args(LIBRARIES);
+    ours.arg(WRAPPED).arg(&library).args(LIBRARIES);
     command(&mut ours, &cache.join("link.log"))?;
     Ok(programs)
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
+use crate::selection::PERMUTATION;
 use crate::verdict::FileVerdict;
 
 /// What was run.
@@ -19,6 +20,14 @@ pub(crate) struct Run {
     pub(crate) date: String,
     pub(crate) seconds: f64,
     pub(crate) jobs: usize,
+}
+
+impl Run {
+    /// The permutation of SQLite's that was run.
+    pub(crate) fn permutation(&self) -> Option<&str> {
+        let (word, name) = self.selection.split_once(' ')?;
+        (word == PERMUTATION && !name.contains(' ')).then_some(name)
+    }
 }
 
 /// The report of a run.
@@ -80,8 +89,10 @@ impl Report {
     }
 
     pub(crate) fn file_name(&self) -> String {
-        let name = match self.run.selection.as_str() {
-            name @ ("veryquick" | "full" | "short") => name,
+        let selection = self.run.selection.replace(' ', "-");
+        let name = match selection.as_str() {
+            name @ ("veryquick" | "full" | "short" | "processes") => name,
+            name if self.run.permutation().is_some() => name,
             _ => "named",
         };
         format!("report-{name}-{}-{}.json", self.run.store, self.run.locking)

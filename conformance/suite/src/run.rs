@@ -15,6 +15,7 @@ use rustix::process::{Pid, Signal, geteuid, kill_process_group};
 
 use crate::outcome::Outcome;
 use crate::programs::Programs;
+use crate::server::Server;
 use crate::source::Tree;
 use crate::{Locking, Result, Store, clock};
 
@@ -25,6 +26,8 @@ const MEMORY_FOLDER: &str = "/dev/shm";
 /// The time for a file: so many seconds, and so many times what it takes with SQLite's own VFS.
 const LIMIT_FROM: f64 = 20.0;
 const LIMIT_TIMES: f64 = 15.0;
+/// The script of SQLite's that runs its tests with other settings.
+const PERMUTATIONS: &str = "test/permutations.test";
 const LOOK: Duration = Duration::from_millis(10);
 
 /// How to run.
@@ -35,6 +38,10 @@ pub(crate) struct Settings {
     pub(crate) jobs: usize,
     pub(crate) limit: Duration,
     pub(crate) outputs: Option<PathBuf>,
+    /// One of SQLite's: the same tests with another setting.
+    pub(crate) permutation: Option<String>,
+    /// With the store on Postgres.
+    pub(crate) server: Option<Server>,
 }
 
 pub(crate) type Outcomes = BTreeMap<String, Outcome>;
@@ -47,13 +54,14 @@ pub(crate) fn stock(
     settings: &Settings,
     cache: &Path,
 ) -> Result<Outcomes> {
-    let kept = cache.join(format!("stock-{}.json", programs.build));
+    let suffix = settings.permutation.as_ref().map(|name| format!("-{name}")).unwrap_or_default();
+    let kept = cache.join(format!("stock-{}{suffix}.json", programs.build));
     let text = fs::read_to_string(&kept).unwrap_or_else(|_| "{}".into());
     let mut known: Outcomes = serde_json::from_str(&text).map_err(|e| format!("{}: {e}", kept.display()))?;
     let missing: Vec<String> = files.iter().filter(|file| !known.contains_key(*file)).cloned().collect();
     if !missing.is_empty() {
         eprintln!("{} files with SQLite's own VFS", missing.len());
-        let job = |file: &str| one(&programs.stock, tree, file, settings.limit, &[], None);
+        let job = |file: &str| one(&programs.stock, tree, file, settings, settings.limit, &[], None);
         known.extend(each(&missing, settings.jobs, &job)?);
         let text = serde_json::to_string(&known).map_err(|e| e.to_string())?;
         fs::write(&kept, text).map_err(|e| format!("{}: {e}", kept.display()))?;
@@ -74,18 +82,28 @@ pub(crate) fn ours(
     let mut order = files.to_vec();
     let seconds = |file: &String| stock.get(file).map_or(0.0, |outcome| outcome.seconds);
     order.sort_by(|a, b| seconds(b).total_cmp(&seconds(a)));
-    let chosen = format!("locking={}", settings.locking.name());
+    let shared = if settings.store == Store::Postgres { "&lease=transaction" } else { "" };
+    let chosen = format!("locking={}{shared}", settings.locking.name());
     let job = |file: &str| {
         let mut pairs = vec![("LITEFLEET_SUITE_SETTINGS", chosen.clone())];
         if settings.locking == Locking::Sqlite {
             // Then the tests find everything as on a disk: SQLite makes the same calls.
             pairs.push(("LITEFLEET_SUITE_PLAIN_DISK", "1".into()));
         }
-        let store = Some(settings.store);
+        let schema = settings.server.as_ref().map(|server| (server, server.schema()));
+        let store = match &schema {
+            Some((server, schema)) => Place::Url(server.url(schema)),
+            None if settings.store == Store::Memory => Place::Memory,
+            None => Place::Folder,
+        };
         // Ours may be slower, and what hangs need not hang for long.
         let limit =
             Duration::from_secs_f64(LIMIT_FROM + LIMIT_TIMES * stock.get(file).map_or(0.0, |stock| stock.seconds));
-        let (outcome, text) = one(&programs.ours, tree, file, limit.min(settings.limit), &pairs, store)?;
+        let (outcome, text) =
+            one(&programs.ours, tree, file, settings, limit.min(settings.limit), &pairs, Some(store))?;
+        if let Some((server, schema)) = schema {
+            server.remove(&schema);
+        }
         if let Some(folder) = settings.outputs.as_ref().filter(|_| !outcome.failed.is_empty()) {
             fs::create_dir_all(folder).map_err(|e| e.to_string())?;
             let path = folder.join(format!("{}.out", file.replace('/', "-")));
@@ -125,20 +143,34 @@ fn each(files: &[String], jobs: usize, job: &(impl Fn(&str) -> Result<(Outcome, 
     if errors.is_empty() { Ok(outcomes) } else { Err(errors.join("\n")) }
 }
 
+/// The folder in memory, where there is one.
+pub(crate) fn memory_folder() -> Option<PathBuf> {
+    Some(PathBuf::from(MEMORY_FOLDER)).filter(|folder| folder.is_dir())
+}
+
 pub(crate) fn scratch() -> Result<tempfile::TempDir> {
     let mut builder = tempfile::Builder::new();
     builder.prefix("litefleet-suite-");
-    let made = if Path::new(MEMORY_FOLDER).is_dir() { builder.tempdir_in(MEMORY_FOLDER) } else { builder.tempdir() };
+    let made = memory_folder().map_or_else(|| builder.tempdir(), |folder| builder.tempdir_in(folder));
     made.map_err(|e| format!("a scratch folder: {e}"))
+}
+
+/// Where a test program finds its store.
+enum Place {
+    Memory,
+    /// The embedded store, in a folder of the run's own.
+    Folder,
+    Url(String),
 }
 
 fn one(
     program: &Path,
     tree: &Tree,
     file: &str,
+    settings: &Settings,
     limit: Duration,
     environment: &[(&str, String)],
-    store: Option<Store>,
+    store: Option<Place>,
 ) -> Result<(Outcome, String)> {
     let scratch = scratch()?;
     let words = |e: std::io::Error| format!("{}: {e}", scratch.path().display());
@@ -155,11 +187,17 @@ fn one(
         }
     }
     let mut command = Command::new(program);
-    command.arg(tree.path.join(file)).current_dir(&run).process_group(0).env_clear();
+    match &settings.permutation {
+        None => command.arg(tree.path.join(file)),
+        // It takes names without folders.
+        Some(name) => command.arg(tree.path.join(PERMUTATIONS)).arg(name).args(file.rsplit('/').next()),
+    };
+    command.current_dir(&run).process_group(0).env_clear();
     command.env("PATH", "/usr/local/bin:/usr/bin:/bin").env("HOME", &run).env("LITEFLEET_SUITE_ROOT", &run);
     match store {
-        Some(Store::Memory) => command.env("LITEFLEET_SUITE_STORE", "memory"),
-        Some(Store::Embedded) => command.env("LITEFLEET_SUITE_STORE", format!("embedded:{}", kept.display())),
+        Some(Place::Memory) => command.env("LITEFLEET_SUITE_STORE", "memory"),
+        Some(Place::Folder) => command.env("LITEFLEET_SUITE_STORE", format!("embedded:{}", kept.display())),
+        Some(Place::Url(url)) => command.env("LITEFLEET_SUITE_STORE", url),
         None => &mut command,
     };
     command.envs(environment.iter().map(|(name, value)| (name, value)));
@@ -174,7 +212,13 @@ fn one(
     let seconds = start.elapsed().as_secs_f64();
     let bytes = fs::read(&output).map_err(words)?;
     let text = String::from_utf8_lossy(&bytes).into_owned();
-    Ok((Outcome::read(&text, ended, seconds), text))
+    let mut outcome = Outcome::read(&text, ended, seconds);
+    if let Some(prefix) = settings.permutation.as_ref().map(|name| format!("{name}.")) {
+        for case in &mut outcome.failed {
+            *case = case.strip_prefix(&prefix).unwrap_or(case).to_owned();
+        }
+    }
+    Ok((outcome, text))
 }
 
 /// Waits for a process, and ends what it has left. How it ended, unless well.

@@ -12,21 +12,39 @@ use crate::source::Tree;
 /// journals.
 /// A line with an exclamation mark takes out what others bring in.
 const SHORT: &str = include_str!("../short.txt");
+/// For a store that several processes share: tests that start others, and some of what each kind of statement needs.
+const PROCESSES: &str = include_str!("../processes.txt");
+
+/// The word before the name of one of SQLite's permutations.
+pub(crate) const PERMUTATION: &str = "permutation";
+/// Those that suit a VFS.
+pub(crate) const PERMUTATIONS: &[&str] = &[
+    "inmemory_journal",
+    "persistent_journal",
+    "truncate_journal",
+    "no_journal",
+    "exclusive",
+    "autovacuum",
+    "singlethread",
+    "fullmutex",
+];
 
 /// The files of a selection, as paths in the tree, such as `test/select1.test`.
 pub(crate) fn files(selection: &[String], programs: &Programs, tree: &Tree, cache: &Path) -> Result<Vec<String>> {
     let suite = match selection {
+        [word, name] if word == PERMUTATION => return list(name, programs, tree, cache),
         [one] if one == "veryquick" || one == "full" => one,
         // The list of differences is that of veryquick.
-        [one] if one == "short" => "veryquick",
+        [one] if one == "short" || one == "processes" => "veryquick",
         _ => "full",
     };
     let mut files = list(suite, programs, tree, cache)?;
     match selection {
         [one] if one == suite => return Ok(files),
-        [one] if one == "short" => {
+        [one] if one == "short" || one == "processes" => {
+            let patterns = if one == "short" { SHORT } else { PROCESSES };
             let any = |prefix: &str, file: &str| {
-                let mut patterns = SHORT.lines().filter(|line| line.starts_with('!') != prefix.is_empty());
+                let mut patterns = patterns.lines().filter(|line| line.starts_with('!') != prefix.is_empty());
                 patterns.any(|line| matches(line.trim_start_matches(prefix), file))
             };
             files.retain(|file| any("", file) && !any("!", file));
@@ -73,6 +91,7 @@ fn list(suite: &str, programs: &Programs, tree: &Tree, cache: &Path) -> Result<V
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let mut files: Vec<String> = text.lines().filter_map(|line| line.strip_prefix(&root)).map(str::to_owned).collect();
     files.sort();
+    files.dedup();
     Ok(files)
 }
 

@@ -78,7 +78,7 @@ fn judge_one(
         }
     });
     let missing = |pattern: &&String| !failed.iter().any(|case| Difference::covers(pattern, case));
-    let must = listed.iter().filter(|d| !d.sometimes);
+    let must = listed.iter().filter(|d| d.is_binding(settings.permutation.as_deref()));
     FileVerdict {
         file: file.to_owned(),
         cases: ours.cases,
@@ -112,12 +112,20 @@ mod tests {
             category: Category::Host,
             reason: "why".into(),
             cases: listed.iter().map(|&case| case.to_owned()).collect(),
-            store: None,
+            stores: None,
             locking: Some("sqlite".into()),
+            permutation: None,
             sometimes: false,
         };
-        let settings =
-            Settings { store: Store::Memory, locking: Locking::Sqlite, jobs: 1, limit: Duration::ZERO, outputs: None };
+        let settings = Settings {
+            store: Store::Memory,
+            locking: Locking::Sqlite,
+            jobs: 1,
+            limit: Duration::ZERO,
+            outputs: None,
+            server: None,
+            permutation: None,
+        };
         judge_one("test/a.test", &outcome(10, &["a-9"]), &outcome(cases, failed), &[difference], &settings)
     }
 

@@ -162,7 +162,8 @@ impl CommitBatcher {
         match self.store.commit(requests.clone(), CommitMode::Independent).await {
             Ok(outcomes) if outcomes.len() == count => outcomes,
             Ok(outcomes) => {
-                let error = Error::internal(format!("{count} commits had {} outcomes", outcomes.len()));
+                // Which are whose nobody knows: each finds out its own.
+                let error = Error::commit_unknown(format!("{count} commits had {} outcomes", outcomes.len()));
                 vec![Err(error); count]
             }
             // Each resolves its own, or tries its own again.
@@ -175,7 +176,7 @@ impl CommitBatcher {
                 for request in requests {
                     let outcome = self.store.commit(vec![request], CommitMode::Independent).await;
                     outcomes.push(outcome.and_then(|mut one| {
-                        one.pop().unwrap_or_else(|| Err(Error::internal("the store returned no outcome")))
+                        one.pop().unwrap_or_else(|| Err(Error::commit_unknown("the store returned no outcome")))
                     }));
                 }
                 outcomes

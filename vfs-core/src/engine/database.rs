@@ -81,6 +81,8 @@ pub struct Database {
     /// One checkpoint or collection at a time.
     pub(super) maintaining: tokio::sync::Mutex<()>,
     pub(super) checkpoint_scheduled: AtomicBool,
+    /// Connections that keep the lease between transactions, whatever the setting says.
+    pub(super) keepers: AtomicUsize,
     /// Checkpoints and collections under way, which the lease is kept for.
     pub(super) maintenance: AtomicUsize,
 }
@@ -103,6 +105,7 @@ impl Database {
             acquiring: tokio::sync::Mutex::new(()),
             maintaining: tokio::sync::Mutex::new(()),
             checkpoint_scheduled: AtomicBool::new(false),
+            keepers: AtomicUsize::new(0),
             maintenance: AtomicUsize::new(0),
         })
     }
@@ -132,6 +135,9 @@ impl Database {
     }
 
     pub(super) fn lease_mode(&self) -> LeaseMode {
+        if self.keepers.load(Ordering::Acquire) > 0 {
+            return LeaseMode::Exclusive;
+        }
         self.settings.lock().unwrap_or_else(PoisonError::into_inner).lease
     }
 

@@ -1,6 +1,7 @@
 //! Taking the lease, giving it back, and learning what others have committed.
 
 use std::future::Future;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tracing::Instrument;
@@ -199,6 +200,16 @@ impl Database {
         }
     }
 
+    /// A connection locks exclusively from now on, or does not any more: its lock stays between transactions, so the lease
+    /// does. Each `true` needs its `false`.
+    pub fn keep_lease(&self, keep: bool) {
+        if keep {
+            self.keepers.fetch_add(1, Ordering::AcqRel);
+        } else if self.keepers.fetch_sub(1, Ordering::AcqRel) == 1 && self.core().lease.is_some() {
+            self.fleet.bridge.wait(self.give_back());
+        }
+    }
+
     /// Gives the lease back, if it is held and nobody writes.
     pub(super) async fn release_lease(&self) -> Result<()> {
         let (database, lease, warm) = {
@@ -225,6 +236,7 @@ impl Database {
         let settings = self.settings();
         let start = self.fleet.clock.monotonic();
         let mut pause = FIRST_PAUSE;
+        let mut unused = None;
         for _ in 0..LOAD_TRIES {
             let opened = loop {
                 let live = self.retry(|| self.fleet.session.ensure()).await?;
@@ -267,6 +279,10 @@ impl Database {
                 }
                 return Ok(());
             }
+            unused = Some((database, lease.epoch));
+        }
+        if let Some((database, epoch)) = unused {
+            let _released = self.fleet.store.release(database, epoch, Vec::new()).await;
         }
         Err(Error::unavailable("the log changed while it was being read, several times over; try again"))
     }

@@ -48,6 +48,10 @@ async fn send_all_alone(fleet: &FleetInner, parts: Vec<(Arc<Database>, Prepared)
     let Some((first, _)) = parts.first() else { return Ok(Vec::new()) };
     let requests: Vec<CommitRequest> = parts.iter().map(|(_, prepared)| prepared.request.clone()).collect();
     let sent = first.retry(|| fleet.store.commit(requests.clone(), CommitMode::Atomic)).await;
+    let sent = sent.and_then(|outcomes| match outcomes.len() {
+        count if count == requests.len() => Ok(outcomes),
+        count => Err(Error::commit_unknown(format!("{} commits had {count} outcomes", requests.len()))),
+    });
     let fate = match sent {
         Ok(outcomes) => judge(&parts, outcomes).map(|()| Fate::Done),
         Err(error) if error.kind() == ErrorKind::CommitUnknown => {

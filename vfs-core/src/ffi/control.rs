@@ -20,6 +20,8 @@ const OVERWRITE: c_int = 11;
 const VFSNAME: c_int = 12;
 const POWERSAFE_OVERWRITE: c_int = 13;
 const PRAGMA: c_int = 14;
+const TEMPFILENAME: c_int = 16;
+const MMAP_SIZE: c_int = 18;
 const HAS_MOVED: c_int = 20;
 const SYNC: c_int = 21;
 const COMMIT_PHASETWO: c_int = 22;
@@ -38,6 +40,8 @@ pub(super) const fn is_answered(operation: c_int) -> bool {
             | VFSNAME
             | POWERSAFE_OVERWRITE
             | PRAGMA
+            | TEMPFILENAME
+            | MMAP_SIZE
             | HAS_MOVED
             | SYNC
             | COMMIT_PHASETWO
@@ -66,8 +70,30 @@ pub(super) unsafe fn control(file: &mut MainFile, operation: c_int, argument: *m
         LOCKSTATE => Ok(unsafe { answer(argument, file.level().number()) }),
         // SAFETY: as above.
         LAST_ERRNO | PERSIST_WAL => Ok(unsafe { answer(argument, 0) }),
-        // SAFETY: as above.
-        POWERSAFE_OVERWRITE => Ok(unsafe { answer(argument, 1) }),
+        POWERSAFE_OVERWRITE => {
+            // SAFETY: the argument is an int: negative to ask only, else what to set.
+            if let wanted @ 0.. = unsafe { argument.cast::<c_int>().read() } {
+                file.set_powersafe_overwrite(wanted != 0);
+            }
+            // SAFETY: the argument is a place for an int.
+            Ok(unsafe { answer(argument, c_int::from(file.powersafe_overwrite())) })
+        }
+        MMAP_SIZE => {
+            // SAFETY: the argument is a 64-bit integer: negative to ask only, else what to set.
+            let wanted = unsafe { argument.cast::<i64>().read() };
+            let before = file.loans().limit();
+            if let Ok(wanted) = u64::try_from(wanted) {
+                file.loans().set_limit(wanted);
+            }
+            // SAFETY: the argument is a place for it.
+            unsafe { store(argument, i64::try_from(before).unwrap_or(i64::MAX)) };
+            Ok(codes::OK)
+        }
+        TEMPFILENAME => {
+            // SAFETY: the argument is a place for a string that SQLite frees.
+            unsafe { store(argument, sqlite_string(&temporary_name())) };
+            Ok(codes::OK)
+        }
         // SAFETY: as above.
         HAS_MOVED => Ok(unsafe { answer(argument, c_int::from(file.has_moved())) }),
         VFSNAME => {
@@ -79,6 +105,15 @@ pub(super) unsafe fn control(file: &mut MainFile, operation: c_int, argument: *m
         PRAGMA => Ok(unsafe { pragma(file, argument.cast()) }),
         _ => Ok(codes::NOTFOUND),
     }
+}
+
+/// A name where SQLite's own VFS, which our temporary files are, would make one.
+fn temporary_name() -> String {
+    let mut number = [0_u8; 8];
+    // SAFETY: there is room for eight bytes.
+    unsafe { sqlite::sqlite3_randomness(8, number.as_mut_ptr().cast()) };
+    let folder = std::env::var_os("SQLITE_TMPDIR").map_or_else(std::env::temp_dir, Into::into);
+    folder.join(format!("etilqs_{:x}", u64::from_ne_bytes(number))).display().to_string()
 }
 
 unsafe fn answer(argument: *mut c_void, value: c_int) -> c_int {

@@ -15,6 +15,7 @@ use crate::vfs::{Journal, OpenMode, refuse_wal};
 
 const OPEN_READONLY: c_int = 0x1;
 const OPEN_CREATE: c_int = 0x4;
+const OPEN_URI: c_int = 0x40;
 const OPEN_MAIN_DB: c_int = 0x100;
 const OPEN_MAIN_JOURNAL: c_int = 0x800;
 const OPEN_SUPER_JOURNAL: c_int = 0x4000;
@@ -73,7 +74,7 @@ pub(super) unsafe extern "C" fn x_open(
             // SAFETY: the arguments are SQLite's own, and szOsFile has room for the parent's file.
             return unsafe { ours.parent_open(name, file, flags, out_flags) };
         }
-        // SAFETY: the name of such a file is one of SQLite's own, which has the URI parameters behind it.
+        // SAFETY: SQLite gives a string, and sets OPEN_URI for a name of its own with URI parameters behind it.
         match unsafe { open(ours, name, flags) } {
             Ok(kind) => {
                 // SAFETY: SQLite gives memory of szOsFile bytes, which has room for our file.
@@ -88,7 +89,7 @@ pub(super) unsafe extern "C" fn x_open(
 }
 
 /// # Safety
-/// `name` must be a file name that SQLite made, so that its URI parameters can be asked for.
+/// `name` must be a string; with [`OPEN_URI`] a file name that SQLite made, so that its URI parameters can be asked for.
 unsafe fn open(ours: &Registered, name: *const c_char, flags: c_int) -> Result<FileKind> {
     let vfs = ours.vfs()?;
     if flags & OPEN_WAL != 0 {
@@ -109,9 +110,14 @@ unsafe fn open(ours: &Registered, name: *const c_char, flags: c_int) -> Result<F
         (false, true) => OpenMode::Create,
         (false, false) => OpenMode::ReadWrite,
     };
+    // Without this flag there are no parameters, and the name need not be one that SQLite made: another VFS on top of this
+    // one may have made it, and SQLite would look for parameters in whatever stands around it.
+    if flags & OPEN_URI == 0 {
+        return Ok(FileKind::Main(Box::new(vfs.open(&database, mode, [])?)));
+    }
     for key in ["immutable", "nolock"] {
         // SAFETY: the caller promises a name of SQLite's.
-        if unsafe { uri_parameter(name, key) }?.is_some_and(|value| !["0", "no", "off", "false"].contains(&&*value)) {
+        if unsafe { uri_boolean(name, key) }? == Some(true) {
             return Err(Error::invalid(format!("{key}=1 is refused: without locks there is no snapshot to read")));
         }
     }
@@ -125,8 +131,20 @@ unsafe fn open(ours: &Registered, name: *const c_char, flags: c_int) -> Result<F
         let value = unsafe { uri_parameter(name, &key) }?;
         parameters.push((key, value.unwrap_or_default()));
     }
-    let file = vfs.open(&database, mode, parameters.iter().map(|(key, value)| (key.as_str(), value.as_str())))?;
+    let mut file = vfs.open(&database, mode, parameters.iter().map(|(key, value)| (key.as_str(), value.as_str())))?;
+    // SAFETY: the caller promises a name of SQLite's.
+    if let Some(psow) = unsafe { uri_boolean(name, "psow") }? {
+        file.set_powersafe_overwrite(psow);
+    }
     Ok(FileKind::Main(Box::new(file)))
+}
+
+/// # Safety
+/// `name` must be a file name that SQLite made.
+unsafe fn uri_boolean(name: *const c_char, key: &str) -> Result<Option<bool>> {
+    // SAFETY: the caller promises it.
+    let value = unsafe { uri_parameter(name, key) }?;
+    Ok(value.map(|value| !["0", "no", "off", "false"].contains(&value.to_ascii_lowercase().as_str())))
 }
 
 /// The names of the URI parameters.

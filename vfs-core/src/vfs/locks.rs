@@ -108,6 +108,11 @@ impl LockTable {
             return if strict { (level, busy("is the writer")) } else { (to, Ok(())) };
         }
         let alone = holders.readers.len() == 1;
+        // Who would roll a journal back, from SHARED at once, keeps nobody out while it is not alone: it would not be SQLite's
+        // rule, and one that cannot unlock would let others read what it has not rolled back.
+        if to == LockLevel::Exclusive && strict && !alone && from < LockLevel::Reserved {
+            return (level, busy("is reading"));
+        }
         level = if to == LockLevel::Exclusive && strict && !alone { LockLevel::Pending } else { to };
         holders.writer = Some((connection, level));
         (level, if level == to { Ok(()) } else { busy("is reading") })
@@ -184,6 +189,18 @@ mod tests {
         assert!(table.has_writer() && !second.raise(Reserved));
         first.lower(None);
         assert!(!table.has_writer() && second.raise(Reserved) && second.raise(Exclusive));
+    }
+
+    /// SQLite's pendingrace.test found it.
+    #[test]
+    fn who_cannot_roll_back_a_journal_is_not_the_writer() {
+        let table = LockTable::default();
+        let [mut first, mut second] = [(); 2].map(|()| Connection::new(&table));
+        assert!(first.raise(Shared) && second.raise(Shared) && !second.raise(Exclusive));
+        assert_eq!((second.2, table.has_writer()), (Shared, false));
+        assert!(!first.raise(Exclusive));
+        second.lower(None);
+        assert!(first.raise(Exclusive));
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use super::loans::{Loans, SLACK};
 use super::locks::{LockLevel, LockTable};
+use super::pragmas::Modes;
 use super::super_journal::SuperGroup;
 use super::{JOURNAL, Vfs};
 use crate::config::Locking;
@@ -29,6 +31,11 @@ pub struct MainFile {
     /// A commit was made that SQLite has not confirmed: it may still roll it back, by writing the old pages.
     unconfirmed: bool,
     last_error: Option<Error>,
+    loans: Loans,
+    modes: Modes,
+    /// Whether SQLite may think that a crash does not damage bytes beside those that are written: it never does, but an
+    /// application can tell SQLite otherwise.
+    powersafe_overwrite: bool,
 }
 
 impl MainFile {
@@ -46,6 +53,9 @@ impl MainFile {
             late: false,
             unconfirmed: false,
             last_error: None,
+            loans: Loans::default(),
+            modes: Modes::default(),
+            powersafe_overwrite: true,
         }
     }
 
@@ -145,6 +155,36 @@ impl MainFile {
             Some(buffer) => self.database.read_buffered(buffer, offset, out),
             None => self.database.read(snapshot, offset, out),
         }
+    }
+
+    pub(super) fn modes(&mut self) -> &mut Modes {
+        &mut self.modes
+    }
+
+    /// What SQLite may read in place, and what it has.
+    pub fn loans(&mut self) -> &mut Loans {
+        &mut self.loans
+    }
+
+    /// Lends bytes, where [`Loans`] allow it and they are in the file; until they are taken back they stay as they are.
+    pub fn lend(&mut self, offset: u64, count: usize) -> Result<Option<&[u8]>> {
+        let end = offset.saturating_add((count + SLACK) as u64);
+        if self.snapshot.is_none() || end > self.loans.limit().min(self.size()) {
+            return Ok(None);
+        }
+        let mut bytes = vec![0; count + SLACK];
+        self.read(offset, &mut bytes[..count])?;
+        Ok(Some(self.loans.lend(bytes)))
+    }
+
+    /// What SQLite is told about writing beside what is there.
+    pub fn powersafe_overwrite(&self) -> bool {
+        self.powersafe_overwrite
+    }
+
+    /// Sets what SQLite is told about writing beside what is there.
+    pub fn set_powersafe_overwrite(&mut self, powersafe: bool) {
+        self.powersafe_overwrite = powersafe;
     }
 
     /// Writes at an offset, into the transaction buffer.
@@ -336,6 +376,7 @@ impl MainFile {
 impl Drop for MainFile {
     fn drop(&mut self) {
         self.unlock(LockLevel::None);
+        self.set_exclusive(false);
         self.locks.leave(self.connection);
         self.vfs.fleet().disconnect(&self.database);
     }

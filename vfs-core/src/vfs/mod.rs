@@ -3,6 +3,7 @@
 //! The module `ffi` makes SQLite call this; tests and bridges to other programs may call it too.
 
 mod journal;
+mod loans;
 mod locks;
 mod main_file;
 mod pragmas;
@@ -16,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::types::DatabaseName;
 
 pub use journal::Journal;
+pub use loans::Loans;
 pub use locks::LockLevel;
 pub(crate) use locks::LockTable;
 pub use main_file::MainFile;

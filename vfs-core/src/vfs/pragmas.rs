@@ -4,21 +4,29 @@ use std::fmt::Write as _;
 
 use super::locks::LockLevel;
 use super::main_file::MainFile;
-use crate::config::LeaseMode;
 use crate::error::{Error, Result};
+
+/// What pragmas have told SQLite about a file.
+#[derive(Debug)]
+pub(super) struct Modes {
+    exclusive: bool,
+    journal: &'static str,
+}
+
+impl Default for Modes {
+    fn default() -> Self {
+        Self { exclusive: false, journal: "delete" }
+    }
+}
 
 impl MainFile {
     /// Answers a pragma. `None`: it is not ours.
     pub fn pragma(&mut self, name: &str, argument: Option<&str>) -> Option<Result<String>> {
         let name = name.to_ascii_lowercase();
-        if name == "locking_mode"
-            && argument.is_some_and(|argument| argument.eq_ignore_ascii_case("exclusive"))
-            && self.database().settings().lease == LeaseMode::Transaction
-        {
-            return Some(Err(Error::invalid(
-                "locking_mode=EXCLUSIVE keeps the lock between transactions, lease=transaction gives it back: open the \
-                 database with lease=exclusive",
-            )));
+        match (name.as_str(), argument) {
+            ("locking_mode", Some(mode)) => self.locking_mode(mode),
+            ("journal_mode", Some(mode)) => return self.journal_mode(mode).map(Ok),
+            _ => {}
         }
         let known = ["litefleet_status", "litefleet_checkpoint", "litefleet_release", "litefleet_error"];
         if !known.contains(&name.as_str()) {
@@ -36,6 +44,35 @@ impl MainFile {
             }
             _ => Ok(self.status_text()),
         })
+    }
+
+    /// SQLite is about to change the locking mode. Its lock stays between transactions then, and the lease with it.
+    fn locking_mode(&mut self, mode: &str) {
+        let exclusive = mode.eq_ignore_ascii_case("exclusive");
+        if exclusive || mode.eq_ignore_ascii_case("normal") {
+            self.set_exclusive(exclusive);
+        }
+    }
+
+    pub(super) fn set_exclusive(&mut self, exclusive: bool) {
+        if std::mem::replace(&mut self.modes().exclusive, exclusive) != exclusive {
+            self.database().keep_lease(exclusive);
+        }
+    }
+
+    /// SQLite is about to change the journal mode: the answer in its place for a WAL under `locking_mode=EXCLUSIVE`, where it
+    /// would not ask for shared memory, and then not be able to open the WAL. As without EXCLUSIVE, nothing changes.
+    fn journal_mode(&mut self, mode: &str) -> Option<String> {
+        let mode = mode.to_ascii_lowercase();
+        // As SQLite does, in its order: the first that begins so.
+        let known = ["delete", "persist", "off", "truncate", "memory", "wal"];
+        let found = known.into_iter().find(|known| known.starts_with(&mode))?;
+        let modes = self.modes();
+        if found != "wal" {
+            modes.journal = found;
+            return None;
+        }
+        modes.exclusive.then(|| modes.journal.to_owned())
     }
 
     fn status_text(&self) -> String {
