@@ -2,7 +2,7 @@
 //! open until the process ends, whatever stores are opened and closed meanwhile.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use foundationdb::FdbError;
 use foundationdb::api::{FdbApiBuilder, NetworkAutoStop, get_max_api_version};
@@ -76,6 +76,7 @@ pub(crate) fn start(wanted: &NetworkConfig) -> Result<()> {
         State::Idle => match boot(wanted) {
             Ok(thread) => {
                 *state = State::Running { config: Box::new(wanted.clone()), _thread: thread };
+                drop(state);
                 stop_at_exit();
                 Ok(())
             }
@@ -147,18 +148,22 @@ fn options(config: &NetworkConfig) -> Result<Vec<NetworkOption>> {
     Ok(options)
 }
 
-/// Has the thread stopped when the process ends by returning from `main` or by `exit`.
-fn stop_at_exit() {
-    static REGISTERED: Once = Once::new();
-    REGISTERED.call_once(|| {
-        #[expect(unsafe_code, reason = "there is no safe way to run something at the end of a process")]
-        // SAFETY: `stop` is a function of this program that takes nothing and returns nothing, as `atexit` demands. It is
-        // registered after the client library was loaded, so it runs before that library's own exit handlers.
-        let outcome = unsafe { libc::atexit(stop) };
-        if outcome != 0 {
-            tracing::warn!("the network thread of FoundationDB will not be stopped cleanly at the end of the process");
-        }
-    });
+/// Has the thread stopped when the process ends by returning from `main` or by `exit`: when it was started, and again
+/// whenever a store was opened or is closed.
+///
+/// The client library makes objects when they are first used, and has them destroyed by exit handlers of its own, the
+/// newest first. The thread must have stopped before any of them goes: so a handler is registered after they were made.
+pub(crate) fn stop_at_exit() {
+    if !matches!(&*lock(), State::Running { .. }) {
+        return;
+    }
+    #[expect(unsafe_code, reason = "there is no safe way to run something at the end of a process")]
+    // SAFETY: `stop` is a function of this program that takes nothing and returns nothing, as `atexit` demands, and does
+    // nothing the second time.
+    let outcome = unsafe { libc::atexit(stop) };
+    if outcome != 0 {
+        tracing::warn!("the network thread of FoundationDB will not be stopped cleanly at the end of the process");
+    }
 }
 
 extern "C" fn stop() {

@@ -67,6 +67,12 @@ pub(crate) struct Done<T> {
     pub(crate) committed: Option<(i64, Duration)>,
 }
 
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        crate::network::stop_at_exit();
+    }
+}
+
 impl Cluster {
     /// Connects. Nothing is sent yet.
     pub(crate) fn connect(config: &FdbConfig) -> Outcome<Self> {

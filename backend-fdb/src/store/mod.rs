@@ -105,6 +105,7 @@ impl FdbStore {
             purged: Mutex::default(),
         };
         store.cluster.run("open the store", Priority::Normal, |tx, _| store.try_format(tx)).await?;
+        network::stop_at_exit();
         Ok(store)
     }
 
