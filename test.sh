@@ -4,7 +4,7 @@
 #   ./test.sh                 everything
 #   ./test.sh format tests    only these steps
 #
-# Steps: format lints tests postgres fdb suite kills sanitizers miri docs licences.
+# Steps: format lints tests postgres fdb suite programs kills sanitizers miri docs licences.
 # Works on a fresh Debian with Rust: installs what is missing with apt-get. Whole output of each step: target/test-logs.
 # LITEFLEET_TEST_SECONDS bounds the whole run; LITEFLEET_KILL_ROUNDS sets the rounds of the kill test. LITEFLEET_SEED seeds
 # the fault tests: the same each time unless it says otherwise, so that a run can be repeated; 'random' tries others.
@@ -23,6 +23,7 @@ readonly ROOM=${LITEFLEET_TEST_SECONDS:-3600}
 readonly ROUNDS=${LITEFLEET_KILL_ROUNDS:-300}
 readonly TARGET=${CARGO_TARGET_DIR:-target}
 readonly LOGS=$TARGET/test-logs
+readonly CORPORA_EVERY=100
 WANTED=("$@")
 LEFT_OUT=()
 BROKEN=()
@@ -226,6 +227,8 @@ if wanted postgres; then
             bash -c 'cargo clippy --locked -p litefleet-postgres --features servers --all-targets -- -D warnings &&
                 exec cargo test --locked -p litefleet-postgres --features servers --no-fail-fast -- "$@"' postgres "${these[@]}"
     done
+    step logic-postgres 900 "postgres: random SQL beside SQLite's own VFS, on a throwaway server" \
+        cargo test --locked -p litefleet-differential --features servers --test logic_postgres
 fi
 
 if wanted suite; then
@@ -242,6 +245,26 @@ if wanted suite; then
         fi
         left_out "suite: the rest of SQLite's 1188 test files of veryquick, and locking=snapshot" \
             "they take 10 minutes more (cargo run -p litefleet-suite -- veryquick)"
+    fi
+fi
+
+# After the suite, which brings SQLite's source tree and builds the VFS for programs in C.
+if wanted programs; then
+    if [ ! -x /usr/lib/apt/apt-helper ]; then
+        left_out "programs: SQLite's other programs, and the corpora of its fuzzers" \
+            "SQLite's source comes from Debian's archive, and this is not Debian or Ubuntu"
+    else
+        step programs 900 "programs: SQLite's other programs over the VFS beside its own, embedded store, in part" \
+            cargo run --locked -q -p litefleet-suite -- programs-short
+        left_out "programs: the rest of SQLite's other programs, and the stores besides the embedded one" \
+            "they take a quarter of an hour for each store (cargo run -p litefleet-suite -- programs --store postgres)"
+        # shellcheck disable=SC2016
+        step corpora 600 "corpora: one of $CORPORA_EVERY inputs of SQLite's fuzzers, on the memory store beside files" \
+            bash -c 'ulimit -v 16777216 2>/dev/null || true
+                exec cargo run --locked -q -p litefleet-differential -- corpora --every "$1" "$2"/suite/sqlite3-*/test/fuzzdata*.db' \
+            corpora "$CORPORA_EVERY" "$TARGET"
+        left_out "corpora: the other inputs of SQLite's fuzzers, and the other stores" \
+            "docs/conformance-corpora.md has the command for all of them"
     fi
 fi
 

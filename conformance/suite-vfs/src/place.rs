@@ -8,11 +8,16 @@ use litefleet::{Error, ErrorKind, Fleet, FleetSettings, Result};
 use litefleet_embedded::{EmbeddedConfig, EmbeddedStore};
 use litefleet_postgres::{PostgresConfig, PostgresStore};
 
-/// `memory`, `embedded:` and a folder, or the URL of a Postgres server.
+/// `memory`, `embedded:` and a folder, or the URL of a Postgres server with a schema of the test's own.
 const STORE: &str = "LITEFLEET_SUITE_STORE";
 /// Settings of all databases, as in a URI: `locking=sqlite&lease=transaction`.
 const SETTINGS: &str = "LITEFLEET_SUITE_SETTINGS";
 const VFS: &str = "litefleet";
+/// Connections of one process: a test that starts many processes must not use up the server's.
+const POOL: usize = 4;
+/// Test programs kill themselves in the middle of a transaction, and look at once what is left: their leases end soon.
+const SHARED_SESSION: Duration = Duration::from_secs(3);
+const SHARED_MARGIN: Duration = Duration::from_millis(600);
 
 static FLEET: Mutex<Option<Fleet>> = Mutex::new(None);
 
@@ -36,23 +41,27 @@ fn open_store(text: &str) -> Result<Arc<dyn PageStore>> {
             Err(error) => Err(error),
         };
     }
-    if text.starts_with("postgres://") {
-        let config = PostgresConfig::from_url(text)?.pool_size(2);
-        return Ok(Arc::new(PostgresStore::connect_blocking(config)?));
-    }
     match text {
         "memory" => Ok(Arc::new(MemoryStore::default())),
+        url if is_shared(url) => {
+            let config = PostgresConfig::from_url(url)?.pool_size(POOL);
+            Ok(Arc::new(PostgresStore::connect_blocking(config)?))
+        }
         _ => Err(Error::invalid(format!("{STORE}={text}: expected memory, embedded:FOLDER or postgres://…"))),
     }
 }
 
+/// Whether several processes can have the store open.
+fn is_shared(text: &str) -> bool {
+    text.starts_with("postgres://") || text.starts_with("postgresql://")
+}
+
 fn open() -> Result<Fleet> {
-    let mut settings = FleetSettings { worker_threads: 1, ..FleetSettings::default() };
     let store = variable(STORE);
-    if store.starts_with("postgres:") {
-        // A process that was killed must not keep others waiting for long.
-        settings.session_lifetime = Duration::from_secs(4);
-        settings.session_margin = Duration::from_secs(1);
+    let mut settings = FleetSettings { worker_threads: 1, ..FleetSettings::default() };
+    if is_shared(&store) {
+        settings.session_lifetime = SHARED_SESSION;
+        settings.session_margin = SHARED_MARGIN;
     }
     for pair in variable(SETTINGS).split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));

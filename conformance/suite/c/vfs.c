@@ -227,6 +227,7 @@ struct Permission {
 };
 static Permission *permissions;
 
+/* `mutex` must be held until what is found is done with. */
 static Permission *find_permission(const char *path) {
   Permission *found;
   for (found = permissions; found && strcmp(found->path, path) != 0; found = found->next) {}
@@ -237,17 +238,24 @@ static Permission *find_permission(const char *path) {
 int bridge_mode(const char *path) {
   static const char suffix[] = "-journal";
   size_t length = strlen(path), end = sizeof(suffix) - 1;
-  Permission *found = find_permission(path);
+  Permission *found;
+  int mode;
+  pthread_mutex_lock(&mutex);
+  found = find_permission(path);
   if (!found && length > end && strcmp(path + length - end, suffix) == 0) {
     char database[PATH_ROOM];
     snprintf(database, sizeof(database), "%.*s", (int)(length - end), path);
     found = find_permission(database);
   }
-  return found ? found->mode : 0644;
+  mode = found ? found->mode : 0644;
+  pthread_mutex_unlock(&mutex);
+  return mode;
 }
 
 void bridge_set_mode(const char *path, int mode) {
-  Permission *found = find_permission(path);
+  Permission *found;
+  pthread_mutex_lock(&mutex);
+  found = find_permission(path);
   if (!found) {
     found = allocate(sizeof(*found));
     strcpy(found->path, path);
@@ -255,6 +263,7 @@ void bridge_set_mode(const char *path, int mode) {
     permissions = found;
   }
   found->mode = mode;
+  pthread_mutex_unlock(&mutex);
 }
 
 int bridge_is_ours(const char *path) { return in_root(path) && !on_host(path) && bridge_size(path) >= 0; }

@@ -15,9 +15,10 @@ mod run;
 mod selection;
 mod server;
 mod source;
+mod stores;
 mod verdict;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -30,9 +31,9 @@ pub(crate) type Result<T, E = String> = std::result::Result<T, E>;
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
-    /// veryquick, full, short (what continuous integration has time for), processes (a few, for a shared store), or names of test files, such as select1 or
-    /// 'wal*'. Or permutation and the name of one of SQLite's, such as `inmemory_journal`. Or programs: SQLite's speedtest1
-    /// and threadtest3.
+    /// veryquick, full, short (what continuous integration has time for), processes (a few, for a shared store), or names of
+    /// test files, such as select1 or 'wal*'. Or permutation and the name of one of SQLite's, such as `inmemory_journal`. Or
+    /// programs (programs-short), and perhaps which of them: SQLite's speedtest1, wordcount, kvtest, threadtest3, mptester.
     #[arg(default_value = "veryquick")]
     selection: Vec<String>,
     /// The store under test.
@@ -119,6 +120,11 @@ fn suite(arguments: &Arguments) -> Result<bool> {
         None => source::target(&workspace).join("suite"),
     };
     let mut good = true;
+    let programs = match arguments.selection.first().map(String::as_str) {
+        Some("programs") => Some(others::Extent::All),
+        Some("programs-short") => Some(others::Extent::Short),
+        _ => None,
+    };
     if !arguments.page_only {
         let tree = source::fetch(&cache)?;
         let settings = run::Settings {
@@ -133,8 +139,10 @@ fn suite(arguments: &Arguments) -> Result<bool> {
             },
             server: (arguments.store == Store::Postgres).then(server::Server::start),
         };
-        if arguments.selection == ["programs"] {
-            return others::run(&workspace, &cache, &tree, &settings);
+        if let Some(extent) = programs {
+            let only = arguments.selection.get(1..).unwrap_or_default();
+            good = others::run(&workspace, &cache, &tree, &settings, extent, only)?;
+            return page_of_programs(arguments, &cache).map(|()| good);
         }
         let programs = programs::build(&workspace, &cache, &tree)?;
         let files = selection::files(&arguments.selection, &programs, &tree, &cache)?;
@@ -160,9 +168,19 @@ fn suite(arguments: &Arguments) -> Result<bool> {
         eprintln!("report: {}", path.display());
         good = report.is_good();
     }
+    if programs.is_some() {
+        return page_of_programs(arguments, &cache).map(|()| good);
+    }
     if let Some(path) = &arguments.page {
         page::write(path, &cache, &differences::load(&workspace)?)?;
         eprintln!("page: {}", path.display());
     }
     Ok(good)
+}
+
+fn page_of_programs(arguments: &Arguments, cache: &Path) -> Result<()> {
+    let Some(path) = &arguments.page else { return Ok(()) };
+    others::page(path, cache)?;
+    eprintln!("page: {}", path.display());
+    Ok(())
 }

@@ -44,16 +44,13 @@ pub(crate) fn build(workspace: &Path, cache: &Path, tree: &Tree) -> Result<Progr
 }
 
 /// All of the test program as one object file: the linker can then put either VFS behind it.
-pub(crate) fn compile(folder: &Path, tree: &Tree) -> Result<PathBuf> {
+fn compile(folder: &Path, tree: &Tree) -> Result<PathBuf> {
     let object = folder.join("testfixture.o");
     if object.exists() {
         return Ok(object);
     }
     eprintln!("compiling SQLite's test program (a minute or two)");
-    fs::create_dir_all(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
-    let mut configure = Command::new(tree.path.join("configure"));
-    configure.current_dir(folder).args(["--with-tcl=/usr/lib/tcl8.6", "--enable-all"]);
-    command(&mut configure, &folder.join("configure.log"))?;
+    configure(folder, tree)?;
     let mut make = Command::new("make");
     make.current_dir(folder).args([
         "testfixture",
@@ -65,6 +62,17 @@ pub(crate) fn compile(folder: &Path, tree: &Tree) -> Result<PathBuf> {
     command(&mut make, &folder.join("make.log"))?;
     fs::rename(folder.join("testfixture"), &object).map_err(|e| format!("{}: {e}", object.display()))?;
     Ok(object)
+}
+
+/// Makes the folder ready to build in, unless it is.
+pub(crate) fn configure(folder: &Path, tree: &Tree) -> Result<()> {
+    if folder.join("Makefile").exists() {
+        return Ok(());
+    }
+    fs::create_dir_all(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    let mut configure = Command::new(tree.path.join("configure"));
+    configure.current_dir(folder).args(["--with-tcl=/usr/lib/tcl8.6", "--enable-all"]);
+    command(&mut configure, &folder.join("configure.log"))
 }
 
 /// The VFS as a static library. In a Cargo run of its own, so that no other package makes it bring an SQLite.

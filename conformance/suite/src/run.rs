@@ -17,6 +17,7 @@ use crate::outcome::Outcome;
 use crate::programs::Programs;
 use crate::server::Server;
 use crate::source::Tree;
+use crate::stores::{self, Place};
 use crate::{Locking, Result, Store, clock};
 
 /// Some tests fail as root, who may write everything: they run as nobody then.
@@ -61,7 +62,7 @@ pub(crate) fn stock(
     let missing: Vec<String> = files.iter().filter(|file| !known.contains_key(*file)).cloned().collect();
     if !missing.is_empty() {
         eprintln!("{} files with SQLite's own VFS", missing.len());
-        let job = |file: &str| one(&programs.stock, tree, file, settings, settings.limit, &[], None);
+        let job = |file: &str| one(&programs.stock, tree, file, settings, settings.limit, &[], false);
         known.extend(each(&missing, settings.jobs, &job)?);
         let text = serde_json::to_string(&known).map_err(|e| e.to_string())?;
         fs::write(&kept, text).map_err(|e| format!("{}: {e}", kept.display()))?;
@@ -82,28 +83,16 @@ pub(crate) fn ours(
     let mut order = files.to_vec();
     let seconds = |file: &String| stock.get(file).map_or(0.0, |outcome| outcome.seconds);
     order.sort_by(|a, b| seconds(b).total_cmp(&seconds(a)));
-    let shared = if settings.store == Store::Postgres { "&lease=transaction" } else { "" };
-    let chosen = format!("locking={}{shared}", settings.locking.name());
     let job = |file: &str| {
-        let mut pairs = vec![("LITEFLEET_SUITE_SETTINGS", chosen.clone())];
+        let mut pairs = vec![stores::settings(settings.store, settings.locking)];
         if settings.locking == Locking::Sqlite {
             // Then the tests find everything as on a disk: SQLite makes the same calls.
             pairs.push(("LITEFLEET_SUITE_PLAIN_DISK", "1".into()));
         }
-        let schema = settings.server.as_ref().map(|server| (server, server.schema()));
-        let store = match &schema {
-            Some((server, schema)) => Place::Url(server.url(schema)),
-            None if settings.store == Store::Memory => Place::Memory,
-            None => Place::Folder,
-        };
         // Ours may be slower, and what hangs need not hang for long.
         let limit =
             Duration::from_secs_f64(LIMIT_FROM + LIMIT_TIMES * stock.get(file).map_or(0.0, |stock| stock.seconds));
-        let (outcome, text) =
-            one(&programs.ours, tree, file, settings, limit.min(settings.limit), &pairs, Some(store))?;
-        if let Some((server, schema)) = schema {
-            server.remove(&schema);
-        }
+        let (outcome, text) = one(&programs.ours, tree, file, settings, limit.min(settings.limit), &pairs, true)?;
         if let Some(folder) = settings.outputs.as_ref().filter(|_| !outcome.failed.is_empty()) {
             fs::create_dir_all(folder).map_err(|e| e.to_string())?;
             let path = folder.join(format!("{}.out", file.replace('/', "-")));
@@ -155,14 +144,6 @@ pub(crate) fn scratch() -> Result<tempfile::TempDir> {
     made.map_err(|e| format!("a scratch folder: {e}"))
 }
 
-/// Where a test program finds its store.
-enum Place {
-    Memory,
-    /// The embedded store, in a folder of the run's own.
-    Folder,
-    Url(String),
-}
-
 fn one(
     program: &Path,
     tree: &Tree,
@@ -170,7 +151,7 @@ fn one(
     settings: &Settings,
     limit: Duration,
     environment: &[(&str, String)],
-    store: Option<Place>,
+    ours: bool,
 ) -> Result<(Outcome, String)> {
     let scratch = scratch()?;
     let words = |e: std::io::Error| format!("{}: {e}", scratch.path().display());
@@ -194,12 +175,10 @@ fn one(
     };
     command.current_dir(&run).process_group(0).env_clear();
     command.env("PATH", "/usr/local/bin:/usr/bin:/bin").env("HOME", &run).env("LITEFLEET_SUITE_ROOT", &run);
-    match store {
-        Some(Place::Memory) => command.env("LITEFLEET_SUITE_STORE", "memory"),
-        Some(Place::Folder) => command.env("LITEFLEET_SUITE_STORE", format!("embedded:{}", kept.display())),
-        Some(Place::Url(url)) => command.env("LITEFLEET_SUITE_STORE", url),
-        None => &mut command,
-    };
+    let place = ours.then(|| Place::new(settings, &kept));
+    if let Some(place) = &place {
+        place.tell(&mut command);
+    }
     command.envs(environment.iter().map(|(name, value)| (name, value)));
     if geteuid().is_root() {
         command.uid(NOBODY).gid(NOBODY);
@@ -222,7 +201,7 @@ fn one(
 }
 
 /// Waits for a process, and ends what it has left. How it ended, unless well.
-fn wait(child: &mut Child, limit: Duration) -> Result<Option<String>> {
+pub(crate) fn wait(child: &mut Child, limit: Duration) -> Result<Option<String>> {
     let start = clock::now();
     let status: Option<ExitStatus> = loop {
         if let Some(status) = child.try_wait().map_err(|e| e.to_string())? {

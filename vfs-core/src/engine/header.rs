@@ -62,17 +62,38 @@ pub(super) fn page_size(page: &[u8]) -> Option<u32> {
     }
 }
 
-/// A database that says that it is in WAL mode is kept in rollback mode: there is no WAL here. Returns whether anything
-/// was changed.
+/// A database that says that it is in WAL mode is kept in rollback mode: there is no WAL here. The read version alone
+/// decides for SQLite, which writes both alike. Returns whether anything was changed.
 pub(super) fn clear_wal_mode(page: &mut [u8]) -> bool {
     if !is_sqlite(page) {
         return false;
     }
     match page.get_mut(18..20) {
-        Some(versions) if versions == [2, 2] => {
-            versions.fill(1);
+        Some([write, read]) if *read == 2 => {
+            *read = 1;
+            // A write version that SQLite does not know makes the database one for reading only, with or without a log.
+            *write = if *write == 2 { 1 } else { *write };
             true
         }
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A fuzzer's database had a write version of 1 beside a read version of 2. SQLite takes that for a database with a log,
+    /// and could not open it here at all: `SQLITE_CANTOPEN`.
+    #[test]
+    fn the_read_version_alone_says_that_there_is_a_log() {
+        for (stored, kept) in [([2, 2], [1, 1]), ([1, 2], [1, 1]), ([3, 2], [3, 1]), ([2, 1], [2, 1]), ([1, 3], [1, 3])]
+        {
+            let mut page = b"SQLite format 3\0\x10\0".to_vec();
+            page.extend(stored);
+            page.resize(100, 0);
+            assert_eq!(clear_wal_mode(&mut page), stored != kept, "{stored:?}");
+            assert_eq!(page[18..20], kept, "{stored:?}");
+        }
     }
 }

@@ -1,0 +1,295 @@
+//! Runs inputs on both sides, and compares.
+
+use std::ffi::CString;
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use litefleet::vfs::{LockLevel, MainFile, OpenMode, Vfs};
+use litefleet::{DatabaseName, Fleet};
+
+use crate::place::{Opener, Place};
+use crate::session::{Answer, Session};
+
+use super::input::Input;
+use super::limits;
+
+const BYSTANDER: &str = "bystander";
+/// Statements of one script that run; some have thousands.
+const MOST_STATEMENTS: usize = 300;
+/// Of one statement: a trigger has many, and what is never complete is a statement to its end.
+const MOST_SEMICOLONS: usize = 100;
+/// The bystander is looked at after so many inputs.
+const LOOK: usize = 250;
+
+/// What was not the same.
+#[derive(Clone, Debug)]
+pub struct Difference {
+    /// Of which input.
+    pub id: String,
+    /// What.
+    pub words: String,
+}
+
+/// What came of some inputs.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// Inputs that ran.
+    pub inputs: usize,
+    /// Inputs that were left out, as they ask for the time.
+    pub left_out: usize,
+    /// Statements that ran.
+    pub statements: usize,
+    /// Of these, those that ended in an error, on both sides.
+    pub errors: usize,
+    /// Inputs with a database, most of them corrupt.
+    pub images: usize,
+    /// What was not the same.
+    pub differences: Vec<Difference>,
+}
+
+impl Tally {
+    /// Adds another one.
+    pub fn add(&mut self, other: Self) {
+        self.inputs += other.inputs;
+        self.left_out += other.left_out;
+        self.statements += other.statements;
+        self.errors += other.errors;
+        self.images += other.images;
+        self.differences.extend(other.differences);
+    }
+}
+
+/// Everything that one side says.
+#[derive(Debug, Default)]
+struct Side {
+    answers: Vec<String>,
+    errors: usize,
+    /// The file at the end.
+    image: Vec<u8>,
+}
+
+/// Runs inputs one after the other over one store. `watch` is told of each before it runs. An error is not a difference: it
+/// is of this harness, or of the bystander.
+pub fn run(inputs: &[Input], opener: Opener, watch: &mut dyn FnMut(&Input)) -> Result<Tally, String> {
+    let place = Place::open(opener, Place::small()).map_err(|e| e.to_string())?;
+    let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
+    let before = bystander(&place, true)?;
+    let mut tally = Tally::default();
+    for (index, input) in inputs.iter().enumerate() {
+        if limits::asks_for_time(&input.sql) {
+            tally.left_out += 1;
+            continue;
+        }
+        watch(input);
+        let (stock, ours) = both(&place, folder.path(), input).map_err(|words| format!("{}: {words}", input.id))?;
+        tally.inputs += 1;
+        tally.images += usize::from(!input.image.is_empty());
+        tally.statements += stock.answers.len();
+        tally.errors += stock.errors;
+        if let Some(words) = difference(&stock, &ours) {
+            tally.differences.push(Difference { id: input.id.clone(), words });
+        }
+        if (index % LOOK == LOOK - 1 || index + 1 == inputs.len()) && bystander(&place, false)? != before {
+            return Err(format!("{}: another database has changed", input.id));
+        }
+    }
+    let fleet = place.fleet().ok_or("the store is not open")?;
+    let report = fleet.verify(&name(BYSTANDER)?, &mut |_| ControlFlow::Continue(())).map_err(|e| e.to_string())?;
+    if report.problems.is_empty() { Ok(tally) } else { Err(format!("bystander: {}", report.problems.join("; "))) }
+}
+
+fn name(text: &str) -> Result<DatabaseName, String> {
+    DatabaseName::new(text).map_err(|e| e.to_string())
+}
+
+/// A database that has nothing to do with the inputs: makes it, or says what is in it.
+fn bystander(place: &Place, create: bool) -> Result<Vec<Vec<String>>, String> {
+    let session = Session::open(&place.uri(BYSTANDER)).map_err(|e| e.to_string())?;
+    if create {
+        let fill = "INSERT INTO b SELECT value, printf('%0900d', value) FROM \
+                    (WITH RECURSIVE n(value) AS (VALUES(1) UNION ALL SELECT value + 1 FROM n LIMIT 200) SELECT * FROM n)";
+        for sql in ["CREATE TABLE b(x INTEGER PRIMARY KEY, y)", fill] {
+            session.run(sql).map_err(|e| e.to_string())?;
+        }
+    }
+    let mut found = Vec::new();
+    for sql in ["SELECT * FROM b", "PRAGMA integrity_check"] {
+        match session.run(sql).map_err(|e| e.to_string())? {
+            Answer::Rows(rows) => found.extend(rows),
+            Answer::Changed(_) => return Err("a query without rows".into()),
+        }
+    }
+    Ok(found)
+}
+
+fn both(place: &Place, folder: &Path, input: &Input) -> Result<(Side, Side), String> {
+    const OURS: &str = "input-of-a-fuzzer";
+    // SQLite's own VFS takes a file of one byte for an empty one, for the sake of a system that cannot have empty files.
+    let image = if input.image.len() == 1 { &[][..] } else { &input.image };
+    // A database whose header says that it has a log beside it is one of rollback mode here. Ours sees to that itself.
+    let mut stock_image = image.to_vec();
+    if let Some(versions) = stock_image.get_mut(18..20).filter(|versions| versions.get(1) == Some(&2)) {
+        versions.iter_mut().filter(|version| **version == 2).for_each(|version| *version = 1);
+    }
+    let file = folder.join("input-of-a-fuzzer");
+    let _none = fs::remove_file(&file);
+    if !image.is_empty() {
+        fs::write(&file, &stock_image).map_err(|e| e.to_string())?;
+    }
+    let path = file.display().to_string();
+    let mut stock = side(&path, &path, &input.sql)?;
+    stock.image = fs::read(&file).unwrap_or_default();
+    let _none = fs::remove_file(folder.join("input-of-a-fuzzer-journal"));
+
+    let fleet = place.fleet().ok_or("the store is not open")?;
+    if !image.is_empty() {
+        import(fleet, &name(OURS)?, image).map_err(|e| e.to_string())?;
+    }
+    let mut ours = side(&place.uri(OURS), OURS, &input.sql)?;
+    if fleet.exists(&name(OURS)?).map_err(|e| e.to_string())? {
+        ours.image = export(fleet, &name(OURS)?).map_err(|e| e.to_string())?;
+        fleet.remove(&name(OURS)?, true).map_err(|e| e.to_string())?;
+    }
+    Ok((stock, ours))
+}
+
+/// Puts the bytes of a file into a database, whatever they are.
+fn import(fleet: &Fleet, name: &DatabaseName, image: &[u8]) -> litefleet::Result<()> {
+    let vfs = Vfs::new(fleet.clone());
+    let mut file: MainFile = vfs.open(name, OpenMode::Create, [])?;
+    file.lock(LockLevel::Shared)?;
+    file.lock(LockLevel::Exclusive)?;
+    file.write_as_foreigner()?;
+    file.write(0, image)?;
+    file.commit_point(None)?;
+    file.commit_confirmed();
+    file.unlock(LockLevel::None);
+    Ok(())
+}
+
+fn export(fleet: &Fleet, name: &DatabaseName) -> litefleet::Result<Vec<u8>> {
+    let vfs = Vfs::new(fleet.clone());
+    let mut file: MainFile = vfs.open(name, OpenMode::ReadOnly, [])?;
+    file.lock(LockLevel::Shared)?;
+    let mut image = vec![0; usize::try_from(file.size()).unwrap_or(0)];
+    let there = file.read(0, &mut image)?;
+    image.truncate(there);
+    file.unlock(LockLevel::None);
+    Ok(image)
+}
+
+/// Runs a script on one side, and then looks at the database with a new connection.
+fn side(place: &str, shown: &str, sql: &str) -> Result<Side, String> {
+    let mut side = Side::default();
+    let open = || -> Result<Session, String> {
+        let mut session = Session::open(place).map_err(|e| e.to_string())?;
+        limits::set(&mut session).map_err(|e| e.to_string())?;
+        Ok(session)
+    };
+    let mut ask = |session: &Session, sql: &str| -> Option<Vec<Vec<String>>> {
+        let answer = session.run(sql);
+        side.errors += usize::from(answer.is_err());
+        // Only its name tells the one from the other.
+        side.answers.push(without_names(format!("{answer:?}").replace(shown, "DATABASE")));
+        match answer {
+            Ok(Answer::Rows(rows)) => Some(rows),
+            _ => None,
+        }
+    };
+    let session = open()?;
+    for statement in statements(sql).take(MOST_STATEMENTS) {
+        ask(&session, statement);
+    }
+    drop(session);
+    let session = open()?;
+    for sql in ["PRAGMA page_count", "PRAGMA freelist_count", "PRAGMA integrity_check(20)"] {
+        ask(&session, sql);
+    }
+    let tables = "SELECT hex(name) FROM sqlite_schema WHERE type = 'table' AND rootpage > 0 ORDER BY 1 LIMIT 20";
+    for row in ask(&session, tables).unwrap_or_default() {
+        let hex = row.first().map_or("", |name| name.trim_matches('\''));
+        if let Some(name) = unhex(hex) {
+            ask(&session, &format!("SELECT * FROM \"{}\"", name.replace('"', "\"\"")));
+        }
+    }
+    drop(session);
+    Ok(side)
+}
+
+/// A failed VACUUM tells the random name of the database that it attached.
+fn without_names(mut text: String) -> String {
+    const DIGITS: usize = 16;
+    let mut from = 0;
+    while let Some(start) = text[from..].find("vacuum_").map(|at| from + at + "vacuum_".len()) {
+        from = start;
+        if text.get(start..start + DIGITS).is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_hexdigit())) {
+            text.replace_range(start..start + DIGITS, "");
+        }
+    }
+    text
+}
+
+fn unhex(text: &str) -> Option<String> {
+    let bytes: Option<Vec<u8>> =
+        text.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect();
+    String::from_utf8(bytes?).ok()
+}
+
+/// The statements of a script: each up to the semicolon with which SQLite finds it complete.
+fn statements(sql: &str) -> impl Iterator<Item = &str> {
+    let mut rest = sql;
+    std::iter::from_fn(move || {
+        if rest.trim().is_empty() {
+            return None;
+        }
+        let mut ends = rest.match_indices(';').map(|(index, _)| index + 1).take(MOST_SEMICOLONS);
+        let end = ends.find(|end| is_complete(&rest[..*end])).unwrap_or(rest.len());
+        let (statement, after) = rest.split_at(end);
+        rest = after;
+        Some(statement)
+    })
+}
+
+#[expect(unsafe_code, reason = "rusqlite has no wrapper for sqlite3_complete")]
+fn is_complete(sql: &str) -> bool {
+    let Ok(text) = CString::new(sql) else { return true };
+    // SAFETY: the text ends with NUL, and SQLite only reads it during the call.
+    unsafe { rusqlite::ffi::sqlite3_complete(text.as_ptr()) == 1 }
+}
+
+fn difference(stock: &Side, ours: &Side) -> Option<String> {
+    let short = |text: &str| text.chars().take(300).collect::<String>();
+    for (index, (stock, ours)) in stock.answers.iter().zip(&ours.answers).enumerate() {
+        if stock != ours {
+            return Some(format!("statement {index}: {} instead of {}", short(ours), short(stock)));
+        }
+    }
+    if stock.answers.len() != ours.answers.len() {
+        return Some(format!("{} answers instead of {}", ours.answers.len(), stock.answers.len()));
+    }
+    let (stock, ours) = (database(&stock.image), database(&ours.image));
+    if stock.len() != ours.len() {
+        return Some(format!("a file of {} bytes instead of {}", ours.len(), stock.len()));
+    }
+    // The engine may put another change counter (bytes 24 to 28, and 92 to 96) where the old one was used before.
+    let is_counter = |at: usize| (24..28).contains(&at) || (92..96).contains(&at);
+    let mut bytes = stock.iter().zip(ours).enumerate();
+    let at = bytes.find(|(at, (stock, ours))| stock != ours && !is_counter(*at))?.0;
+    Some(format!("the files differ at byte {at}"))
+}
+
+/// A file up to the end that its header names, where that counts: what a fuzzer has put behind it stays in SQLite's own
+/// file, which nobody reads, and goes with the first commit of ours.
+fn database(image: &[u8]) -> &[u8] {
+    let word = |at: usize| image.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes);
+    let half = image.get(16..18).and_then(|bytes| bytes.try_into().ok()).map(u16::from_be_bytes);
+    let page_size = match half {
+        Some(1) => 65_536,
+        Some(size) if size >= 512 && size.is_power_of_two() => usize::from(size),
+        _ => return image,
+    };
+    let pages = word(28).and_then(|pages| usize::try_from(pages).ok()).unwrap_or(0);
+    let end = pages.saturating_mul(page_size);
+    if end > 0 && word(24) == word(92) { image.get(..end).unwrap_or(image) } else { image }
+}
