@@ -90,6 +90,19 @@ impl Assembler {
         self.rows.push(LogRow { txid, record });
     }
 
+    /// Takes the records of the next stretch of the log. Only the last may lack pieces.
+    pub(crate) fn append(&mut self, next: Self) {
+        debug_assert!(self.open.is_none());
+        self.rows.extend(next.rows);
+        self.bytes += next.bytes;
+        self.open = next.open;
+    }
+
+    /// The last whole record.
+    pub(crate) fn last(&self) -> Option<Txid> {
+        self.rows.last().map(|row| row.txid)
+    }
+
     /// Bytes of the whole records so far, and of the one that lacks pieces.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes + self.open.as_ref().map_or(0, |(_, record, _, _)| record.len())

@@ -19,6 +19,7 @@ pub(crate) mod code {
     pub(crate) const KEY_TOO_LARGE: i32 = 2102;
     pub(crate) const VALUE_TOO_LARGE: i32 = 2103;
     pub(crate) const TRANSACTION_TOO_LARGE: i32 = 2101;
+    pub(crate) const API_VERSION_ALREADY_SET: i32 = 2201;
     pub(crate) const API_VERSION_NOT_SUPPORTED: i32 = 2203;
     pub(crate) const NO_CLUSTER_FILE_FOUND: i32 = 1515;
     pub(crate) const CONNECTION_STRING_INVALID: i32 = 2104;

@@ -325,11 +325,6 @@ impl Keys {
         if rest.is_empty() { Ok((PageNo(page), txid)) } else { Err(Error::corrupt("a row's key is too long")) }
     }
 
-    /// Whether a key of [`bulk`](Self::bulk) is a row or the beginning of a record, and not a further piece.
-    pub(crate) fn counts(&self, database: DatabaseId, key: &[u8]) -> bool {
-        self.log_in(database, key).map_or(true, |(_, piece)| piece == 0)
-    }
-
     fn numbers_in<'k>(&self, database: DatabaseId, kind: Kind, key: &'k [u8]) -> Result<&'k [u8]> {
         let mut start = self.database(database, 1);
         start.push(kind as u8);

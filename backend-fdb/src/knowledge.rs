@@ -15,12 +15,13 @@ use litefleet::{DatabaseId, Epoch, Error, Result, SessionId, Txid};
 
 use crate::values::{Entry, FenceValue, HeadValue, LeaseValue, ProgressValue, StagingValue};
 
-/// For how long a version of ours serves as a read version. FoundationDB forgets after five seconds; what is over is for
-/// the commit to arrive in.
-const FRESH: Duration = Duration::from_secs(4);
+/// For how long a version of ours serves as a read version of a commit. FoundationDB forgets after five seconds; what is
+/// over is for the commit to arrive in. It is a little longer than from one renewal of a session to the next, by the
+/// fleet's usual settings: so a process that rests keeps its chains.
+const FRESH: Duration = Duration::from_millis(4_400);
 
-/// The same for versions that pages are read at: the reading itself takes time too.
-const FRESH_FOR_READING: Duration = Duration::from_secs(2);
+/// The same for versions that are read at: the reading itself takes time too.
+const FRESH_FOR_READING: Duration = Duration::from_secs(3);
 
 /// What every write to a database is conditional on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,6 +100,19 @@ struct Tracked {
     /// The session that this instance was granted the lease for last.
     session: Option<SessionId>,
     state: Option<Known>,
+    /// The newest version that anything this instance has said of the database is of. Its pages are read at that one, or
+    /// a later one: else a checkpoint whose records the caller has given up could be missed.
+    told: i64,
+    view: Option<View>,
+}
+
+/// The database at one version, with what needs not be read there again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct View {
+    pub(crate) version: i64,
+    /// When it was asked for, or its commit was begun.
+    pub(crate) at: Duration,
+    pub(crate) horizon: Txid,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -171,14 +185,25 @@ impl Knowledge {
         (found.id == chain && now.saturating_sub(found.at) < FRESH).then_some(found.version)
     }
 
-    /// A version to read a database at that we hold, and whose head was at `txid` at least when we last heard: no
-    /// commit, checkpoint or collection of ours is above it.
-    pub(crate) fn version_for_reading(&self, database: DatabaseId, txid: Txid, now: Duration) -> Option<i64> {
+    /// A version to read the pages of a database at that we hold, when it was asked for, and its horizon then, if known.
+    pub(crate) fn version_for_reading(
+        &self,
+        database: DatabaseId,
+        now: Duration,
+    ) -> Option<(i64, Duration, Option<Txid>)> {
         let inner = self.lock();
-        let known = inner.databases.get(&database)?.state.as_ref()?;
-        let (version, at) = inner.newest?;
-        let fresh = now.saturating_sub(at) < FRESH_FOR_READING;
-        (fresh && txid <= known.core.head.txid.next()).then_some(version)
+        let tracked = inner.databases.get(&database).filter(|tracked| tracked.session.is_some())?;
+        let may_be = |version: i64, at: Duration| version >= tracked.told && now.saturating_sub(at) < FRESH_FOR_READING;
+        if let Some(view) = tracked.view.filter(|view| may_be(view.version, view.at)) {
+            return Some((view.version, view.at, Some(view.horizon)));
+        }
+        inner.newest.filter(|(version, at)| may_be(*version, *at)).map(|(version, at)| (version, at, None))
+    }
+
+    /// The newest version that a commit of ours got, while a change that reads at it can still be committed.
+    pub(crate) fn version_for_changing(&self, now: Duration) -> Option<i64> {
+        let (version, at) = self.lock().newest?;
+        (now.saturating_sub(at) < FRESH_FOR_READING).then_some(version)
     }
 
     /// A transaction of ours was committed.
@@ -186,6 +211,22 @@ impl Knowledge {
         let mut inner = self.lock();
         if inner.newest.is_none_or(|(newest, _)| newest < version) {
             inner.newest = Some((version, at));
+        }
+    }
+
+    /// What a caller is about to be told of a database is of this version.
+    pub(crate) fn telling(&self, database: DatabaseId, version: i64) {
+        if let Some(tracked) = self.lock().databases.get_mut(&database) {
+            tracked.told = tracked.told.max(version);
+        }
+    }
+
+    /// A database was read at this version.
+    pub(crate) fn viewed(&self, database: DatabaseId, view: View) {
+        if let Some(tracked) = self.lock().databases.get_mut(&database)
+            && tracked.view.is_none_or(|old| old.version < view.version)
+        {
+            tracked.view = Some(view);
         }
     }
 

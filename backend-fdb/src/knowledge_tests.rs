@@ -77,13 +77,27 @@ fn what_is_known_comes_back_only_from_a_change_that_was_alone() {
 #[test]
 fn pages_are_read_at_a_version_only_where_nothing_newer_can_be_missed() {
     let knowledge = Arc::new(Knowledge::new(ME));
-    assert_eq!(knowledge.version_for_reading(ID, Txid(1), at(0)), None);
+    let reading =
+        |seconds| knowledge.version_for_reading(ID, at(seconds)).map(|(version, _, horizon)| (version, horizon));
+    assert_eq!(reading(0), None);
     knowledge.committed((20, at(1)));
     knowledge.committed((15, at(2)));
-    assert_eq!(knowledge.version_for_reading(ID, Txid(1), at(2)), None, "not held");
+    assert_eq!(reading(2), None, "not held");
     knowledge.begin(ID).made(known(1, 5));
-    assert_eq!(knowledge.version_for_reading(ID, Txid(5), at(2)), Some(20));
-    assert_eq!(knowledge.version_for_reading(ID, Txid(6), at(2)), Some(20), "its own staged rows");
-    assert_eq!(knowledge.version_for_reading(ID, Txid(7), at(2)), None, "a commit that we have not heard of");
-    assert_eq!(knowledge.version_for_reading(ID, Txid(5), at(4)), None, "too old");
+    assert_eq!(reading(2), Some((20, None)));
+    assert_eq!(reading(4), None, "too old");
+    knowledge.viewed(ID, View { version: 30, at: at(5), horizon: Txid(3) });
+    assert_eq!(reading(6), Some((30, Some(Txid(3)))), "what was read there need not be read again");
+    knowledge.viewed(ID, View { version: 25, at: at(6), horizon: Txid(2) });
+    assert_eq!(reading(6), Some((30, Some(Txid(3)))), "the newest counts");
+    // A checkpoint: rows that the caller counts on are not there at 30.
+    knowledge.telling(ID, 40);
+    assert_eq!(reading(6), None);
+    knowledge.committed((39, at(6)));
+    assert_eq!(reading(6), None);
+    knowledge.committed((41, at(6)));
+    assert_eq!(reading(6), Some((41, None)));
+    // Whoever has given it back is told by others.
+    knowledge.begin(ID).not_held();
+    assert_eq!(reading(6), None);
 }

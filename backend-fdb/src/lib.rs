@@ -27,8 +27,8 @@
 //!
 //! # What to know
 //!
-//! - **A small commit is one exchange** with the cluster while this process has committed anything in the last four
-//!   seconds: no read version, no read. Else it is the three of any transaction. Commits of many databases that arrive
+//! - **A small commit is one exchange** with the cluster while this process has committed anything, or renewed its
+//!   session, in the last four seconds: no read version, no read. Else it is the three of any transaction. Commits of many databases that arrive
 //!   together share a transaction.
 //! - **Expiry of sessions.** FoundationDB has no clock. A session has expired when its own process has not renewed it for
 //!   its lifetime, or when another process that wants a lease of it has itself seen its record unchanged for so long: so
@@ -54,3 +54,4 @@ mod values;
 
 pub use config::{FdbConfig, NetworkConfig};
 pub use store::FdbStore;
+pub use transact::Written;

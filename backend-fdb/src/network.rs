@@ -2,12 +2,14 @@
 //! open until the process ends, whatever stores are opened and closed meanwhile.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use foundationdb::FdbError;
 use foundationdb::api::{FdbApiBuilder, NetworkAutoStop, get_max_api_version};
 use foundationdb::options::NetworkOption;
 use litefleet::{Error, Result};
+
+use crate::error::code;
 
 /// The interface that is spoken: that of 7.1, which every client library from 7.1 to 7.4 has.
 pub(crate) const API_VERSION: i32 = 710;
@@ -35,6 +37,9 @@ pub struct NetworkConfig {
     pub external_client_directory: Option<PathBuf>,
     /// Knobs as `name=value`, for FoundationDB's experts.
     pub knobs: Vec<String>,
+    /// The application itself selects the API version, starts the network thread before it opens a store, and stops it
+    /// at its end. Then nothing of the above is used.
+    pub run_by_application: bool,
 }
 
 enum State {
@@ -57,6 +62,9 @@ fn lock() -> MutexGuard<'static, State> {
 ///
 /// `Invalid` when it runs with other settings, or when the client library is too old.
 pub(crate) fn start(wanted: &NetworkConfig) -> Result<()> {
+    if wanted.run_by_application {
+        return Ok(());
+    }
     let mut state = lock();
     match &*state {
         State::Running { config, .. } if **config == *wanted => Ok(()),
@@ -68,6 +76,7 @@ pub(crate) fn start(wanted: &NetworkConfig) -> Result<()> {
         State::Idle => match boot(wanted) {
             Ok(thread) => {
                 *state = State::Running { config: Box::new(wanted.clone()), _thread: thread };
+                drop(state);
                 stop_at_exit();
                 Ok(())
             }
@@ -90,7 +99,16 @@ fn boot(config: &NetworkConfig) -> Result<NetworkAutoStop> {
     let failed = |error: FdbError| {
         Error::unavailable(format!("the FoundationDB client cannot be started: {error} (code {})", error.code()))
     };
-    let mut network = FdbApiBuilder::default().set_runtime_version(API_VERSION).build().map_err(failed)?;
+    // A second selection is a panic.
+    let selected = std::panic::catch_unwind(|| FdbApiBuilder::default().set_runtime_version(API_VERSION).build());
+    let network = selected.unwrap_or_else(|_| Err(FdbError::from_code(code::API_VERSION_ALREADY_SET)));
+    if network.as_ref().is_err_and(|error| error.code() == code::API_VERSION_ALREADY_SET) {
+        return Err(Error::invalid(
+            "this process has selected an API version of FoundationDB already: where the application runs the network \
+             thread itself, the store must be told (NetworkConfig::run_by_application)",
+        ));
+    }
+    let mut network = network.map_err(failed)?;
     for option in options(config)? {
         network = network.set_option(option).map_err(failed)?;
     }
@@ -130,25 +148,36 @@ fn options(config: &NetworkConfig) -> Result<Vec<NetworkOption>> {
     Ok(options)
 }
 
-/// Has the thread stopped when the process ends by returning from `main` or by `exit`.
-fn stop_at_exit() {
-    static REGISTERED: Once = Once::new();
-    REGISTERED.call_once(|| {
-        #[expect(unsafe_code, reason = "there is no safe way to run something at the end of a process")]
-        // SAFETY: `stop` is a function of this program that takes nothing and returns nothing, as `atexit` demands. It is
-        // registered after the client library was loaded, so it runs before that library's own exit handlers.
-        let outcome = unsafe { libc::atexit(stop) };
-        if outcome != 0 {
-            tracing::warn!("the network thread of FoundationDB will not be stopped cleanly at the end of the process");
-        }
-    });
+/// Has the thread stopped when the process ends by returning from `main` or by `exit`: when it was started, and again
+/// whenever a store was opened or is closed.
+///
+/// The client library makes objects when they are first used, and has them destroyed by exit handlers of its own, the
+/// newest first. The thread must have stopped before any of them goes: so a handler is registered after they were made.
+pub(crate) fn stop_at_exit() {
+    if !matches!(&*lock(), State::Running { .. }) {
+        return;
+    }
+    #[expect(unsafe_code, reason = "there is no safe way to run something at the end of a process")]
+    // SAFETY: `stop` is a function of this program that takes nothing and returns nothing, as `atexit` demands, and does
+    // nothing the second time.
+    let outcome = unsafe { libc::atexit(stop) };
+    if outcome != 0 {
+        tracing::warn!("the network thread of FoundationDB will not be stopped cleanly at the end of the process");
+    }
 }
 
 extern "C" fn stop() {
     // A panic must not cross into C.
     let _stopped = std::panic::catch_unwind(|| {
-        // Dropping stops the thread and waits for it. Whoever calls a store from now on is told.
+        // Whoever calls a store from now on is told.
         let over = State::Over(Error::unavailable("the process is ending"));
-        drop(std::mem::replace(&mut *lock(), over));
+        let running = std::mem::replace(&mut *lock(), over);
+        // Dropping stops the thread and waits for it. Not on this thread: what the client library keeps for each thread is
+        // destroyed before the exit handlers of the thread that ends the process run, and stopping needs it.
+        let stopping = std::thread::Builder::new().name("litefleet-fdb-stop".into());
+        // Where there can be no thread, it is dropped here all the same.
+        if let Ok(stopping) = stopping.spawn(move || drop(running)) {
+            stopping.join().ok();
+        }
     });
 }

@@ -1,5 +1,6 @@
 //! Calls on a cluster: the loop that tries a call again until it is done or its time is over.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use foundationdb::options::{DatabaseOption, TransactionOption};
@@ -11,9 +12,29 @@ use crate::config::FdbConfig;
 use crate::error::{Fault, Outcome, code};
 pub(crate) use crate::tx::{Pair, Piece, Tx, only};
 
+/// What a store has written since it was opened, as FoundationDB is given it: before replication, and without what was
+/// cleared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Transactions that were committed.
+    pub transactions: u64,
+    /// Keys.
+    pub keys: u64,
+    /// Bytes of the keys and their values.
+    pub bytes: u64,
+}
+
+#[derive(Debug, Default)]
+struct Totals {
+    transactions: AtomicU64,
+    keys: AtomicU64,
+    bytes: AtomicU64,
+}
+
 /// A cluster, and how calls on it are made.
 pub(crate) struct Cluster {
     database: Database,
+    totals: Totals,
     timeout: Duration,
     retry_limit: u32,
     tags: Vec<String>,
@@ -46,6 +67,12 @@ pub(crate) struct Done<T> {
     pub(crate) committed: Option<(i64, Duration)>,
 }
 
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        crate::network::stop_at_exit();
+    }
+}
+
 impl Cluster {
     /// Connects. Nothing is sent yet.
     pub(crate) fn connect(config: &FdbConfig) -> Outcome<Self> {
@@ -68,6 +95,7 @@ impl Cluster {
         }
         Ok(Self {
             database,
+            totals: Totals::default(),
             timeout: config.timeout,
             retry_limit: config.retry_limit.unwrap_or(u32::MAX),
             tags: config.tags.clone(),
@@ -79,6 +107,13 @@ impl Cluster {
     /// Real monotonic time.
     pub(crate) fn now(&self) -> Duration {
         self.clock.monotonic()
+    }
+
+    /// What was written so far.
+    pub(crate) fn written(&self) -> Written {
+        let Totals { transactions, keys, bytes } = &self.totals;
+        let [transactions, keys, bytes] = [transactions, keys, bytes].map(|total| total.load(Ordering::Relaxed));
+        Written { transactions, keys, bytes }
     }
 
     /// How long a call is tried.
@@ -130,7 +165,16 @@ impl Cluster {
 
     /// A transaction that is not one of several tries, and has no time-out: for watches.
     pub(crate) fn watching(&self) -> Outcome<Transaction> {
-        Ok(self.database.create_trx()?)
+        let trx = self.database.create_trx()?;
+        self.tag(&trx)?;
+        Ok(trx)
+    }
+
+    fn tag(&self, trx: &Transaction) -> Outcome<()> {
+        for tag in &self.tags {
+            trx.set_option(TransactionOption::AutoThrottleTag(tag.clone()))?;
+        }
+        Ok(())
     }
 }
 
@@ -156,20 +200,38 @@ impl Attempts<'_> {
     pub(crate) fn begin(&mut self) -> Outcome<Tx> {
         self.count = self.count.saturating_add(1);
         let trx = match self.reusable.take() {
+            // Its time-out outlives `on_error`, and counts from when the transaction was made.
             Some(trx) => trx,
-            None => self.cluster.database.create_trx()?,
+            None => self.with_time_out()?,
         };
+        self.set_options(&trx)?;
+        Ok(Tx::new(trx))
+    }
+
+    /// A second transaction, for reading at the same version as the first while that commits.
+    pub(crate) fn beside(&self, version: i64) -> Outcome<Tx> {
+        let trx = self.with_time_out()?;
+        self.set_options(&trx)?;
+        let tx = Tx::new(trx);
+        tx.read_at(version);
+        Ok(tx)
+    }
+
+    fn with_time_out(&self) -> Outcome<Transaction> {
+        let trx = self.cluster.database.create_trx()?;
         let left = self.deadline.saturating_sub(self.cluster.now()).as_millis().max(1);
         trx.set_option(TransactionOption::Timeout(i32::try_from(left).unwrap_or(i32::MAX)))?;
+        Ok(trx)
+    }
+
+    /// The options that a transaction loses when it is tried again.
+    fn set_options(&self, trx: &Transaction) -> Outcome<()> {
         // Nothing here reads what it has written.
         trx.set_option(TransactionOption::ReadYourWritesDisable)?;
         if self.priority == Priority::Background && self.cluster.background_at_batch_priority {
             trx.set_option(TransactionOption::PriorityBatch)?;
         }
-        for tag in &self.cluster.tags {
-            trx.set_option(TransactionOption::AutoThrottleTag(tag.clone()))?;
-        }
-        Ok(Tx::new(trx))
+        self.cluster.tag(trx)
     }
 
     /// Commits. No other handle to the transaction is left. Says at which version, and when it was begun.
@@ -178,14 +240,22 @@ impl Attempts<'_> {
         if let Err(fault) = tx.check_size(self.what) {
             return Err(Failed::reading(tx, fault));
         }
+        let (keys, bytes) = tx.written();
         let Some(trx) = tx.into_inner() else {
             let fault = Error::internal(format!("{}: a transaction was committed while it was read", self.what)).into();
             return Err(Failed::at_once(fault));
         };
         match trx.commit().await {
             Ok(committed) => {
-                let version = committed.committed_version();
-                version.map(|version| (version, sent)).map_err(|error| Failed::at_once(error.into()))
+                let totals = &self.cluster.totals;
+                totals.transactions.fetch_add(1, Ordering::Relaxed);
+                totals.keys.fetch_add(keys as u64, Ordering::Relaxed);
+                totals.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+                committed.committed_version().map(|version| (version, sent)).map_err(|error| {
+                    // It has happened, and nobody can say at which version.
+                    self.unknown = true;
+                    Failed::at_once(Fault::Unknown(error))
+                })
             }
             Err(error) => {
                 let fault = Fault::of_commit(*error);
@@ -212,8 +282,10 @@ impl Attempts<'_> {
         if self.is_over() { Err(self.last(fault)) } else { Ok(()) }
     }
 
-    /// As [`again`](Self::again), at once: for a fault that says only that what was assumed no longer holds.
+    /// As [`again`](Self::again), at once: for a fault that says only that what was assumed no longer holds. That was no
+    /// try.
     pub(crate) fn at_once(&mut self, failed: Failed) -> Outcome<()> {
+        self.count = self.count.saturating_sub(1);
         if self.is_over() { Err(self.last(failed.fault)) } else { Ok(()) }
     }
 

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use foundationdb::future::{FdbSlice, FdbValues};
-use foundationdb::options::{ConflictRangeType, StreamingMode};
-use foundationdb::{RangeOption, Transaction};
+use foundationdb::options::{ConflictRangeType, StreamingMode, TransactionOption};
+use foundationdb::{KeySelector, RangeOption, Transaction};
 use litefleet::Error;
 
 use crate::config::TRANSACTION_BYTES;
@@ -23,6 +23,9 @@ struct Inner {
     trx: Transaction,
     /// About what FoundationDB will count as its size.
     bytes: AtomicUsize,
+    /// The keys that are written, and their bytes with their values'.
+    keys_written: AtomicUsize,
+    bytes_written: AtomicUsize,
 }
 
 /// One transaction. Cheap to clone, so that the parts of a call can share it.
@@ -78,7 +81,8 @@ impl Piece {
 
 impl Tx {
     pub(crate) fn new(trx: Transaction) -> Self {
-        Self(Arc::new(Inner { trx, bytes: AtomicUsize::new(0) }))
+        let none = AtomicUsize::default;
+        Self(Arc::new(Inner { trx, bytes: none(), keys_written: none(), bytes_written: none() }))
     }
 
     /// The client library's transaction, when this is the only handle to it.
@@ -88,6 +92,11 @@ impl Tx {
 
     fn count(&self, bytes: usize) {
         self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// How many keys are written, and how many bytes with their values.
+    pub(crate) fn written(&self) -> (usize, usize) {
+        (self.0.keys_written.load(Ordering::Relaxed), self.0.bytes_written.load(Ordering::Relaxed))
     }
 
     /// Whether it is within the bound on its size.
@@ -159,6 +168,16 @@ impl Tx {
         Ok(Piece::copy(&values, more))
     }
 
+    /// The key that comes `place` keys after the first one of a range, without its value, and without a conflict.
+    pub(crate) async fn peek_key(&self, range: &Range, place: usize) -> Outcome<Option<Key>> {
+        let offset = i32::try_from(place).ok().and_then(|place| place.checked_add(1));
+        let offset = offset.ok_or_else(|| Error::internal(format!("the key {place} of a range")))?;
+        let selector = KeySelector::new(range.0.as_slice().into(), false, offset);
+        let key = self.0.trx.get_key(&selector, true).await?;
+        // Past the end of the range it is somebody else's.
+        Ok(Some(key.to_vec()).filter(|key| *key < range.1))
+    }
+
     /// Conflicts with whoever writes in the range before the commit.
     pub(crate) fn conflict_with_writers(&self, range: &Range) -> Outcome<()> {
         self.count(range.0.len() + range.1.len());
@@ -177,6 +196,13 @@ impl Tx {
         self.put_bytes(key, &value.encode(key))
     }
 
+    /// Writes a raw value that nobody's commit depends on: nobody who has read it conflicts, and the cluster need not
+    /// remember for five seconds that it was written.
+    pub(crate) fn put_row(&self, key: &[u8], value: &[u8]) -> Outcome<()> {
+        self.0.trx.set_option(TransactionOption::NextWriteNoWriteConflictRange)?;
+        self.put_bytes(key, value)
+    }
+
     /// Writes a raw value.
     pub(crate) fn put_bytes(&self, key: &[u8], value: &[u8]) -> Outcome<()> {
         if value.len() > VALUE_BYTES || key.len() > KEY_BYTES {
@@ -184,6 +210,8 @@ impl Tx {
         }
         // The mutation and the conflict range: the key three times.
         self.count(3 * key.len() + value.len() + 32);
+        self.0.keys_written.fetch_add(1, Ordering::Relaxed);
+        self.0.bytes_written.fetch_add(key.len() + value.len(), Ordering::Relaxed);
         self.0.trx.set(key, value);
         Ok(())
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use common::Place;
 use common::holder::{Holder, LONG, image, name, open_request, session, take};
+use foundationdb::directory::{Directory, DirectoryLayer};
 use litefleet::clock::ManualClock;
 use litefleet::store::{CommitMode, HeadRequest, LeaseRequest, PageStore, SessionRequest};
 use litefleet::{ErrorKind, PageRange, Result, Txid};
@@ -142,11 +143,11 @@ async fn two_writers_race_and_each_acknowledged_commit_is_there_once() {
 #[tokio::test(flavor = "multi_thread")]
 #[cfg_attr(real_cluster, ignore = "needs a commit that arrives late")]
 async fn a_delayed_commit_that_arrives_after_the_takeover_does_nothing() {
-    const LATE: Duration = Duration::from_secs(2);
+    const LATE: Duration = Duration::from_secs(4);
     let place = Place::new();
     let theirs = store(&place).await;
     // A commit is told nothing and arrives later; its process cannot look, and gives up; then the lease is taken.
-    let deposed = Arc::new(FdbStore::open(place.config().timeout(LATE / 20)).await.expect("the store opens"));
+    let deposed = Arc::new(FdbStore::open(place.config().timeout(LATE / 10)).await.expect("the store opens"));
     let mut undone = 0;
     for late in ["1039.late", "1021.late", "1031.late"] {
         let mut holders = Vec::new();
@@ -267,9 +268,16 @@ async fn a_directory_gives_the_store_its_prefix() {
     assert_eq!(again.list("", None, 10).await.expect("a list").len(), 1);
     let elsewhere = FdbStore::open(place.config()).await.expect("the store opens");
     assert!(elsewhere.list("", None, 10).await.expect("a list").is_empty());
-    // On a real cluster the directory is not under the test's prefix.
-    store.delete(holder.database, holder.epoch).await.expect("the holder can");
-    while !store.purge(1_000).await.expect("a purge").done {}
+    // On a real cluster the directory is not under the test's prefix. Removed, all that is in it is gone.
+    let database = foundationdb::Database::from_path(place.cluster_file.to_str().expect("UTF-8")).expect("a database");
+    let path = path.as_slice();
+    let removed = database.run(|trx, _| async move {
+        let removed = DirectoryLayer::default().remove(&trx, path).await;
+        removed.map_err(foundationdb::FdbBindingError::DirectoryError)?;
+        let parent = DirectoryLayer::default().remove(&trx, &path[..1]).await;
+        parent.map_err(foundationdb::FdbBindingError::DirectoryError)
+    });
+    assert!(removed.await.expect("it can be removed"), "with what it was in");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -331,6 +339,63 @@ async fn a_cluster_that_does_not_answer_is_unavailable_in_time() {
     place.command("latency version=0 read=0");
     holder.commit(b"third").await.expect("the holder can");
     assert_eq!(holder.log().await, [b"first".as_slice(), b"third"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(real_cluster, ignore = "needs a cluster that can be told to be slow")]
+async fn a_call_that_is_tried_again_has_all_of_its_time() {
+    // FoundationDB counts a transaction's time-out from when it was made, also when it is used again: to set what was
+    // left of the time took it away twice.
+    let place = Place::new();
+    let store =
+        Arc::new(FdbStore::open(place.config().timeout(Duration::from_secs(2))).await.expect("the store opens"));
+    let session = session(&store, LONG).await;
+    place.command("latency commit=1200000");
+    place.command("next commit.not_committed");
+    let renewing = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move { store.renew_session(session).await }
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    place.command("latency commit=0");
+    renewing.await.expect("no panic").expect("eight tenths of a second are left");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_from_an_older_version_sees_what_happened_since() {
+    // A process that has committed a moment ago grants without asking for the newest version: what was changed since by
+    // others fails that grant, and a second look finds it.
+    let place = Place::new();
+    let (ours, theirs) = (store(&place).await, store(&place).await);
+    let (our_session, their_session) = (session(&ours, LONG).await, session(&theirs, LONG).await);
+    for (round, known) in [false, true].into_iter().enumerate() {
+        let text = format!("db-{round}");
+        let mut busy = Holder::new(&ours, our_session, &format!("busy-{round}")).await;
+        if known {
+            ours.open(open_request(&text, None)).await.expect("created");
+        }
+        busy.commit(b"now").await.expect("the holder can");
+        let mut taken = Holder::new(&theirs, their_session, &text).await;
+        for record in [b"one", b"two"] {
+            taken.commit(record).await.expect("the holder can");
+        }
+        refused(take(&ours, &text, our_session, false).await, ErrorKind::LeaseHeld);
+        busy.commit(b"now").await.expect("the holder can");
+        let row = image(1, taken.txid);
+        taken.checkpoint(vec![row.clone()], true).await.expect("the holder can");
+        theirs.release(taken.database, taken.epoch, vec![litefleet::PageNo(1)]).await.expect("the holder can");
+        let opened = take(&ours, &text, our_session, false).await.expect("it was given back");
+        assert_eq!((opened.head.txid, opened.head.checkpoint), (Txid(2), Txid(2)));
+        assert_eq!(opened.warm.into_iter().map(|read| read.row).collect::<Vec<_>>(), [row]);
+        let deleted = Holder::new(&theirs, their_session, &format!("gone-{round}")).await;
+        ours.open(open_request(&format!("gone-{round}"), None)).await.expect("it exists");
+        busy.commit(b"now").await.expect("the holder can");
+        theirs.delete(deleted.database, deleted.epoch).await.expect("the holder can");
+        let again = take(&ours, &format!("gone-{round}"), our_session, false).await.expect("the name is free");
+        assert!(again.created && again.database != deleted.database);
+    }
+    ours.end_session(our_session).await.expect("it ends");
+    refused(take(&ours, "db-0", our_session, false).await, ErrorKind::Fenced);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,6 @@
 //! The same on the client library alone.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,17 +8,44 @@ use foundationdb::options::StreamingMode;
 use foundationdb::{Database, RangeOption};
 use tokio::runtime::Runtime;
 
+use crate::latencies::Latencies;
 use crate::rig::{Rig, Timer};
-use crate::table::Latencies;
 
 /// What one range read is asked for.
 const PIECE_BYTES: usize = 80_000;
 
 /// Bare transactions.
 pub(crate) struct Bare {
+    place: Place,
+    runtime: Runtime,
+    /// How many values there are for reading.
+    filled: Cell<usize>,
+}
+
+/// Where they are made.
+#[derive(Clone)]
+struct Place {
     database: Arc<Database>,
     prefix: Vec<u8>,
-    runtime: Runtime,
+}
+
+impl Place {
+    fn key(&self, index: usize) -> Vec<u8> {
+        [self.prefix.as_slice(), &index.to_be_bytes()].concat()
+    }
+
+    /// A commit of 300 bytes that takes a read version and reads its key first.
+    async fn commit(&self, index: usize) -> Duration {
+        let (key, one) = (self.key(index), Timer::start());
+        let key = key.as_slice();
+        let committed = self.database.run(|trx, _| async move {
+            trx.get(key, false).await?;
+            trx.set(key, &[7; 300]);
+            Ok(())
+        });
+        committed.await.expect("a commit");
+        one.elapsed()
+    }
 }
 
 impl Bare {
@@ -27,30 +55,19 @@ impl Bare {
         let file = rig.cluster_file.to_str().expect("UTF-8");
         let database = Arc::new(Database::from_path(file).expect("a database"));
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-        Self { database, prefix: [rig.prefix.as_slice(), b"\x7fbare/"].concat(), runtime }
-    }
-
-    fn key(&self, index: usize) -> Vec<u8> {
-        [self.prefix.as_slice(), &index.to_be_bytes()].concat()
+        let place = Place { database, prefix: [rig.prefix.as_slice(), b"\x7fbare/"].concat() };
+        Self { place, runtime, filled: Cell::new(0) }
     }
 
     /// Committers of 300 bytes under a key of their own, each of which takes a read version and reads the key first.
     pub(crate) fn commits(&self, count: usize, run: Duration) -> Latencies {
         let tasks: Vec<_> = (0..count)
             .map(|index| {
-                let (database, key) = (Arc::clone(&self.database), self.key(index));
+                let place = self.place.clone();
                 self.runtime.spawn(async move {
                     let (all, mut latencies) = (Timer::start(), Latencies::default());
                     while all.elapsed() < run {
-                        let one = Timer::start();
-                        let key = key.as_slice();
-                        let committed = database.run(|trx, _| async move {
-                            trx.get(key, false).await?;
-                            trx.set(key, &[7; 300]);
-                            Ok(())
-                        });
-                        committed.await.expect("a commit");
-                        latencies.add(one.elapsed());
+                        latencies.add(place.commit(index).await);
                     }
                     latencies
                 })
@@ -60,32 +77,35 @@ impl Bare {
         done.fold(Latencies::default(), Latencies::and)
     }
 
-    /// One exchange: the median of some.
+    /// One exchange.
     pub(crate) fn read_version(&self) -> Duration {
-        let mut latencies = Latencies::default();
         self.runtime.block_on(async {
-            for _ in 0..100 {
-                let one = Timer::start();
-                let trx = self.database.create_trx().expect("a transaction");
-                trx.get_read_version().await.expect("a version");
-                latencies.add(one.elapsed());
-            }
-        });
-        Duration::from_secs_f64(latencies.percentile(50) / 1e3)
+            let one = Timer::start();
+            let trx = self.place.database.create_trx().expect("a transaction");
+            trx.get_read_version().await.expect("a version");
+            one.elapsed()
+        })
     }
 
-    /// A range read of about as many bytes, of values of 4,096 bytes. Says how many.
-    pub(crate) fn scan(&self, bytes: usize) -> (Duration, usize) {
-        let values = bytes / 4096;
-        self.fill(values);
-        let end = self.key(values);
+    /// Three exchanges: a read version, a get, a commit.
+    pub(crate) fn commit(&self) -> Duration {
+        self.runtime.block_on(self.place.commit(0))
+    }
+
+    /// A range read of about as many bytes, of values of 4,096 bytes.
+    pub(crate) fn scan(&self, bytes: usize) -> Duration {
+        let values = bytes.div_ceil(4096);
+        if self.filled.replace(values) < values {
+            self.fill(values);
+        }
+        let (begin, end) = (self.place.key(0), self.place.key(values));
         self.runtime.block_on(async {
             let timer = Timer::start();
-            let trx = self.database.create_trx().expect("a transaction");
+            let trx = self.place.database.create_trx().expect("a transaction");
             let mut range = Some(RangeOption {
                 mode: StreamingMode::WantAll,
                 target_bytes: PIECE_BYTES,
-                ..RangeOption::from((self.key(0), end))
+                ..RangeOption::from((begin, end))
             });
             let mut sum = 0;
             while let Some(next) = range {
@@ -93,18 +113,21 @@ impl Bare {
                 sum += piece.iter().map(|pair| pair.value().len()).sum::<usize>();
                 range = next.next_range(&piece);
             }
-            (timer.elapsed(), sum)
+            assert!(sum >= bytes, "all of it");
+            timer.elapsed()
         })
     }
 
     /// Gets of some of the values of [`scan`](Self::scan), one after another.
-    pub(crate) fn gets(&self, count: usize) -> Duration {
+    pub(crate) fn gets(&self, count: u32) -> Duration {
         self.runtime.block_on(async {
-            let trx = self.database.create_trx().expect("a transaction");
+            let trx = self.place.database.create_trx().expect("a transaction");
+            trx.get_read_version().await.expect("a version");
             let timer = Timer::start();
             for index in 0..count {
-                let value = trx.get(&self.key(index * 7), true).await.expect("a get");
-                assert!(value.is_some());
+                let index = usize::try_from(index * 7).expect("small");
+                let value = trx.get(&self.place.key(index), true).await.expect("a get");
+                assert!(value.is_some_and(|value| value.len() == 4096));
             }
             timer.elapsed()
         })
@@ -113,9 +136,9 @@ impl Bare {
     fn fill(&self, values: usize) {
         self.runtime.block_on(async {
             for first in (0..values).step_by(64) {
-                let keys: Vec<Vec<u8>> = (first..values.min(first + 64)).map(|index| self.key(index)).collect();
+                let keys: Vec<Vec<u8>> = (first..values.min(first + 64)).map(|index| self.place.key(index)).collect();
                 let keys = keys.as_slice();
-                let written = self.database.run(|trx, _| async move {
+                let written = self.place.database.run(|trx, _| async move {
                     for key in keys {
                         trx.set(key, &[7; 4096]);
                     }
@@ -130,11 +153,11 @@ impl Bare {
 impl Drop for Bare {
     fn drop(&mut self) {
         // All of the run's prefix.
-        let begin = self.prefix.strip_suffix(b"\x7fbare/").unwrap_or(&self.prefix);
+        let begin = self.place.prefix.strip_suffix(b"\x7fbare/").unwrap_or(&self.place.prefix);
         let mut end = begin.to_vec();
         end.push(0xff);
         let end = end.as_slice();
-        let cleared = self.database.run(|trx, _| async move {
+        let cleared = self.place.database.run(|trx, _| async move {
             trx.clear_range(begin, end);
             Ok(())
         });

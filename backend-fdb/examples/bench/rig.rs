@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use litefleet::clock::{Clock, SystemClock};
 use litefleet::{Fleet, FleetSettings};
-use litefleet_fdb::{FdbConfig, FdbStore};
+use litefleet_fdb::{FdbConfig, FdbStore, Written};
 use litefleet_fdb_stand_in_control::{StandIn, real_cluster};
 use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
@@ -29,33 +29,10 @@ impl Timer {
 pub(crate) struct Rig {
     pub(crate) cluster_file: PathBuf,
     pub(crate) prefix: Vec<u8>,
-    stand_in: Option<StandIn>,
+    /// By how much everything is smaller: on the stand-in it is only tried out, and requests counted.
+    pub(crate) scale: u32,
+    /// The stand-in lives as long as its file does.
     _directory: TempDir,
-}
-
-/// What has been written.
-pub(crate) struct Written {
-    bytes: u64,
-    keys: u64,
-    commits: u64,
-}
-
-impl Written {
-    pub(crate) fn bytes_since(&self, before: &Self) -> f64 {
-        difference(self.bytes, before.bytes)
-    }
-
-    pub(crate) fn keys_since(&self, before: &Self) -> f64 {
-        difference(self.keys, before.keys)
-    }
-
-    pub(crate) fn commits_since(&self, before: &Self) -> f64 {
-        difference(self.commits, before.commits)
-    }
-}
-
-fn difference(after: u64, before: u64) -> f64 {
-    u32::try_from(after - before).map_or(f64::INFINITY, f64::from)
 }
 
 impl Rig {
@@ -63,11 +40,11 @@ impl Rig {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let prefix = format!("litefleet-bench/{}/", std::process::id()).into_bytes();
         if let Some(cluster_file) = real_cluster() {
-            return Self { cluster_file, prefix, stand_in: None, _directory: directory };
+            return Self { cluster_file, prefix, scale: 1, _directory: directory };
         }
         let stand_in = StandIn::create(directory.path(), "bench").expect("a cluster file");
         let cluster_file = stand_in.cluster_file().into();
-        Self { cluster_file, prefix, stand_in: Some(stand_in), _directory: directory }
+        Self { cluster_file, prefix, scale: 20, _directory: directory }
     }
 
     /// A fleet as in a process of its own: nothing in its caches.
@@ -75,30 +52,28 @@ impl Rig {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let config = FdbConfig::new(&self.cluster_file).prefix(self.prefix.clone());
         let store = FdbStore::open_blocking(config).expect("the store opens");
-        let fleet = Fleet::builder(Arc::new(store)).settings(FleetSettings::default()).build().expect("a fleet");
+        let store = Arc::new(store);
+        let as_store = Arc::clone(&store);
+        let fleet = Fleet::builder(as_store).settings(FleetSettings::default()).build().expect("a fleet");
         let vfs = format!("bench{}", COUNT.fetch_add(1, Ordering::Relaxed));
         fleet.register(&vfs, false).expect("registered");
-        Process { fleet, vfs }
-    }
-
-    /// What the stand-in has counted. A real cluster does not tell.
-    pub(crate) fn written(&self) -> Option<Written> {
-        let stand_in = self.stand_in.as_ref()?;
-        Some(Written {
-            bytes: stand_in.counter("key_bytes_written") + stand_in.counter("value_bytes_written"),
-            keys: stand_in.counter("keys_written"),
-            commits: stand_in.counter("commits"),
-        })
+        Process { fleet, store, vfs }
     }
 }
 
 /// A process with the store open.
 pub(crate) struct Process {
     fleet: Fleet,
+    store: Arc<FdbStore>,
     vfs: String,
 }
 
 impl Process {
+    /// What it has written.
+    pub(crate) fn written(&self) -> Written {
+        self.store.written()
+    }
+
     pub(crate) fn open(&self, name: &str) -> Connection {
         let uri = format!("file:{name}?vfs={}&busy=30000", self.vfs);
         Connection::open_with_flags(uri, OpenFlags::default()).expect("it opens")

@@ -220,6 +220,9 @@ impl FdbStore {
         let fences = try_join_all(sessions.iter().map(|session| self.fence_of(tx, *session)));
         let (cores, fences) = futures_util::try_join!(cores, fences)?;
         let version = tx.read_version().await?;
+        for change in changes {
+            self.knowledge.telling(change.database(), version);
+        }
         let found = cores.into_iter().map(|core| {
             let holder = core.as_ref().and_then(Core::holder);
             let index = holder.and_then(|holder| sessions.iter().position(|session| *session == holder));
@@ -287,6 +290,7 @@ impl FdbStore {
     ) {
         self.knowledge.committed(committed);
         for (touch, core, chain) in made {
+            self.knowledge.telling(touch.database, committed.0);
             match (core.holder(), chain) {
                 (None, _) => touch.not_held(),
                 (Some(session), Some(chain)) => touch.made(Known { core, session, chain }),

@@ -18,6 +18,7 @@ impl FdbStore {
         let done = self.cluster.run("checkpoint", Priority::Background, body).await?;
         if let Some(committed) = done.committed {
             self.knowledge.committed(committed);
+            self.knowledge.telling(request.database, committed.0);
         }
         Ok(())
     }
@@ -36,6 +37,7 @@ impl FdbStore {
             return Err(missing(id).into());
         }
         let (core, progress) = (singles.core()?, singles.progress()?);
+        self.knowledge.telling(id, tx.read_version().await?);
         if let Err(fenced) = core.fence(request.epoch) {
             // A try whose reply was lost may have come before: then its rows are there.
             let first = request.rows.first().filter(|_| unknown && !request.last);
@@ -52,7 +54,7 @@ impl FdbStore {
             .into());
         }
         for row in &request.rows {
-            tx.put_bytes(&self.keys.row(id, row.page, row.txid), &encode_row(row.kind, &row.bytes))?;
+            tx.put_row(&self.keys.row(id, row.page, row.txid), &encode_row(row.kind, &row.bytes))?;
         }
         // A collection that has looked at the rows before must look again.
         tx.conflict_with_readers(&progress_key)?;

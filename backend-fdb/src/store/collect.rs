@@ -40,6 +40,7 @@ impl FdbStore {
             let done = self.cluster.run("collect", Priority::Background, body).await?;
             if let Some(committed) = done.committed {
                 self.knowledge.committed(committed);
+                self.knowledge.telling(request.database, committed.0);
             }
             let (rows, records) = sum.map_or((0, 0), |sum| (sum.rows, sum.records));
             sum = Some(Collected { rows: rows + done.value.rows, records: records + done.value.records, ..done.value });

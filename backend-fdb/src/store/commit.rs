@@ -51,7 +51,7 @@ impl Change for Committing<'_> {
         let id = request.database;
         let txid = request.expected.next();
         for (piece, value) in (0..).zip(chunk::cut(request.commit_id, &request.record)) {
-            tx.put_bytes(&store.keys.log(id, txid, piece), &value)?;
+            tx.put_row(&store.keys.log(id, txid, piece), &value)?;
         }
         let head = HeadValue { txid, commit_id: request.commit_id, size: request.size };
         store.put_head(tx, id, &head)?;

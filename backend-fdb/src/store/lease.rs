@@ -18,9 +18,6 @@ use crate::values::{EpochEndValue, HolderValue, LeaseValue, SessionValue, Value}
 /// more only where a recovery skips a hundred seconds' worth: two days, so that it is a day at least.
 const EPOCH_END_VERSIONS: u64 = 2 * 24 * 3600 * 1_000_000;
 
-/// How many ends of epochs a grant looks at, to remove those that are old enough.
-const EPOCH_ENDS: usize = 8;
-
 /// How many warm pages are kept: their list must fit into one value, and their rows into one open.
 const WARM_PAGES: usize = 1_024;
 
@@ -33,16 +30,17 @@ impl FdbStore {
         id: DatabaseId,
         core: &Core,
         asking: &Asking,
+        ends: &Piece,
     ) -> Outcome<Core> {
         let other = core.lease.holder.as_ref().filter(|holder| holder.session != asking.lease.session);
-        let record = async {
-            match other {
-                Some(holder) => tx.get::<SessionValue>(&self.keys.session_record(holder.session)).await,
-                None => Ok(None),
-            }
+        if other.is_some() && asking.assumed {
+            // Whether its session is alive can only be told of now.
+            return Err(Error::lease_held(format!("{} was held a moment ago", call.request.name)).into());
+        }
+        let record = match other {
+            Some(holder) => tx.get::<SessionValue>(&self.keys.session_record(holder.session)).await?,
+            None => None,
         };
-        let ends = self.keys.epoch_ends(id, core.lease.epoch);
-        let (record, ends) = futures_util::try_join!(record, tx.peek_range(&ends, EPOCH_ENDS))?;
         call.tries().ended.clear();
         match (other, record.filter(|record| record.ended.is_none())) {
             (None, _) => {}
@@ -68,7 +66,7 @@ impl FdbStore {
                 call.tries().ended.push(holder.session);
             }
         }
-        forget_old_ends(tx, &ends).await?;
+        forget_old_ends(tx, ends).await?;
         self.grant_to(tx, call, id, core, asking).await
     }
 

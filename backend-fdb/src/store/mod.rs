@@ -39,7 +39,7 @@ use crate::error::Outcome;
 use crate::keys::Keys;
 use crate::knowledge::Knowledge;
 use crate::sessions::Sessions;
-use crate::transact::{Cluster, Priority, Step, Tx};
+use crate::transact::{Cluster, Priority, Step, Tx, Written};
 use crate::{chunk, network};
 use names::Names;
 
@@ -105,6 +105,7 @@ impl FdbStore {
             purged: Mutex::default(),
         };
         store.cluster.run("open the store", Priority::Normal, |tx, _| store.try_format(tx)).await?;
+        network::stop_at_exit();
         Ok(store)
     }
 
@@ -122,6 +123,11 @@ impl FdbStore {
         });
         let opened = opening.map_err(failed)?.join();
         opened.unwrap_or_else(|_| Err(Error::internal("the thread that opened the store has panicked")))
+    }
+
+    /// What this instance has written since it was opened.
+    pub fn written(&self) -> Written {
+        self.cluster.written()
     }
 
     /// Checks that what is under the prefix is a store of this format, or nothing.

@@ -1,20 +1,26 @@
-//! Opening: a name leads to an id, that to the small values, and these to the tail and the warm pages. Guesses save the
-//! steps between.
+//! Opening: a name leads to an id, that to the small values and the newest records, and these to the warm pages. What can
+//! be guessed saves a step: the id, that the newest records are the tail, and, for a grant, a version to read at. A grant
+//! conflicts with whoever changes what it was read from, so it proves by being committed that an older version was as
+//! good as the newest; when it says no, it is asked again at the newest. Warm pages are read beside the commit.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use litefleet::store::{LeaseRequest, OpenRequest, Opened, ReadRow, Tail};
-use litefleet::{DatabaseId, Error, PageSet, Result, SessionId, Txid};
+use futures_util::future::join;
+use litefleet::store::{LeaseRequest, Lineage, OpenRequest, Opened, ReadRow, Tail};
+use litefleet::{DatabaseId, Epoch, Error, PageSet, Result, SessionId, Txid};
 
 use super::FdbStore;
 use super::read::{Records, Singles, tail};
 use super::sessions::over;
-use crate::error::Outcome;
+use crate::error::{Fault, Outcome};
 use crate::keys::Kind;
 use crate::knowledge::{Core, Known, Touch, Witness};
-use crate::transact::{Priority, Step, Tx};
+use crate::transact::{Failed, Piece, Priority, Step, Tx, only, says_read_first};
 use crate::values::{EpochEndValue, FenceValue, ProgressValue, SessionValue};
+
+/// How many ends of epochs a grant looks at, to remove those that are old enough.
+const EPOCH_ENDS: usize = 8;
 
 /// One call, and what its tries share.
 pub(super) struct Call<'r> {
@@ -32,10 +38,13 @@ pub(super) struct Tries {
     /// How the database stands after the last try, and what that has read of the asking session's fence.
     pub(super) granted: Option<(Core, Option<Witness>)>,
     /// What the last try returns if it has been committed.
-    opened: Option<Opened>,
+    answer: Option<Answer>,
     /// Sessions that the last try has ended.
     pub(super) ended: Vec<SessionId>,
 }
+
+/// What a call returns, and the warm pages that are still to be read for it.
+type Answer = (Opened, PageSet);
 
 impl Call<'_> {
     pub(super) fn tries(&self) -> MutexGuard<'_, Tries> {
@@ -53,6 +62,8 @@ pub(super) struct Asking {
     pub(super) lease: LeaseRequest,
     pub(super) record: SessionValue,
     pub(super) fence: Option<FenceValue>,
+    /// Whether all is read at a version that need not be the newest.
+    pub(super) assumed: bool,
 }
 
 /// A database as it was found.
@@ -60,8 +71,12 @@ struct Standing {
     core: Core,
     progress: ProgressValue,
     warm: PageSet,
-    /// The log after what the caller knows.
+    /// The log after what the caller knows, or after the checkpoint, unless it is longer than was guessed.
     records: Option<Records>,
+    /// About the bytes of a record.
+    size: Option<usize>,
+    /// The oldest ends of epochs, for a grant.
+    ends: Piece,
 }
 
 impl FdbStore {
@@ -73,17 +88,16 @@ impl FdbStore {
             return Err(over(lease.session));
         }
         let call = Call { request, before: self.sessions.now(), tries: Mutex::default() };
-        let shared = &call;
-        let body = |tx, unknown| self.try_open(tx, shared, unknown);
-        let done = self.cluster.run("open", Priority::Normal, body).await?;
-        self.names.remember(&request.name, done.value.database);
+        let (opened, committed) = self.open_in_tries(&call).await?;
+        self.names.remember(&request.name, opened.database);
         let mut tries = call.tries();
         let Tries { touch, granted, ended, .. } = &mut *tries;
-        let (Some(touch), Some(lease)) = (touch, request.lease) else { return Ok(done.value) };
+        let (Some(touch), Some(lease)) = (touch, request.lease) else { return Ok(opened) };
         // At the least whose the lease is is known.
         touch.granted(lease.session);
-        if let (Some(committed), Some((core, witness))) = (done.committed, granted.take()) {
+        if let (Some(committed), Some((core, witness))) = (committed, granted.take()) {
             self.knowledge.committed(committed);
+            self.knowledge.telling(opened.database, committed.0);
             for session in ended.drain(..) {
                 self.forget(session);
             }
@@ -91,112 +105,197 @@ impl FdbStore {
                 touch.made(Known { core, session: lease.session, chain });
             }
         }
-        Ok(done.value)
+        Ok(opened)
     }
 
-    async fn try_open(&self, tx: Tx, call: &Call<'_>, unknown: bool) -> Outcome<Step<Opened>> {
+    /// Tries until it is open. Says at which version the lease was granted, if it was by the last try.
+    async fn open_in_tries(&self, call: &Call<'_>) -> Outcome<(Opened, Option<(i64, Duration)>)> {
+        let mut attempts = self.cluster.attempts("open", Priority::Normal);
+        let mut version = call.request.lease.and_then(|_| self.knowledge.version_for_changing(self.cluster.now()));
+        loop {
+            let tx = attempts.begin()?;
+            let assumed = version.take();
+            if let Some(version) = assumed {
+                tx.read_at(version);
+            }
+            let failed = match self.try_open(&tx, call, attempts.unknown(), assumed.is_some()).await {
+                Ok(Step::Return((mut opened, warm))) => {
+                    opened.warm.extend(self.warm_rows(&opened, &warm).await);
+                    return Ok((opened, None));
+                }
+                Ok(Step::Commit((mut opened, warm))) => {
+                    let (id, at) = (opened.database, opened.head.checkpoint);
+                    let beside = if warm.is_empty() { None } else { Some(attempts.beside(tx.read_version().await?)?) };
+                    let rows = async {
+                        match &beside {
+                            Some(beside) => self.newest(beside, id, &warm, at).await,
+                            None => Ok(Vec::new()),
+                        }
+                    };
+                    match join(attempts.commit(tx), rows).await {
+                        (Ok(committed), Ok(rows)) => {
+                            opened.warm = rows.into_iter().flat_map(|(_, found)| found.rows(id)).collect();
+                            return Ok((opened, Some(committed)));
+                        }
+                        (Ok(committed), Err(_)) => {
+                            opened.warm = self.warm_rows(&opened, &warm).await;
+                            return Ok((opened, Some(committed)));
+                        }
+                        (Err(failed), _) => failed,
+                    }
+                }
+                Err(fault) => Failed::reading(tx, fault),
+            };
+            // It was said of an older version: what of the newest?
+            if assumed.is_some() && (matches!(failed.fault, Fault::Refused(_)) || says_read_first(&failed.fault)) {
+                attempts.at_once(failed)?;
+            } else {
+                attempts.again(failed).await?;
+            }
+        }
+    }
+
+    /// The rows of warm pages, when they were not read with the rest. They are a convenience: none if it takes too long.
+    async fn warm_rows(&self, opened: &Opened, warm: &PageSet) -> Vec<ReadRow> {
+        if warm.is_empty() {
+            return Vec::new();
+        }
+        let lineage = [Lineage { database: opened.database, max_txid: Txid::MAX }];
+        let (lineage, at) = (&lineage, opened.head.checkpoint);
+        let body = |tx, _| self.try_pages(tx, lineage, warm, at, self.cluster.now(), None);
+        match self.cluster.run("read warm pages", Priority::Normal, body).await {
+            Ok(done) => done.value,
+            Err(fault) => {
+                tracing::debug!(database = %opened.database, %fault, "opened without warm pages");
+                Vec::new()
+            }
+        }
+    }
+
+    async fn try_open(&self, tx: &Tx, call: &Call<'_>, unknown: bool, assumed: bool) -> Outcome<Step<Answer>> {
         let request = call.request;
-        if unknown && let Some(opened) = self.was_granted(&tx, call).await? {
-            return Ok(Step::Return(opened));
+        if unknown && let Some(answer) = self.was_granted(tx, call).await? {
+            return Ok(Step::Return(answer));
         }
         // While the id is looked up, what it was the last time is read too.
         let guess = request.known.map(|(id, _)| id).or_else(|| self.names.recall(&request.name));
         let guessed = async {
             match guess {
-                Some(id) => self.standing(&tx, call, id).await,
+                Some(id) => self.standing(tx, call, id, assumed).await,
                 None => Ok(None),
             }
         };
         let name_key = self.keys.name(&request.name);
         let (found, asking, guessed) =
-            futures_util::try_join!(tx.get::<u64>(&name_key), self.asking(&tx, request.lease), guessed)?;
+            futures_util::try_join!(tx.get::<u64>(&name_key), self.asking(tx, request.lease, assumed), guessed)?;
         let Some(id) = found.map(DatabaseId) else { return self.create(tx, call, asking).await };
-        let found = if guess == Some(id) { guessed } else { self.standing(&tx, call, id).await? };
-        let Some(Standing { core, progress, warm, records }) = found else {
+        let found = if guess == Some(id) { guessed } else { self.standing(tx, call, id, assumed).await? };
+        let Some(Standing { core, progress, mut warm, records, size, ends }) = found else {
             let message = format!("the name {} leads to database {id}, which does not exist", request.name);
             return Err(Error::corrupt(message).into());
         };
+        self.knowledge.telling(id, tx.read_version().await?);
         let known = call.known(id);
         let records = async {
-            match records {
-                Some(records) => Ok(records),
-                None => self.records(&tx, id, progress.checkpoint, core.head.txid, request.tail_bytes).await,
+            if let Some(records) = records {
+                return Ok(records);
             }
+            let (from, to) = (progress.checkpoint, core.head.txid);
+            self.records(tx, id, from, to, request.tail_bytes, size).await
         };
-        let warm = async {
-            if known.is_some() || warm.is_empty() {
-                return Ok(Vec::new());
-            }
-            self.newest(&tx, id, &warm, progress.checkpoint).await
-        };
+        if known.is_some() {
+            warm = PageSet::new();
+        }
+        // A grant leaves them for while it is committed.
+        let now = if asking.is_none() { std::mem::take(&mut warm) } else { PageSet::new() };
+        let rows = self.newest(tx, id, &now, progress.checkpoint);
         let grant = async {
             match &asking {
-                Some(asking) => self.grant(&tx, call, id, &core, asking).await.map(Some),
+                Some(asking) => self.grant(tx, call, id, &core, asking, &ends).await.map(Some),
                 None => Ok(None),
             }
         };
-        let (granted, records, warm) = futures_util::try_join!(grant, records, warm)?;
-        let warm: Vec<ReadRow> = warm.into_iter().flat_map(|(_, found)| found.rows(id)).collect();
+        let (granted, records, rows) = futures_util::try_join!(grant, records, rows)?;
+        let rows: Vec<ReadRow> = rows.into_iter().flat_map(|(_, found)| found.rows(id)).collect();
         let after = known.unwrap_or(progress.checkpoint);
         let tail = tail(records, after, core.head.txid, &progress, request.tail_bytes)?;
         let head = granted.as_ref().unwrap_or(&core).public(&progress);
         let mut tries = call.tries();
         // A try whose reply was lost may have created it.
-        let opened = Opened { database: id, created: tries.fresh == Some(id), head, tail, warm };
+        let opened = Opened { database: id, created: tries.fresh == Some(id), head, tail, warm: rows };
         if granted.is_none() {
-            return Ok(Step::Return(opened));
+            return Ok(Step::Return((opened, warm)));
         }
-        tries.opened = Some(opened.clone());
-        Ok(Step::Commit(opened))
+        tries.answer = Some((opened.clone(), warm.clone()));
+        Ok(Step::Commit((opened, warm)))
     }
 
     /// What the last try has returned, if it was committed and its reply was lost: then the lease was granted, whoever has
     /// it now.
-    async fn was_granted(&self, tx: &Tx, call: &Call<'_>) -> Outcome<Option<Opened>> {
-        let last = call.tries().opened.clone();
+    async fn was_granted(&self, tx: &Tx, call: &Call<'_>) -> Outcome<Option<Answer>> {
+        let last = call.tries().answer.clone();
         let (Some(last), Some(lease)) = (last, call.request.lease) else { return Ok(None) };
-        let (id, epoch) = (last.database, last.head.epoch);
+        let (id, epoch) = (last.0.database, last.0.head.epoch);
         let end = self.keys.epoch_end(id, epoch);
         let (core, end) = futures_util::try_join!(self.peek_core(tx, id), tx.peek::<EpochEndValue>(&end))?;
+        self.knowledge.telling(id, tx.read_version().await?);
         let now = core.filter(|core| core.lease.epoch == epoch).and_then(|core| core.holder());
         let holder = now.or(end.and_then(|end| end.holder));
         Ok((holder == Some(lease.session)).then_some(last))
     }
 
     /// The small values of a database that may exist, and the log after what the caller knows of it.
-    async fn standing(&self, tx: &Tx, call: &Call<'_>, id: DatabaseId) -> Outcome<Option<Standing>> {
+    async fn standing(&self, tx: &Tx, call: &Call<'_>, id: DatabaseId, assumed: bool) -> Outcome<Option<Standing>> {
+        let known = call.known(id);
         let records = async {
-            match call.known(id) {
-                Some(after) => self.records(tx, id, after, Txid::MAX, call.request.tail_bytes).await.map(Some),
+            match known {
+                Some(after) => self.records(tx, id, after, Txid::MAX, call.request.tail_bytes, None).await.map(Some),
                 None => Ok(None),
+            }
+        };
+        let newest = async { if known.is_some() { Ok(Piece::default()) } else { self.newest_records(tx, id).await } };
+        let ends = async {
+            match call.request.lease {
+                Some(_) => tx.peek_range(&self.keys.epoch_ends(id, Epoch(u64::MAX)), EPOCH_ENDS).await,
+                None => Ok(Piece::default()),
             }
         };
         if call.request.lease.is_some() {
             tx.conflict_with_writers(&self.keys.core(id))?;
+            if assumed {
+                // Else a checkpoint or collection meanwhile makes what is read no less true.
+                tx.conflict_with_writers(&only(self.keys.of(id, Kind::Progress)))?;
+            }
         }
         let range = self.keys.singles(id);
-        let (piece, records) = futures_util::try_join!(tx.peek_range(&range, 0), records)?;
+        let (piece, records, newest, ends) = futures_util::try_join!(tx.peek_range(&range, 0), records, newest, ends)?;
         let singles = Singles::of(&self.keys, id, piece.pairs());
         if singles.is_empty() {
             return Ok(None);
         }
         let (core, progress, warm) = (singles.core()?, singles.progress()?, singles.warm()?);
-        Ok(Some(Standing { core, progress, warm, records }))
+        let records = match records {
+            Some(records) => Some(records),
+            None => self.if_it_reaches(id, &newest, progress.checkpoint)?,
+        };
+        let size =
+            newest.pairs().iter().map(|pair| pair.value().len()).sum::<usize>().checked_div(newest.pairs().len());
+        Ok(Some(Standing { core, progress, warm, records, size, ends }))
     }
 
     /// The asking session, which must still be alive when this transaction commits.
-    async fn asking(&self, tx: &Tx, lease: Option<LeaseRequest>) -> Outcome<Option<Asking>> {
+    async fn asking(&self, tx: &Tx, lease: Option<LeaseRequest>, assumed: bool) -> Outcome<Option<Asking>> {
         let Some(lease) = lease else { return Ok(None) };
         let (record, fence) = (self.keys.session_record(lease.session), self.keys.session_fence(lease.session));
         // Renewals change the record, and the end changes the fence too: renewals need not be waited for.
         let (record, fence) = futures_util::try_join!(tx.peek::<SessionValue>(&record), tx.get::<FenceValue>(&fence))?;
         match record.filter(|record| record.ended.is_none()) {
-            Some(record) => Ok(Some(Asking { lease, record, fence })),
+            Some(record) => Ok(Some(Asking { lease, record, fence, assumed })),
             None => Err(over(lease.session).into()),
         }
     }
 
-    async fn create(&self, tx: Tx, call: &Call<'_>, asking: Option<Asking>) -> Outcome<Step<Opened>> {
+    async fn create(&self, tx: &Tx, call: &Call<'_>, asking: Option<Asking>) -> Outcome<Step<Answer>> {
         let name = &call.request.name;
         if !call.request.create {
             return Err(Error::not_found(format!("there is no database named {name}")).into());
@@ -210,18 +309,19 @@ impl FdbStore {
         let (core, progress) = (Core::empty(), ProgressValue::default());
         tx.put(&self.keys.name(name), &id.get())?;
         tx.put(&self.keys.of(id, Kind::Name), &name.as_str().to_owned())?;
-        self.put_head(&tx, id, &core.head)?;
-        self.put_staging(&tx, id, &core.staging)?;
+        self.put_head(tx, id, &core.head)?;
+        self.put_staging(tx, id, &core.staging)?;
         tx.put(&self.keys.of(id, Kind::Progress), &progress)?;
         let core = if let Some(asking) = &asking {
-            self.grant_to(&tx, call, id, &core, asking).await?
+            self.grant_to(tx, call, id, &core, asking).await?
         } else {
-            self.put_lease(&tx, id, &core.lease)?;
+            self.put_lease(tx, id, &core.lease)?;
             core
         };
         let (tail, head) = (Tail::Complete(Vec::new()), core.public(&progress));
         let opened = Opened { database: id, created: true, head, tail, warm: Vec::new() };
-        call.tries().opened = Some(opened.clone());
-        Ok(Step::Commit(opened))
+        let answer = (opened, PageSet::new());
+        call.tries().answer = Some(answer.clone());
+        Ok(Step::Commit(answer))
     }
 }

@@ -1,6 +1,7 @@
 //! Reading page rows: alone by a backward range read of the newest, in runs by a range read of all that there are.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
@@ -11,6 +12,7 @@ use super::FdbStore;
 use super::read::missing;
 use crate::error::Outcome;
 use crate::keys::{Kind, after_key};
+use crate::knowledge::View;
 use crate::transact::{Pair, Priority, Step, Tx};
 use crate::values::{ProgressValue, decode_row};
 
@@ -35,47 +37,59 @@ impl FdbStore {
         let wanted = self.limits.check_read(pages)?;
         // Where nothing newer can be missed, the newest version need not be asked for.
         let assumed = match lineage {
-            [only] => self.knowledge.version_for_reading(only.database, snapshot, self.cluster.now()),
+            [only] => self.knowledge.version_for_reading(only.database, self.cluster.now()),
             _ => None,
         };
         let mut assumed = assumed;
         let wanted = &wanted;
         let body = |tx: Tx, _| {
-            let version = assumed.take();
+            let assumed = assumed.take();
             async move {
-                if let Some(version) = version {
-                    tx.read_at(version);
-                }
-                self.try_pages(tx, lineage, wanted, snapshot).await
+                let Some((version, at, horizon)) = assumed else {
+                    return self.try_pages(tx, lineage, wanted, snapshot, self.cluster.now(), None).await;
+                };
+                tx.read_at(version);
+                self.try_pages(tx, lineage, wanted, snapshot, at, horizon).await
             }
         };
         let done = self.cluster.run("read pages", Priority::Normal, body).await?;
         Ok(done.value)
     }
 
-    async fn try_pages(
+    /// The horizon of a database, unless this snapshot is below it.
+    async fn horizon(&self, tx: &Tx, database: DatabaseId, at: Txid, known: Option<Txid>) -> Outcome<Txid> {
+        let horizon = if let Some(horizon) = known {
+            horizon
+        } else {
+            let progress = tx.peek::<ProgressValue>(&self.keys.of(database, Kind::Progress)).await?;
+            progress.ok_or_else(|| missing(database))?.horizon
+        };
+        if at < horizon {
+            return Err(Error::snapshot_too_old(format!("snapshot {at} is below the horizon {horizon}")).into());
+        }
+        Ok(horizon)
+    }
+
+    pub(super) async fn try_pages(
         &self,
         tx: Tx,
         lineage: &[Lineage],
         wanted: &PageSet,
         snapshot: Txid,
+        asked: Duration,
+        known: Option<Txid>,
     ) -> Outcome<Step<Vec<ReadRow>>> {
         let mut left = wanted.clone();
         let mut found: BTreeMap<PageNo, (DatabaseId, Found)> = BTreeMap::new();
         for (index, entry) in lineage.iter().enumerate() {
             let at = snapshot.min(entry.max_txid);
-            let horizon = async {
-                let progress = tx.peek::<ProgressValue>(&self.keys.of(entry.database, Kind::Progress)).await?;
-                let progress = progress.ok_or_else(|| missing(entry.database))?;
-                if at < progress.horizon {
-                    let horizon = progress.horizon;
-                    let message = format!("snapshot {at} is below the horizon {horizon}");
-                    return Err(Error::snapshot_too_old(message).into());
-                }
-                Ok(())
-            };
             // All databases are checked, also those that no page is left for.
-            let ((), rows) = futures_util::try_join!(horizon, self.newest(&tx, entry.database, &left, at))?;
+            let horizon = self.horizon(&tx, entry.database, at, known);
+            let (horizon, rows) = futures_util::try_join!(horizon, self.newest(&tx, entry.database, &left, at))?;
+            if known.is_none() {
+                let version = tx.read_version().await?;
+                self.knowledge.viewed(entry.database, View { version, at: asked, horizon });
+            }
             let last = index + 1 == lineage.len();
             for (page, row) in rows {
                 if !last {

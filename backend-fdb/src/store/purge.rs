@@ -9,12 +9,12 @@ use litefleet::{DatabaseId, Result, SessionId};
 use super::FdbStore;
 use super::sessions::version_of;
 use crate::error::Outcome;
-use crate::keys::{Key, after_key};
+use crate::keys::{Key, Range};
 use crate::sessions::Standing;
-use crate::transact::{Piece, Priority, Step, Tx};
+use crate::transact::{Priority, Step, Tx};
 use crate::values::{SessionValue, Value};
 
-/// The most keys that one transaction removes: their values come along when they are read.
+/// The most keys that one transaction removes. FoundationDB walks along them to find the last, and sends none but that.
 const KEYS: usize = 1_000;
 
 /// For how long ended sessions are kept, in FoundationDB's versions, of which there are a million in a second: a day.
@@ -23,6 +23,21 @@ const SESSION_VERSIONS: u64 = 24 * 3600 * 1_000_000;
 
 /// The most sessions that one purge looks at.
 const SESSIONS: usize = 500;
+
+/// How many keys a range has that has one at least, and fewer than `most`, or as many: by halves, since to list them would
+/// bring their values along.
+async fn count_keys(tx: &Tx, range: &Range, most: usize) -> Outcome<usize> {
+    let (mut there, mut gone) = (0, most);
+    while gone - there > 1 {
+        let middle = there + (gone - there) / 2;
+        if tx.peek_key(range, middle).await?.is_some() {
+            there = middle;
+        } else {
+            gone = middle;
+        }
+    }
+    Ok(there + 1)
+}
 
 /// What a step of a purge has done.
 struct Removed {
@@ -72,29 +87,29 @@ impl FdbStore {
             Some(mark) => Some((self.keys.deleted_in(mark.key())?, mark.key())),
             None => None,
         };
-        let (range, piece) = match mark {
-            Some((id, _)) => {
-                let range = self.keys.bulk(id);
-                let piece = tx.peek_range(&range, limit).await?;
-                (range, piece)
-            }
-            None => ((Vec::new(), Vec::new()), Piece::default()),
+        let range = mark.map_or_else(Default::default, |(id, _)| self.keys.bulk(id));
+        let (beginning, after) = match mark {
+            Some(_) => futures_util::try_join!(tx.peek_key(&range, 0), tx.peek_key(&range, limit))?,
+            None => (None, None),
         };
-        let beginning = piece.pairs().first().map(|pair| pair.key().to_vec());
+        let count = match (&beginning, &after) {
+            (None, _) => 0,
+            (Some(_), Some(_)) => limit,
+            (Some(_), None) => count_keys(&tx, &range, limit).await?,
+        };
         let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
         let now = (mark.map(|(id, _)| id), beginning);
         if let Some(tried) = last.as_ref().filter(|tried| unknown && tried.found != now) {
             // The try whose reply was lost has removed what it found.
             return Ok(Step::Return(Removed { count: tried.count, none: false }));
         }
-        let Some((id, mark)) = mark else { return Ok(Step::Return(Removed { count: 0, none: true })) };
-        if let Some(end) = piece.pairs().last() {
-            tx.clear_range(&(range.0, after_key(end.key().to_vec())));
-        }
-        if !piece.more && piece.pairs().len() < limit {
+        let Some((_, mark)) = mark else { return Ok(Step::Return(Removed { count: 0, none: true })) };
+        if let Some(after) = after {
+            tx.clear_range(&(range.0, after));
+        } else {
+            tx.clear_range(&range);
             tx.clear(mark);
         }
-        let count = piece.pairs().iter().filter(|pair| self.keys.counts(id, pair.key())).count();
         *last = Some(Tried { found: now, count });
         Ok(Step::Commit(Removed { count, none: false }))
     }

@@ -1,5 +1,6 @@
 //! What the calls read: the small values of a database, the head, and the tail of the log.
 
+use futures_util::future::try_join_all;
 use litefleet::store::{HeadReply, HeadRequest, Tail};
 use litefleet::{DatabaseId, DatabaseName, Error, PageSet, Result, Txid};
 
@@ -8,7 +9,7 @@ use crate::chunk::Assembler;
 use crate::error::Outcome;
 use crate::keys::{Keys, Kind};
 use crate::knowledge::Core;
-use crate::transact::{Pair, Priority, Step, Tx};
+use crate::transact::{Pair, Piece, Priority, Step, Tx};
 use crate::values::{EpochEndValue, HeadValue, LeaseValue, ProgressValue, StagingValue, Value};
 
 pub(super) fn missing(id: DatabaseId) -> Error {
@@ -64,7 +65,16 @@ impl<'r> Singles<'r> {
     }
 }
 
+/// How many keys of the log's end an open reads before it knows how long the tail is.
+const NEWEST_RECORDS: usize = 32;
+
+/// How many records are read one reply after another, where more of them are wanted: small ones fit into one reply.
+const STRETCH: u64 = 128;
+/// How many such stretches are read at once.
+const STRETCHES: u64 = 8;
+
 /// Records of the log as they were read.
+#[derive(Default)]
 pub(super) struct Records {
     assembler: Assembler,
     /// Whether there are more than were wanted.
@@ -72,7 +82,8 @@ pub(super) struct Records {
 }
 
 impl FdbStore {
-    /// The records after `after`, up to `to`, as many as have `bytes` bytes, or one more.
+    /// The records after `after`, up to `to`, as many as have `bytes` bytes, or one more. `size` is about what one has,
+    /// if that is known.
     pub(super) async fn records(
         &self,
         tx: &Tx,
@@ -80,13 +91,49 @@ impl FdbStore {
         after: Txid,
         to: Txid,
         bytes: usize,
+        size: Option<usize>,
     ) -> Outcome<Records> {
+        if to == Txid::MAX {
+            // Nobody knows how many there are: few, as a rule.
+            return self.stretch(tx, database, after, to, bytes).await;
+        }
+        let mut all = Records::default();
+        let mut from = after;
+        loop {
+            // One reply of FoundationDB holds 80 kB: where there is more, as many are asked for at once as are wanted.
+            let size = all.average().or(size);
+            let room = bytes.saturating_sub(all.assembler.bytes());
+            let count = size.map_or(1, |size| room as u64 / (size.max(1) as u64 * STRETCH) + 1).min(STRETCHES);
+            let ends = (1..=count).map(|count| Txid(from.get().saturating_add(count * STRETCH)).min(to));
+            let mut ends: Vec<Txid> = ends.collect();
+            ends.dedup();
+            let starts = std::iter::once(from).chain(ends.iter().copied());
+            let stretches = starts.zip(&ends).map(|(from, end)| self.stretch(tx, database, from, *end, bytes));
+            let mut left = ends.len();
+            for records in try_join_all(stretches).await? {
+                left -= 1;
+                all.append(records);
+                if all.cut || all.assembler.is_open() || all.assembler.bytes() > bytes {
+                    all.cut |= left > 0 || ends.last().is_some_and(|end| *end < to);
+                    return Ok(all);
+                }
+            }
+            match ends.last() {
+                // The log has no gaps: when less was there than was asked for, it has ended.
+                Some(end) if *end < to && all.reaches(*end) => from = *end,
+                _ => return Ok(all),
+            }
+        }
+    }
+
+    /// As [`records`](Self::records), one reply after another.
+    async fn stretch(&self, tx: &Tx, id: DatabaseId, after: Txid, to: Txid, bytes: usize) -> Outcome<Records> {
         let mut assembler = Assembler::default();
-        let mut range = self.keys.log_range(database, after, to);
+        let mut range = self.keys.log_range(id, after, to);
         loop {
             let piece = tx.peek_range(&range, 0).await?;
             for pair in piece.pairs() {
-                let (txid, number) = self.keys.log_in(database, pair.key())?;
+                let (txid, number) = self.keys.log_in(id, pair.key())?;
                 assembler.push(txid, number, pair.value())?;
             }
             let cut = assembler.bytes() > bytes && !assembler.is_open();
@@ -95,6 +142,31 @@ impl FdbStore {
                 _ => return Ok(Records { assembler, cut: piece.more }),
             }
         }
+    }
+
+    /// The end of the log, backwards: as many keys as a tail mostly has.
+    pub(super) async fn newest_records(&self, tx: &Tx, database: DatabaseId) -> Outcome<Piece> {
+        tx.peek_back(&self.keys.log_range(database, Txid(0), Txid::MAX), NEWEST_RECORDS).await
+    }
+
+    /// Of [`newest_records`](Self::newest_records) those after a txid, when they are all that there are.
+    pub(super) fn if_it_reaches(&self, database: DatabaseId, newest: &Piece, after: Txid) -> Result<Option<Records>> {
+        let oldest = match newest.pairs().last() {
+            Some(pair) => Some(self.keys.log_in(database, pair.key())?),
+            None => None,
+        };
+        let whole = !newest.more && newest.pairs().len() < NEWEST_RECORDS;
+        if !whole && oldest.is_none_or(|oldest| oldest > (after.next(), 0)) {
+            return Ok(None);
+        }
+        let mut assembler = Assembler::default();
+        for pair in newest.pairs().iter().rev() {
+            let (txid, piece) = self.keys.log_in(database, pair.key())?;
+            if txid > after {
+                assembler.push(txid, piece, pair.value())?;
+            }
+        }
+        Ok(Some(Records { assembler, cut: false }))
     }
 
     pub(super) async fn head_of(&self, request: &HeadRequest) -> Result<HeadReply> {
@@ -113,7 +185,7 @@ impl FdbStore {
         };
         let (piece, records, end) = futures_util::try_join!(
             tx.peek_range(&range, 0),
-            self.records(&tx, database, request.known, Txid::MAX, request.tail_bytes),
+            self.records(&tx, database, request.known, Txid::MAX, request.tail_bytes, None),
             end
         )?;
         let singles = Singles::of(&self.keys, database, piece.pairs());
@@ -122,6 +194,7 @@ impl FdbStore {
         }
         let (core, progress) = (singles.core()?, singles.progress()?);
         let ended = end.filter(|_| request.epoch.is_some_and(|epoch| epoch < core.lease.epoch));
+        self.knowledge.telling(database, tx.read_version().await?);
         Ok(Step::Return(HeadReply {
             name: singles.name()?,
             head: core.public(&progress),
@@ -149,6 +222,22 @@ pub(super) fn tail(records: Records, after: Txid, head: Txid, progress: &Progres
 }
 
 impl Records {
+    /// Takes the records that follow.
+    fn append(&mut self, next: Self) {
+        self.assembler.append(next.assembler);
+        self.cut = next.cut;
+    }
+
+    /// The bytes of one, on average.
+    fn average(&self) -> Option<usize> {
+        self.assembler.bytes().checked_div(self.assembler.count())
+    }
+
+    /// Whether this is the last of them.
+    fn reaches(&self, txid: Txid) -> bool {
+        self.assembler.last() == Some(txid)
+    }
+
     /// The records when they are wanted as they are: whole ones, in order, no more than `bytes` unless it is one.
     pub(super) fn within(self, bytes: usize) -> Vec<litefleet::store::LogRow> {
         let mut sum = 0;

@@ -8,6 +8,7 @@ use litefleet::{Error, Result, SessionId};
 
 use super::FdbStore;
 use crate::error::{Fault, Outcome};
+use crate::knowledge::Witness;
 use crate::sessions::Standing;
 use crate::transact::{Priority, Step, Tx};
 use crate::values::{FenceValue, SessionValue};
@@ -21,6 +22,9 @@ pub(super) async fn version_of(tx: &Tx) -> Outcome<u64> {
 pub(super) fn over(session: SessionId) -> Error {
     Error::fenced(format!("session {session} has expired or was ended; its leases may be others' now"))
 }
+
+/// The lifetime of a session that was renewed, and what was seen of its fence.
+type Renewed = (Duration, Option<Witness>);
 
 impl FdbStore {
     /// A value for a fence that it never had before.
@@ -48,7 +52,9 @@ impl FdbStore {
             self.end(session).await?;
         }
         let call = self.cluster.run("start a session", Priority::Normal, |tx, _| self.try_start(tx, request));
-        call.await?;
+        if let Some(committed) = call.await?.committed {
+            self.knowledge.committed(committed);
+        }
         self.sessions.renewed(session, request.lifetime, sent);
         Ok(())
     }
@@ -83,26 +89,35 @@ impl FdbStore {
             return Err(over(session));
         }
         let call = self.cluster.run("renew a session", Priority::Normal, |tx, _| self.try_renew(tx, session, sent));
-        let lifetime = call.await?.value.ok_or_else(|| {
+        let done = call.await?;
+        if let Some(committed) = done.committed {
+            self.knowledge.committed(committed);
+        }
+        let Some((lifetime, witness)) = done.value else {
             self.forget(session);
-            over(session)
-        })?;
+            return Err(over(session));
+        };
+        // So the chain stays young while nobody commits.
+        if let (Some(witness), Some(committed)) = (witness, done.committed) {
+            self.knowledge.witnessed(&witness, committed);
+        }
         self.sessions.renewed(session, lifetime, sent);
         Ok(())
     }
 
-    async fn try_renew(&self, tx: Tx, session: SessionId, sent: Duration) -> Outcome<Step<Option<Duration>>> {
-        let key = self.keys.session_record(session);
-        let Some(record) = tx.get::<SessionValue>(&key).await?.filter(|record| record.ended.is_none()) else {
-            return Ok(Step::Return(None));
-        };
+    async fn try_renew(&self, tx: Tx, session: SessionId, sent: Duration) -> Outcome<Step<Option<Renewed>>> {
+        let (key, fence) = (self.keys.session_record(session), self.keys.session_fence(session));
+        let (record, fence) = futures_util::try_join!(tx.get::<SessionValue>(&key), tx.get::<FenceValue>(&fence))?;
+        let Some(record) = record.filter(|record| record.ended.is_none()) else { return Ok(Step::Return(None)) };
         if self.sessions.judge(session, &record, sent) == Standing::Expired {
             self.end_within(&tx, session, record).await?;
             return Ok(Step::Commit(None));
         }
         let lifetime = record.lifetime;
         tx.put(&key, &SessionValue { renewals: record.renewals + 1, ..record })?;
-        Ok(Step::Commit(Some(lifetime)))
+        let version = tx.read_version().await?;
+        let witness = fence.map(|fence| Witness { session, fence, version });
+        Ok(Step::Commit(Some((lifetime, witness))))
     }
 
     pub(super) async fn end(&self, session: SessionId) -> Result<()> {

@@ -50,7 +50,7 @@ impl Change for Staging<'_> {
         let mut pages = PageSet::new();
         for row in &request.rows {
             pages.insert(row.page);
-            tx.put_bytes(&store.keys.row(id, row.page, row.txid), &encode_row(row.kind, &row.bytes))?;
+            tx.put_row(&store.keys.row(id, row.page, row.txid), &encode_row(row.kind, &row.bytes))?;
         }
         tx.put(&store.keys.staged(id, request.generation, request.sequence), &pages)?;
         let staging = StagingValue { entry: Entry::Open { last: request.sequence }, ..core.staging };
@@ -87,6 +87,7 @@ impl FdbStore {
         let done = self.cluster.run("discard", Priority::Normal, body).await?;
         if let Some(committed) = done.committed {
             self.knowledge.committed(committed);
+            self.knowledge.telling(request.database, committed.0);
         }
         Ok(done.value)
     }

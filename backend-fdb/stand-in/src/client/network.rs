@@ -2,7 +2,7 @@
 //!
 //! Source: FoundationDB documentation, "C API", API versioning and network: the version is selected once, the network
 //! is set up once, runs once, and cannot be started again.
-#![expect(unsafe_code, reason = "hooks are functions of the caller")]
+#![expect(unsafe_code, reason = "hooks are functions of the caller, and the loader calls one of ours")]
 
 use std::cell::Cell;
 use std::ffi::c_void;
@@ -15,8 +15,14 @@ use super::options;
 use crate::code::{self, Code};
 
 /// The newest API version that can be selected; the oldest is the oldest that the library's rules are right for.
-pub(crate) const MAX_API_VERSION: i32 = 740;
+const MAX_API_VERSION: i32 = 740;
 const MIN_API_VERSION: i32 = 710;
+
+/// The newest API version of this library: an older one on demand, so that it can pass for an older release.
+pub(crate) fn max_api_version() -> i32 {
+    let wanted = std::env::var("LITEFLEET_STAND_IN_API_VERSION").ok().and_then(|version| version.parse().ok());
+    wanted.map_or(MAX_API_VERSION, |version: i32| version.min(MAX_API_VERSION))
+}
 
 pub(crate) type Hook = unsafe extern "C" fn(*mut c_void);
 
@@ -59,7 +65,7 @@ pub(crate) fn select_api_version(runtime: i32, header: i32) -> Code {
     if runtime > header {
         return code::API_VERSION_INVALID;
     }
-    if header > MAX_API_VERSION || runtime < MIN_API_VERSION {
+    if header > max_api_version() || runtime < MIN_API_VERSION {
         return code::API_VERSION_NOT_SUPPORTED;
     }
     network.get_or_insert_default().api_version = Some(runtime);
@@ -114,7 +120,35 @@ pub(crate) fn run() -> Code {
     code::SUCCESS
 }
 
+/// What the library keeps for each thread. The real one has such objects on the thread that loads it, and uses them to
+/// stop: seen on 7.3.79, where stopping from an exit handler of the main thread ends the process with a fault, since they
+/// are destroyed before exit handlers run.
+struct OfThread;
+
+impl Drop for OfThread {
+    fn drop(&mut self) {
+        // What has nothing to destroy is never destroyed.
+        std::hint::black_box(self);
+    }
+}
+
+thread_local! {
+    static OF_THREAD: OfThread = const { OfThread };
+}
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static LOADED: extern "C" fn() = loaded;
+
+extern "C" fn loaded() {
+    OF_THREAD.with(|_| ());
+}
+
 pub(crate) fn stop() -> Code {
+    if OF_THREAD.try_with(|_| ()).is_err() {
+        // As bad, and easier to understand.
+        std::process::abort();
+    }
     match lock().as_ref() {
         Some(network) if HANDLE.get().is_some() => {
             network.stop.notify_one();

@@ -18,7 +18,7 @@ extern "C" fn fdb_error_predicate(predicate: c_int, code: c_int) -> c_int {
 
 #[unsafe(no_mangle)]
 extern "C" fn fdb_get_max_api_version() -> c_int {
-    network::MAX_API_VERSION
+    network::max_api_version()
 }
 
 /// Release, source version and protocol, as the real library separates them.

@@ -1,16 +1,6 @@
-//! What a person reads.
+//! Latencies, and the middle of several.
 
 use std::time::Duration;
-
-/// One line of a table.
-pub(crate) fn row(cells: &[&str]) {
-    let cells: Vec<String> = cells
-        .iter()
-        .enumerate()
-        .map(|(index, cell)| format!("{cell:>width$}", width = if index == 0 { 32 } else { 14 }))
-        .collect();
-    println!("{}", cells.join(" "));
-}
 
 /// How long each of many things took.
 #[derive(Default)]
@@ -34,8 +24,14 @@ impl Latencies {
         sorted.get(index).map_or(f64::NAN, |latency| latency.as_secs_f64() * 1e3)
     }
 
-    pub(crate) fn per_second(&self, run: Duration) -> f64 {
-        let count = u32::try_from(self.0.len()).map_or(f64::INFINITY, f64::from);
-        count / run.as_secs_f64()
+    pub(crate) fn count(&self) -> f64 {
+        u32::try_from(self.0.len()).map_or(f64::INFINITY, f64::from)
     }
+}
+
+/// Of several turns the one in the middle.
+pub(crate) fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }

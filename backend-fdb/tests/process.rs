@@ -1,0 +1,140 @@
+//! What holds for a whole process, each case in one of its own: which client libraries will do, and who runs the network.
+
+mod common;
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use foundationdb::api::FdbApiBuilder;
+use litefleet::store::PageStore;
+use litefleet::{ErrorKind, Result};
+use litefleet_fdb::{FdbConfig, FdbStore, NetworkConfig};
+
+use common::{Place, holder};
+
+/// Where a child may leave files.
+const FOLDER: &str = "LITEFLEET_TEST_FOLDER";
+
+/// Runs one of the ignored tests of this file in a process of its own.
+#[track_caller]
+fn in_a_child(test: &str, environment: &[(&str, &str)]) {
+    let mut child = Command::new(std::env::current_exe().expect("this test's program"));
+    child.args(["--exact", test, "--ignored", "--nocapture"]).envs(environment.iter().copied());
+    let output = child.output().expect("a child");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("1 passed"), "{test} {environment:?}: {said}{error}");
+}
+
+async fn use_a_store(place: &Place, config: FdbConfig) -> Result<()> {
+    let store = std::sync::Arc::new(FdbStore::open(config).await?);
+    let session = holder::session(&store, holder::LONG).await;
+    let mut holder = holder::Holder::new(&store, session, "a").await;
+    holder.commit(b"record").await?;
+    holder.checkpoint(vec![holder::image(1, holder.txid)], true).await?;
+    assert_eq!(holder.read(1, 1).await?.len(), 1, "{}", place.cluster_file.display());
+    Ok(())
+}
+
+#[test]
+fn a_process_that_has_used_a_store_ends_well() {
+    // By returning from `main`, long after the store was closed.
+    in_a_child("child_opens_a_store", &[]);
+}
+
+#[test]
+#[cfg_attr(real_cluster, ignore = "a real client library has one version")]
+fn client_libraries_of_7_1_to_7_4_will_do() {
+    for version in ["710", "720", "730", "740"] {
+        in_a_child("child_opens_a_store", &[("LITEFLEET_STAND_IN_API_VERSION", version)]);
+    }
+    in_a_child("child_is_told_that_its_library_is_too_old", &[("LITEFLEET_STAND_IN_API_VERSION", "700")]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by a_process_that_has_used_a_store_ends_well and others"]
+async fn child_opens_a_store() {
+    let place = Place::new();
+    use_a_store(&place, place.config()).await.expect("the library will do");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by client_libraries_of_7_1_to_7_4_will_do"]
+async fn child_is_told_that_its_library_is_too_old() {
+    let place = Place::new();
+    for _ in 0..2 {
+        let error = use_a_store(&place, place.config()).await.expect_err("too old");
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.message().contains("700") && error.message().contains("7.1 or later"), "{error}");
+    }
+}
+
+#[test]
+fn an_application_may_run_the_network_itself() {
+    in_a_child("child_runs_the_network_itself", &[]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by an_application_may_run_the_network_itself"]
+async fn child_runs_the_network_itself() {
+    let network = FdbApiBuilder::default().build().expect("a version that the library has");
+    #[expect(unsafe_code, reason = "as an application would")]
+    // SAFETY: the guard lives until the test is over, and the process ends after it.
+    let guard = unsafe { network.boot() }.expect("a network thread");
+    let place = Place::new();
+    let error = use_a_store(&place, place.config()).await.expect_err("it cannot be started twice");
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.message().contains("run_by_application"), "{error}");
+    let network = NetworkConfig { run_by_application: true, ..NetworkConfig::default() };
+    use_a_store(&place, FdbConfig { network, ..place.config() }).await.expect("it runs");
+    drop(place);
+    drop(guard);
+}
+
+#[test]
+fn every_option_reaches_the_client_library() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    in_a_child("child_sets_every_option", &[(FOLDER, folder.path().to_str().expect("UTF-8"))]);
+    if cfg!(real_cluster) {
+        let traces = std::fs::read_dir(folder.path()).expect("the folder").filter_map(std::result::Result::ok);
+        let traces: Vec<_> = traces.map(|file| file.file_name()).collect();
+        assert!(traces.iter().any(|name| name.to_string_lossy().ends_with(".json")), "a trace in JSON: {traces:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by every_option_reaches_the_client_library"]
+async fn child_sets_every_option() {
+    let folder = std::env::var(FOLDER).expect("a folder");
+    let folder = Path::new(&folder);
+    let network = NetworkConfig {
+        trace_directory: Some(folder.into()),
+        trace_format: Some("json".into()),
+        trace_log_group: Some("litefleet-test".into()),
+        // They are looked at when a connection with TLS is made: the cluster of the tests has none.
+        tls_certificate: Some(folder.join("certificate.pem")),
+        tls_key: Some(folder.join("key.pem")),
+        tls_password: Some("secret".into()),
+        tls_ca: Some(folder.join("ca.pem")),
+        tls_verify_peers: Some("Check.Valid=1".into()),
+        external_client_directory: None,
+        knobs: vec!["max_trace_lines=1000000".into()],
+        run_by_application: false,
+    };
+    let place = Place::new();
+    let config = FdbConfig {
+        tags: ["a", "b", "c", "d", "sixteen-bytes-00"].map(str::to_owned).to_vec(),
+        retry_limit: Some(20),
+        max_retry_delay: Duration::from_millis(100),
+        datacenter: Some("dc".into()),
+        machine: Some("machine".into()),
+        max_watches: 17,
+        network,
+        ..place.config()
+    };
+    let store = FdbStore::open(config.clone()).await.expect("every option is one");
+    let opened = store.open(holder::open_request("b", None)).await.expect("created");
+    store.watch(opened.database, opened.head.txid).await.expect("there is nothing to see, in time");
+    use_a_store(&place, config).await.expect("it works with them");
+}
