@@ -55,11 +55,16 @@ fn exclusive_locking_keeps_the_lease_between_transactions() {
     let [one, other] = [(); 2].map(|()| Process::new(Arc::clone(&store), Process::small()));
     let parameters = "&lease=transaction";
     let (first, second) = (one.open("a", parameters), other.open("a", parameters));
+    // A checkpoint in the background keeps the lease for a moment longer than the transaction before it.
+    let patient = Duration::from_secs(20);
     first.execute_batch("CREATE TABLE t (v)").unwrap();
+    second.busy_timeout(patient).unwrap();
     insert(&second, 1).unwrap();
     for ending in ["PRAGMA locking_mode=NORMAL; SELECT count(*) FROM t", "drop"] {
         let keeper = one.open("a", parameters);
+        keeper.busy_timeout(patient).unwrap();
         keeper.execute_batch("PRAGMA locking_mode=EXCLUSIVE").unwrap();
+        second.busy_timeout(Duration::ZERO).unwrap();
         for _ in 0..3 {
             insert(&keeper, 2).unwrap();
             assert_eq!(code(&insert(&second, 3).unwrap_err()), Some(ErrorCode::DatabaseBusy));
@@ -68,6 +73,7 @@ fn exclusive_locking_keeps_the_lease_between_transactions() {
             "drop" => drop(keeper),
             _ => keeper.execute_batch(ending).unwrap(),
         }
+        second.busy_timeout(patient).unwrap();
         insert(&second, 4).unwrap();
     }
     assert_eq!(value(&first, "SELECT CAST(group_concat(v, '') AS INTEGER) FROM t"), 122_242_224);
