@@ -226,7 +226,9 @@ impl FdbStore {
         if granted.is_none() {
             return Ok(Step::Return((opened, warm)));
         }
-        tries.answer = Some((opened.clone(), warm.clone()));
+        // What an older version led to may be an epoch that the same session got by an earlier call: were the reply to this
+        // try lost, nobody could tell the two apart. Then it is granted again.
+        tries.answer = (!assumed).then(|| (opened.clone(), warm.clone()));
         Ok(Step::Commit((opened, warm)))
     }
 
