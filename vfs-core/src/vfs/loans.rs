@@ -1,7 +1,7 @@
 //! Bytes that SQLite reads in place: `PRAGMA mmap_size`.
 //!
-//! SQLite then keeps no copies in its own cache of pages that it only reads: a thousand connections share the page cache of
-//! the fleet.
+//! Each loan is a copy, which ends when SQLite gives it back: it takes the place of the copy in SQLite's own cache, and saves
+//! no memory.
 
 use std::collections::HashMap;
 
