@@ -11,14 +11,15 @@ use rand::seq::SliceRandom;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
+use tokio_postgres::NoTls;
 use tokio_postgres::config::{Host, LoadBalanceHosts, SslMode, TargetSessionAttrs};
 use tokio_postgres::tls::MakeTlsConnect;
-use tokio_postgres::{Client, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::config::{PostgresConfig, Prepared};
-use crate::error::{Fault, Outcome, chain, server_kind};
+use crate::error::{Fault, Outcome, server_kind};
+use crate::link::Link;
 use crate::wire::column;
 
 /// The server has as many connections as it takes: `too_many_connections`.
@@ -46,17 +47,18 @@ impl std::fmt::Display for Place {
 
 /// A connection to a server that is what was asked for.
 pub(crate) struct Connected {
-    pub(crate) client: Client,
-    /// Statements can be prepared on it.
+    pub(crate) link: Link,
+    /// Statements can be prepared on it, and settings made: it leads to the server itself.
     pub(crate) prepares: bool,
 }
 
-/// Tries the servers of the URL in their order, or in any if it says so; but the one that was right the last time first:
-/// after a failover the others may be silent, and cost the whole time-out each.
+/// Tries the servers of the URL in their order, or in any if it says so; but the one that was right the last time first.
+/// A silent one gets its share of the time that is left, so that the next one has its turn too.
 pub(crate) async fn connect(
     config: &PostgresConfig,
     tls: Option<&MakeRustlsConnect>,
     last: &AtomicUsize,
+    deadline: Instant,
 ) -> Outcome<Connected> {
     let mut places: Vec<(usize, Place)> = places(config).into_iter().enumerate().collect();
     if config.server.get_load_balance_hosts() == LoadBalanceHosts::Random {
@@ -65,9 +67,12 @@ pub(crate) async fn connect(
         let last = last.load(Ordering::Relaxed);
         places.sort_by_key(|(index, _)| *index != last);
     }
-    let (mut failures, mut crowded) = (Vec::new(), false);
+    let count = places.len();
+    let (mut failures, mut crowded, mut left) = (Vec::new(), false, count);
     for (index, place) in places {
-        let (message, kind) = match timeout(config.connect_timeout, try_place(&place, config, tls).boxed()).await {
+        let until = share(deadline, left, config);
+        left -= 1;
+        let (message, kind) = match timeout_at(until, try_place(&place, config, tls, until).boxed()).await {
             Ok(Ok(connected)) => {
                 last.store(index, Ordering::Relaxed);
                 return Ok(connected);
@@ -86,7 +91,12 @@ pub(crate) async fn connect(
                 };
                 (fault.to_string(), kind)
             }
-            Err(_) => (format!("no answer within {:?}", config.connect_timeout), ErrorKind::Unavailable),
+            Err(_) => {
+                // Those that say no are quick: the next connection begins behind the silent one.
+                let _moved_by_another =
+                    last.compare_exchange(index, (index + 1) % count, Ordering::Relaxed, Ordering::Relaxed);
+                ("no answer in time".to_owned(), ErrorKind::Unavailable)
+            }
         };
         failures.push((format!("{place}: {message}"), kind));
     }
@@ -96,6 +106,13 @@ pub(crate) async fn connect(
     let messages: Vec<String> = failures.into_iter().map(|(message, _)| message).collect();
     let message = format!("cannot connect to Postgres at {}", messages.join(", nor at "));
     Err(if crowded { Fault::Crowded(message) } else { Fault::Connect { message, kind } })
+}
+
+/// Until when to wait for the first of so many that may be silent.
+fn share(deadline: Instant, left: usize, config: &PostgresConfig) -> Instant {
+    let now = Instant::now();
+    let share = deadline.saturating_duration_since(now) / u32::try_from(left.max(1)).unwrap_or(u32::MAX);
+    now + share.min(config.connect_timeout)
 }
 
 fn places(config: &PostgresConfig) -> Vec<Place> {
@@ -115,7 +132,12 @@ fn places(config: &PostgresConfig) -> Vec<Place> {
     (0..hosts.len().max(addresses.len())).filter_map(place).collect()
 }
 
-async fn try_place(place: &Place, config: &PostgresConfig, tls: Option<&MakeRustlsConnect>) -> Outcome<Connected> {
+async fn try_place(
+    place: &Place,
+    config: &PostgresConfig,
+    tls: Option<&MakeRustlsConnect>,
+    until: Instant,
+) -> Outcome<Connected> {
     match place {
         Place::Unix { folder, port } => {
             let path = folder.join(format!(".s.PGSQL.{port}"));
@@ -124,17 +146,25 @@ async fn try_place(place: &Place, config: &PostgresConfig, tls: Option<&MakeRust
             let mut server = config.server.clone();
             server.ssl_mode(SslMode::Disable);
             let (client, connection) = server.connect_raw(socket, NoTls).boxed().await?;
-            tokio::spawn(drive(connection));
-            finish(client, config, None).await
+            finish(Link::new(client, connection), config, None).await
         }
         Place::Tcp { name, address, port } => {
             let addresses: Vec<SocketAddr> = match address {
                 Some(address) => vec![(*address, *port).into()],
                 None => lookup_host((name.as_str(), *port)).await.map_err(unreachable)?.collect(),
             };
-            let mut last = None;
+            let (mut last, mut left) = (None, addresses.len());
             for address in addresses {
-                match try_address(name, address, config, tls).boxed().await {
+                let share = share(until, left, config);
+                left -= 1;
+                let attempt = try_address(name, address, config, tls).boxed();
+                let outcome = if left == 0 {
+                    attempt.await
+                } else {
+                    let silent = |_| Err(unreachable(io::ErrorKind::TimedOut.into()));
+                    timeout_at(share, attempt).await.unwrap_or_else(silent)
+                };
+                match outcome {
                     Ok(connected) => return Ok(connected),
                     Err(fault) => last = Some(fault),
                 }
@@ -153,21 +183,19 @@ async fn try_address(
     let socket = TcpStream::connect(address).await.map_err(unreachable)?;
     let local = tune(&socket, config).map_err(unreachable)?;
     let socket: Box<dyn Socket> = Box::new(socket);
-    let client = match tls {
+    let link = match tls {
         None => {
             let (client, connection) = config.server.connect_raw(socket, NoTls).boxed().await?;
-            tokio::spawn(drive(connection));
-            client
+            Link::new(client, connection)
         }
         Some(tls) => {
             let mut tls = tls.clone();
             let Ok(handshake) = MakeTlsConnect::<Box<dyn Socket>>::make_tls_connect(&mut tls, name);
             let (client, connection) = config.server.connect_raw(socket, handshake).boxed().await?;
-            tokio::spawn(drive(connection));
-            client
+            Link::new(client, connection)
         }
     };
-    finish(client, config, Some((local, address))).await
+    finish(link, config, Some((local, address))).await
 }
 
 fn tune(socket: &TcpStream, config: &PostgresConfig) -> io::Result<SocketAddr> {
@@ -190,19 +218,12 @@ fn tune(socket: &TcpStream, config: &PostgresConfig) -> io::Result<SocketAddr> {
     socket.local_addr()
 }
 
-/// Moves bytes until the connection ends.
-async fn drive(connection: impl Future<Output = Result<(), tokio_postgres::Error>>) {
-    if let Err(error) = connection.await {
-        tracing::debug!(error = %chain(&error), "a connection to Postgres ended");
-    }
-}
-
 /// Asks the server what it is.
-async fn finish(client: Client, config: &PostgresConfig, ends: Option<(SocketAddr, SocketAddr)>) -> Outcome<Connected> {
+async fn finish(mut link: Link, config: &PostgresConfig, ends: Option<(SocketAddr, SocketAddr)>) -> Outcome<Connected> {
     const QUESTION: &str = "SELECT current_setting('transaction_read_only') = 'on', \
         host(inet_client_addr()), inet_client_port(), host(inet_server_addr()), inet_server_port(), \
         current_setting('default_transaction_isolation')";
-    let rows = client.query_typed(QUESTION, &[]).await?;
+    let rows = link.ask(|client| client.query_typed(QUESTION, &[]).boxed()).await?;
     let row = rows.first().ok_or(Fault::Malformed("no row"))?;
     let read_only: bool = column(row, 0)?;
     let wanted = config.server.get_target_session_attrs();
@@ -233,7 +254,7 @@ async fn finish(client: Client, config: &PostgresConfig, ends: Option<(SocketAdd
             same(column(row, 1)?, column(row, 2)?, ours) && same(column(row, 3)?, column(row, 4)?, theirs)
         }
     };
-    Ok(Connected { client, prepares })
+    Ok(Connected { link, prepares })
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it stands in `map_err`")]

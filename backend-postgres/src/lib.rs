@@ -25,11 +25,13 @@
 //!   id. Everything else can be called again, and is, once, where the connection was only stale.
 //! - **Cancelling.** A call that was sent runs to its end on the server, whether somebody waits or not. No cancel request
 //!   is ever sent: it could make a commit visible that a synchronous standby does not have yet.
-//! - **Threads.** Connections are driven by a runtime of the store's own; callers may wait wherever they like.
+//! - **Threads.** Sockets and timers belong to a runtime of the store's own, and callers may wait wherever they like: whoever
+//!   waits for an answer moves its bytes.
 
 mod config;
 mod connect;
 mod error;
+mod link;
 mod pool;
 mod schema;
 mod statements;

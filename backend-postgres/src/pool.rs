@@ -5,11 +5,12 @@
 //! never waits for a free one.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::{BoxFuture, FutureExt, join_all};
+use futures_util::future::{BoxFuture, FutureExt, join, try_join_all};
 use rand::Rng;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -20,6 +21,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use crate::config::PostgresConfig;
 use crate::connect::connect;
 use crate::error::{Fault, Outcome};
+use crate::link::Link;
 use crate::statements::{Call, Statements};
 use crate::wire::Param;
 
@@ -30,12 +32,28 @@ const CROWDED: Duration = Duration::from_millis(5);
 /// A connection that was not needed for so long is closed.
 const IDLE: Duration = Duration::from_secs(300);
 
+/// On a connection that leads to the server itself: the plans that the schema's functions ask for, so that the frequent
+/// statements need no function around them.
+const SETTINGS: &str = "SET plan_cache_mode = force_generic_plan; SET jit = off; SET enable_seqscan = off; \
+    SET enable_hashjoin = off; SET enable_mergejoin = off;";
+
 /// An open connection.
 struct Connection {
-    client: Client,
+    link: Link,
+    /// What can be prepared, if anything can.
     prepared: HashMap<Call, Statement>,
     used: Instant,
 }
+
+/// What is asked.
+enum Asked<'a> {
+    This(Call, &'a [Param]),
+    /// What suits the connection.
+    Suited(&'a Form<'a>),
+}
+
+/// A call in the form that suits a connection: the `bool` says whether statements are prepared there.
+pub(crate) type Form<'a> = dyn Fn(bool) -> (Call, Vec<Param>) + Sync + 'a;
 
 /// The connections of one sort of work.
 pub(crate) struct Pool {
@@ -48,7 +66,7 @@ pub(crate) struct Pool {
     permits: Arc<Semaphore>,
     idle: Mutex<Vec<Connection>>,
     /// Which of several servers was right the last time.
-    last: AtomicUsize,
+    last: Arc<AtomicUsize>,
 }
 
 impl std::fmt::Debug for Pool {
@@ -78,6 +96,7 @@ impl Pool {
         statements: Arc<Statements>,
         size: usize,
         patience: Duration,
+        last: Arc<AtomicUsize>,
     ) -> Self {
         let patience = patience.min(config.call_timeout);
         Self {
@@ -88,7 +107,7 @@ impl Pool {
             patience,
             permits: Arc::new(Semaphore::new(size)),
             idle: Mutex::default(),
-            last: AtomicUsize::new(0),
+            last,
         }
     }
 
@@ -98,25 +117,35 @@ impl Pool {
 
     /// Calls a function of the schema. Its effect, if it has one, must be the same when it is called twice.
     pub(crate) async fn call(&self, call: Call, params: &[Param]) -> Outcome<Vec<Row>> {
-        self.run(call, params, true).await
+        Ok(self.run(Asked::This(call, params), true).await?.1)
     }
 
-    /// As [`call`](Self::call), but a lost answer is reported, never tried again.
-    pub(crate) async fn call_once(&self, call: Call, params: &[Param]) -> Outcome<Vec<Row>> {
-        self.run(call, params, false).await
+    /// As [`call`](Self::call), but in the form that suits the connection, and a lost answer is reported, never tried again.
+    /// Says which call it was.
+    pub(crate) async fn call_once(&self, form: &Form<'_>) -> Outcome<(Call, Vec<Row>)> {
+        self.run(Asked::Suited(form), false).await
     }
 
-    async fn run(&self, call: Call, params: &[Param], repeatable: bool) -> Outcome<Vec<Row>> {
-        let deadline = Instant::now() + self.config.call_timeout;
+    async fn run(&self, asked: Asked<'_>, repeatable: bool) -> Outcome<(Call, Vec<Row>)> {
+        let begun = Instant::now();
+        let deadline = begun + self.config.call_timeout;
         let mut tries = 0;
         loop {
             tries += 1;
             let mut in_use = self.acquire(deadline).await?;
+            let suited;
+            let (call, params) = match &asked {
+                Asked::This(call, params) => (*call, *params),
+                Asked::Suited(form) => {
+                    suited = form(!in_use.connection.prepared.is_empty());
+                    (suited.0, suited.1.as_slice())
+                }
+            };
             let answer = timeout(self.patience, in_use.connection.ask(&self.statements, call, params)).await;
             let fault = match answer {
                 Ok(Ok(rows)) => {
                     self.give_back(in_use.connection);
-                    return Ok(rows);
+                    return Ok((call, rows));
                 }
                 Ok(Err(fault)) => fault,
                 Err(_) => Fault::Silent(self.patience),
@@ -126,7 +155,11 @@ impl Pool {
             if fault.is_read_only() {
                 self.idle().clear();
             } else if stale {
-                self.idle().retain(|connection| !connection.client.is_closed());
+                self.idle().retain_mut(|connection| connection.link.is_alive());
+            } else if matches!(fault, Fault::Silent(_)) {
+                // Perhaps no word of the others will ever arrive either: only those are known to be well that answered
+                // since this call began.
+                self.idle().retain(|connection| connection.used > begun);
             }
             if !fault.ends_connection() {
                 self.give_back(in_use.connection);
@@ -151,7 +184,7 @@ impl Pool {
             if let Some(connection) = self.take_idle() {
                 return Ok(InUse { connection, reused: true, _permit: permit });
             }
-            match timeout_at(deadline, self.open()).await {
+            match timeout_at(deadline, self.open(deadline)).await {
                 Ok(Ok(connection)) => return Ok(InUse { connection, reused: false, _permit: permit }),
                 // The server takes no more: wait for one of those that we have.
                 Ok(Err(Fault::Crowded(_))) if self.one_may_come_back() && Instant::now() + CROWDED < deadline => {
@@ -177,8 +210,8 @@ impl Pool {
     /// The one that was used last, so that those that are not needed grow old.
     fn take_idle(&self) -> Option<Connection> {
         let mut idle = self.idle();
-        while let Some(connection) = idle.pop() {
-            if !connection.client.is_closed() {
+        while let Some(mut connection) = idle.pop() {
+            if connection.link.is_alive() {
                 return Some(connection);
             }
         }
@@ -186,7 +219,7 @@ impl Pool {
     }
 
     fn give_back(&self, mut connection: Connection) {
-        if connection.client.is_closed() {
+        if !connection.link.is_alive() {
             return;
         }
         connection.used = Instant::now();
@@ -197,37 +230,36 @@ impl Pool {
     }
 
     /// Boxed, as [`Connection::ask`] is: the compiler cannot see through these futures that they may change threads.
-    fn open(&self) -> BoxFuture<'_, Outcome<Connection>> {
-        self.open_now().boxed()
+    fn open(&self, deadline: Instant) -> BoxFuture<'_, Outcome<Connection>> {
+        self.open_now(deadline).boxed()
     }
 
-    async fn open_now(&self) -> Outcome<Connection> {
-        let connected = connect(&self.config, self.tls.as_ref(), &self.last).await?;
-        let mut connection = Connection { client: connected.client, prepared: HashMap::new(), used: Instant::now() };
+    async fn open_now(&self, deadline: Instant) -> Outcome<Connection> {
+        let connected = connect(&self.config, self.tls.as_ref(), &self.last, deadline).await?;
+        let mut connection = Connection { link: connected.link, prepared: HashMap::new(), used: Instant::now() };
         if connected.prepares {
-            connection.prepare(&self.statements).await?;
+            connection.prepare(&self.statements, &self.config).await?;
         }
         Ok(connection)
     }
 
     /// A connection of one's own, for what takes several statements.
     pub(crate) async fn client(&self) -> Outcome<Client> {
-        Ok(connect(&self.config, self.tls.as_ref(), &self.last).await?.client)
+        let deadline = Instant::now() + self.config.call_timeout;
+        Ok(connect(&self.config, self.tls.as_ref(), &self.last, deadline).await?.link.into_client())
     }
 }
 
 impl Connection {
-    /// Prepares what is used often, all at once.
-    async fn prepare(&mut self, statements: &Statements) -> Outcome<()> {
-        let mut waiting = Vec::new();
-        for call in Call::OFTEN {
-            let text = statements.of(*call);
-            waiting.push(self.client.prepare_typed(&text.text, text.types));
+    /// Makes the settings, and prepares what is used often, all at once.
+    async fn prepare(&mut self, statements: &Statements, config: &PostgresConfig) -> Outcome<()> {
+        let mut settings = SETTINGS.to_owned();
+        if config.statement_timeout.is_none() {
+            // Nobody waits any longer, so the server need not go on. It does not end the wait of a commit for its standbys.
+            let _written = write!(settings, " SET statement_timeout = {};", config.call_timeout.as_millis());
         }
-        let prepared = join_all(waiting).await;
-        for (call, statement) in Call::OFTEN.iter().zip(prepared) {
-            self.prepared.insert(*call, statement?);
-        }
+        let prepared = self.link.ask(|client| prepare_all(client, statements, settings).boxed()).await?;
+        self.prepared = Call::OFTEN.iter().copied().zip(prepared).collect();
         Ok(())
     }
 
@@ -238,16 +270,33 @@ impl Connection {
         call: Call,
         params: &'a [Param],
     ) -> BoxFuture<'a, Outcome<Vec<Row>>> {
-        self.ask_now(statements, call, params).boxed()
+        let prepared = self.prepared.get(&call);
+        let asked = self.link.ask(move |client| match prepared {
+            Some(statement) => {
+                let params: Vec<&(dyn ToSql + Sync)> = params.iter().map(|(value, _)| &**value as _).collect();
+                async move { client.query(statement, &params).await }.boxed()
+            }
+            None => {
+                let params: Vec<(&(dyn ToSql + Sync), Type)> =
+                    params.iter().map(|(value, of)| (&**value as _, of.clone())).collect();
+                async move { client.query_typed(&statements.of(call).text, &params).await }.boxed()
+            }
+        });
+        async move { Ok(asked.await?) }.boxed()
     }
+}
 
-    async fn ask_now(&mut self, statements: &Statements, call: Call, params: &[Param]) -> Outcome<Vec<Row>> {
-        if let Some(statement) = self.prepared.get(&call) {
-            let params: Vec<&(dyn ToSql + Sync)> = params.iter().map(|(value, _)| &**value as _).collect();
-            return Ok(self.client.query(statement, &params).await?);
-        }
-        let params: Vec<(&(dyn ToSql + Sync), Type)> =
-            params.iter().map(|(value, of)| (&**value as _, of.clone())).collect();
-        Ok(self.client.query_typed(&statements.of(call).text, &params).await?)
-    }
+async fn prepare_all(
+    client: &Client,
+    statements: &Statements,
+    settings: String,
+) -> Result<Vec<Statement>, tokio_postgres::Error> {
+    let prepare = |call: &Call| {
+        let text = statements.of(*call);
+        client.prepare_typed(&text.text, text.types)
+    };
+    let (settled, prepared) =
+        join(client.batch_execute(&settings), try_join_all(Call::OFTEN.iter().map(prepare))).await;
+    settled?;
+    prepared
 }

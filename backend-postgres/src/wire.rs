@@ -124,6 +124,10 @@ pub(crate) fn ids(values: impl IntoIterator<Item = [u8; 16]>) -> Param {
     (Box::new(values.into_iter().map(Id).collect::<Vec<Id>>()), Type::UUID_ARRAY)
 }
 
+pub(crate) fn blob(value: Bytes) -> Param {
+    (Box::new(Blob(value)), Type::BYTEA)
+}
+
 pub(crate) fn blobs(values: impl IntoIterator<Item = Bytes>) -> Param {
     (Box::new(values.into_iter().map(Blob).collect::<Vec<Blob>>()), Type::BYTEA_ARRAY)
 }

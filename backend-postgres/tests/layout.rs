@@ -174,8 +174,8 @@ fn statements_are_prepared_on_the_server_itself_only() {
         held.commit();
         held.runtime.block_on(held.store.release(held.opened.database, held.opened.head.epoch, vec![])).unwrap();
         let log = server.log().split_off(before);
-        let commit = log.lines().find(|line| line.contains(".commit($1")).expect("it was logged").to_owned();
-        !commit.contains("<unnamed>")
+        let release = log.lines().find(|line| line.contains(".release($1")).expect("it was logged").to_owned();
+        !release.contains("<unnamed>")
     };
     assert!(named(&server.url()), "directly");
     assert!(!named(&bouncer.url()), "through the pooler");

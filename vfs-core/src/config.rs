@@ -39,8 +39,9 @@ pub struct FleetSettings {
     pub session_margin: Duration,
     /// Commits of different databases share a call to the store; so many such calls are under way at a time, at the most.
     /// With 1 a batch is as large as it can be, and so is what it saves of flushes; with 2 the store works for one half of
-    /// many databases while SQLite prepares the other half's next transactions.
-    pub commit_calls: usize,
+    /// many databases while SQLite prepares the other half's next transactions. `None`: what the store says
+    /// ([`PageStore::commit_calls`](crate::store::PageStore::commit_calls)).
+    pub commit_calls: Option<usize>,
     /// Threads for work in the background.
     pub worker_threads: usize,
     /// Who this process is, for people. Empty: host name and process id.
@@ -55,7 +56,7 @@ impl Default for FleetSettings {
             cache_bytes: 64 << 20,
             session_lifetime: Duration::from_secs(15),
             session_margin: Duration::from_secs(3),
-            commit_calls: 1,
+            commit_calls: None,
             worker_threads: 2,
             label: String::new(),
             database: DatabaseSettings::default(),

@@ -1,13 +1,18 @@
 //! Committing.
 
+use std::collections::HashSet;
+
 use litefleet::store::{CommitMode, CommitRequest};
 use litefleet::{Error, ErrorKind, Result};
+use tokio_postgres::Row;
 
 use super::Inner;
 use super::outcome::{Answer, Asked, numbers};
-use crate::error::Fault;
+use crate::error::{Fault, Outcome};
 use crate::statements::Call;
-use crate::wire::{bigints, blobs, boolean, booleans, ids, maybe_bigints};
+use crate::wire::{
+    Param, bigint, bigints, blob, blobs, boolean, booleans, column, id, ids, int, maybe_bigint, maybe_bigints,
+};
 
 /// Numbers of the answer for each request.
 const NUMBERS: usize = 3;
@@ -38,29 +43,83 @@ impl Inner {
         Ok(outcomes)
     }
 
-    /// One statement, one transaction.
+    /// One transaction.
     async fn send(&self, sent: &[(usize, CommitRequest)], mode: CommitMode) -> Result<Vec<Result<()>>> {
-        let each = || sent.iter().map(|(_, request)| request);
-        let params = [
-            bigints(each().map(|request| request.database.get())),
-            bigints(each().map(|request| request.epoch.get())),
-            bigints(each().map(|request| request.expected.get())),
-            ids(each().map(|request| request.commit_id.bytes())),
-            bigints(each().map(|request| request.size)),
-            blobs(each().map(|request| request.record.clone())),
-            maybe_bigints(each().map(|request| request.staged)),
-            booleans(each().map(|request| request.release)),
-            boolean(mode == CommitMode::Atomic && sent.len() > 1),
-        ];
-        let rows = self.pool.call_once(Call::Commit, &params).await.map_err(failed)?;
-        let numbers = numbers(&rows).map_err(failed)?;
-        let mut answers = Vec::with_capacity(sent.len());
-        for (n, request) in each().enumerate() {
-            let asked = Asked { database: request.database, epoch: request.epoch, expected: request.expected.get() };
-            answers.push(Answer::at(&numbers, n * NUMBERS).map_err(failed)?.check(asked));
+        let requests: Vec<&CommitRequest> = sent.iter().map(|(_, request)| request).collect();
+        let atomic = mode == CommitMode::Atomic && sent.len() > 1;
+        let form = |prepared: bool| match requests.as_slice() {
+            [one] if prepared => (Call::CommitOne, scalars(one)),
+            many if prepared && !atomic => (Call::CommitMany, arrays(many)),
+            many => (Call::Commit, with_function(many, atomic)),
+        };
+        let (call, rows) = self.pool.call_once(&form).await.map_err(failed)?;
+        if call == Call::Commit {
+            return judged(&requests, &rows).map_err(failed);
         }
-        Ok(answers)
+        let done = rows.iter().map(|row| column::<i64>(row, 0)).collect::<Outcome<HashSet<i64>>>().map_err(failed)?;
+        let is_done = |request: &&CommitRequest| done.contains(&int(request.database.get()));
+        let left: Vec<&CommitRequest> = requests.iter().copied().filter(|request| !is_done(request)).collect();
+        if left.is_empty() {
+            return Ok(requests.iter().map(|_| Ok(())).collect());
+        }
+        // Why they were not done; or what they waited for went away meanwhile, and they are.
+        let form = |_| (Call::Commit, with_function(&left, false));
+        let outcomes = match self.pool.call_once(&form).await.and_then(|(_, rows)| judged(&left, &rows)) {
+            Ok(outcomes) => outcomes,
+            // Only the call as a whole can say that nobody knows.
+            Err(fault) if fault.leaves_doubt() => return Err(failed(fault)),
+            // The others are done, whatever became of these.
+            Err(fault) => vec![Err(failed(fault)); left.len()],
+        };
+        let mut outcomes = outcomes.into_iter();
+        let lost = || Err(Error::internal("a commit without an outcome"));
+        let outcome = |request| if is_done(request) { Ok(()) } else { outcomes.next().unwrap_or_else(lost) };
+        Ok(requests.iter().map(outcome).collect())
     }
+}
+
+/// What the function said of each.
+fn judged(requests: &[&CommitRequest], rows: &[Row]) -> Outcome<Vec<Result<()>>> {
+    let numbers = numbers(rows)?;
+    let mut answers = Vec::with_capacity(requests.len());
+    for (n, request) in requests.iter().enumerate() {
+        let asked = Asked { database: request.database, epoch: request.epoch, expected: request.expected.get() };
+        answers.push(Answer::at(&numbers, n * NUMBERS)?.check(asked));
+    }
+    Ok(answers)
+}
+
+fn scalars(request: &CommitRequest) -> Vec<Param> {
+    vec![
+        bigint(request.database.get()),
+        bigint(request.epoch.get()),
+        bigint(request.expected.get()),
+        id(request.commit_id.bytes()),
+        bigint(request.size),
+        blob(request.record.clone()),
+        maybe_bigint(request.staged),
+        boolean(request.release),
+    ]
+}
+
+fn arrays(requests: &[&CommitRequest]) -> Vec<Param> {
+    let each = || requests.iter();
+    vec![
+        bigints(each().map(|request| request.database.get())),
+        bigints(each().map(|request| request.epoch.get())),
+        bigints(each().map(|request| request.expected.get())),
+        ids(each().map(|request| request.commit_id.bytes())),
+        bigints(each().map(|request| request.size)),
+        blobs(each().map(|request| request.record.clone())),
+        maybe_bigints(each().map(|request| request.staged)),
+        booleans(each().map(|request| request.release)),
+    ]
+}
+
+fn with_function(requests: &[&CommitRequest], atomic: bool) -> Vec<Param> {
+    let mut params = arrays(requests);
+    params.push(boolean(atomic));
+    params
 }
 
 fn another_failed() -> Error {

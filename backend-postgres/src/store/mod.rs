@@ -1,9 +1,10 @@
 //! The contract, as calls of the schema's functions. One file per group of methods; here is what they share.
 //!
-//! Every call runs on the store's own runtime, to its end: a caller that is gone leaves no half-read connection behind,
-//! and it does not matter on which thread, or in which runtime, a caller waits.
+//! Every call runs to its end, by whoever waits for it, and on the store's own runtime once nobody does: a caller that is
+//! gone leaves no half-read connection behind, and it does not matter on which thread, or in which runtime, a caller waits.
 
 mod commit;
+mod finished;
 mod grants;
 mod naming;
 mod open;
@@ -15,6 +16,7 @@ mod watch;
 mod write;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -32,6 +34,7 @@ use crate::error::Outcome;
 use crate::pool::Pool;
 use crate::statements::Statements;
 use crate::{schema, tls};
+use finished::Finished;
 use grants::Grants;
 use watch::Watchers;
 
@@ -93,8 +96,10 @@ impl PostgresStore {
         let tls = tls::connector(&config)?;
         let config = Arc::new(config);
         let statements = Arc::new(Statements::new(&config.schema));
-        let pool =
-            |size, patience| Pool::new(Arc::clone(&config), tls.clone(), Arc::clone(&statements), size, patience);
+        let last = Arc::new(AtomicUsize::new(0));
+        let pool = |size, patience| {
+            Pool::new(Arc::clone(&config), tls.clone(), Arc::clone(&statements), size, patience, Arc::clone(&last))
+        };
         let inner = Inner {
             pool: pool(config.pool_size, config.call_timeout),
             control: pool(1, CONTROL_PATIENCE),
@@ -109,12 +114,9 @@ impl PostgresStore {
         self.runtime.as_ref().map(Runtime::handle).ok_or_else(|| Error::internal("the Postgres store is closed"))
     }
 
-    /// Runs a call on the store's own runtime.
+    /// Runs a call to its end, whether the caller waits for it or not.
     async fn run<T: Send + 'static>(&self, call: impl Future<Output = Outcome<T>> + Send + 'static) -> Result<T> {
-        match self.handle()?.spawn(call).await {
-            Ok(outcome) => Ok(outcome?),
-            Err(stopped) => Err(Error::internal("a call of the Postgres store did not end").with_source(stopped)),
-        }
+        Ok(Finished::new(self.handle()?.clone(), call).await?)
     }
 }
 
@@ -142,6 +144,11 @@ impl Inner {
 impl PageStore for PostgresStore {
     fn limits(&self) -> StoreLimits {
         self.inner.config.limits
+    }
+
+    /// The server works for one half of the databases while SQLite prepares the other half's next transactions.
+    fn commit_calls(&self) -> usize {
+        2
     }
 
     async fn start_session(&self, request: SessionRequest) -> Result<()> {
@@ -197,11 +204,7 @@ impl PageStore for PostgresStore {
 
     async fn commit(&self, requests: Vec<CommitRequest>, mode: CommitMode) -> Result<Vec<Result<()>>> {
         let inner = Arc::clone(&self.inner);
-        match self.handle()?.spawn(async move { inner.commit(requests, mode).await }).await {
-            Ok(outcomes) => outcomes,
-            Err(stopped) => Err(Error::commit_unknown("the commit was sent, and then the Postgres store was closed")
-                .with_source(stopped)),
-        }
+        Finished::new(self.handle()?.clone(), async move { inner.commit(requests, mode).await }).await
     }
 
     async fn read_log(&self, lineage: &[Lineage], after: Txid, to: Txid) -> Result<Vec<LogRow>> {

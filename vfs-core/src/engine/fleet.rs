@@ -139,7 +139,10 @@ impl FleetBuilder {
             settings.session_margin,
         );
         let cache = PageCache::new(settings.cache_bytes)?;
-        let batcher = CommitBatcher::new(Arc::clone(&store), settings.commit_calls);
+        let batcher = CommitBatcher::new(
+            Arc::clone(&store),
+            settings.commit_calls.unwrap_or_else(|| store.commit_calls()).max(1),
+        );
         let inner = Arc::new(FleetInner {
             store,
             metered,

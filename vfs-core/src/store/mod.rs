@@ -62,6 +62,12 @@ pub trait PageStore: Debug + Send + Sync + 'static {
     /// The bounds that callers must keep to. Constant for the life of the store.
     fn limits(&self) -> StoreLimits;
 
+    /// How many calls of [`commit`](Self::commit) under way at a time serve a process best that has many databases. A store
+    /// that works on one at a time says 1, as this does: then a batch is as large as it can be.
+    fn commit_calls(&self) -> usize {
+        1
+    }
+
     /// Starts a session: the record that leases are bound to.
     ///
     /// Precondition: the id was never used. Starting it again before it ends is a renewal. `Invalid` when it has

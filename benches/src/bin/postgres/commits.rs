@@ -24,21 +24,21 @@ struct Round {
 
 pub(crate) fn rows(rig: &Rig) -> Result<Vec<Row>> {
     let time = Duration::from_millis(rig.scale(4000, 1500));
-    let (mut ours, mut twos, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut ours, mut ones, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
     rig.server.sql("CREATE TABLE commits_bare (id bigserial PRIMARY KEY, body bytea NOT NULL)");
     for round in 0..rig.rounds {
         if round % 2 == 0 {
-            ours.push(litefleet(rig, time, 1)?);
+            ours.push(litefleet(rig, time, None)?);
             theirs.push(bare(rig, time)?);
-            twos.push(litefleet(rig, time, 2)?);
+            ones.push(litefleet(rig, time, Some(1))?);
         } else {
-            twos.push(litefleet(rig, time, 2)?);
+            ones.push(litefleet(rig, time, Some(1))?);
             theirs.push(bare(rig, time)?);
-            ours.push(litefleet(rig, time, 1)?);
+            ours.push(litefleet(rig, time, None)?);
         }
     }
     let mut rows = Vec::new();
-    for (mine, how) in [(&ours, ""), (&twos, ", commit_calls=2")] {
+    for (mine, how) in [(&ours, ""), (&ones, ", commit_calls=1")] {
         let row = |what: &str, unit, number: fn(&Round) -> f64, goal| {
             let ratios: Vec<f64> = mine.iter().zip(&theirs).map(|(us, them)| number(us) / number(them)).collect();
             let what = format!("{DATABASES} databases at once{how}: {what}");
@@ -54,7 +54,11 @@ pub(crate) fn rows(rig: &Rig) -> Result<Vec<Row>> {
 fn flushes(rig: &Rig) -> Result<f64> {
     // Each process tells its counts when it has been idle for a second.
     pause(Duration::from_millis(1500));
-    rig.number("SELECT wal_sync FROM pg_stat_wal")
+    rig.number(if rig.number("SHOW server_version_num")? < 180_000.0 {
+        "SELECT wal_sync FROM pg_stat_wal"
+    } else {
+        "SELECT sum(fsyncs) FROM pg_stat_io WHERE object = 'wal'"
+    })
 }
 
 fn measured(rig: &Rig, count: &AtomicU64, run: impl FnOnce() -> Result<()>) -> Result<Round> {
@@ -68,7 +72,7 @@ fn measured(rig: &Rig, count: &AtomicU64, run: impl FnOnce() -> Result<()>) -> R
     Ok(Round { rate: done / seconds, flushes_each: flushed / done, server_micros_each: server * 1e6 / done })
 }
 
-fn litefleet(rig: &Rig, time: Duration, commit_calls: usize) -> Result<Round> {
+fn litefleet(rig: &Rig, time: Duration, commit_calls: Option<usize>) -> Result<Round> {
     let settings = FleetSettings { commit_calls, ..FleetSettings::default() };
     let side = rig.side_at(&rig.server.url(), "commits", settings)?;
     let mut connections = Vec::new();

@@ -233,6 +233,10 @@ impl<I: Interceptor> PageStore for Layer<I> {
         self.inner.limits()
     }
 
+    fn commit_calls(&self) -> usize {
+        self.inner.commit_calls()
+    }
+
     async fn start_session(&self, request: SessionRequest) -> Result<()> {
         self.pass(Operation::StartSession, 0, |s| async move { s.start_session(request).await }).await
     }
