@@ -1,5 +1,6 @@
 //! Connecting: which server of several, and what it is.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -13,8 +14,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::time::timeout;
 use tokio_postgres::config::{Host, LoadBalanceHosts, SslMode, TargetSessionAttrs};
+use tokio_postgres::error::DbError;
 use tokio_postgres::tls::MakeTlsConnect;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::{AsyncMessage, Client, Connection, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::config::{PostgresConfig, Prepared};
@@ -191,10 +193,32 @@ fn tune(socket: &TcpStream, config: &PostgresConfig) -> io::Result<SocketAddr> {
 }
 
 /// Moves bytes until the connection ends.
-async fn drive(connection: impl Future<Output = Result<(), tokio_postgres::Error>>) {
-    if let Err(error) = connection.await {
-        tracing::debug!(error = %chain(&error), "a connection to Postgres ended");
+async fn drive<S, T>(mut connection: Connection<S, T>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    loop {
+        match poll_fn(|context| connection.poll_message(context)).await {
+            Some(Ok(AsyncMessage::Notice(notice))) if gave_up_on_standby(&notice) => {
+                // What comes next would look like success. Without it the call is in doubt, and its outcome found out.
+                tracing::warn!(notice = notice.message(), "a commit did not wait for its synchronous standby");
+                return;
+            }
+            Some(Ok(_)) => {}
+            Some(Err(error)) => {
+                tracing::debug!(error = %chain(&error), "a connection to Postgres ended");
+                return;
+            }
+            None => return,
+        }
     }
+}
+
+/// Somebody ended a transaction's wait for its synchronous standby, with `pg_cancel_backend` for example: it is committed
+/// here, but a failover may lose it. The words are in the server's language; the place in its source is not.
+fn gave_up_on_standby(notice: &DbError) -> bool {
+    notice.routine() == Some("SyncRepWaitForLSN")
 }
 
 /// Asks the server what it is.

@@ -25,6 +25,7 @@ calls! {
     Open "SELECT * FROM S.open($1, $2, $3, $4, $5, $6, $7)" [TEXT BOOL UUID BOOL INT8 INT8 INT8];
     Release "SELECT S.release($1, $2, $3)" [INT8 INT8 INT8_ARRAY];
     Head "SELECT * FROM S.head($1, $2, $3, $4)" [INT8 INT8 INT8 INT8];
+    SettledHead "SELECT * FROM S.settled_head($1, $2, $3, $4)" [INT8 INT8 INT8 INT8];
     ReadPages "SELECT * FROM S.read_pages($1, $2, $3, $4, $5, $6)"
         [INT8_ARRAY INT8_ARRAY INT8_ARRAY INT8_ARRAY INT8_ARRAY INT8_ARRAY];
     ReadLog "SELECT * FROM S.read_log($1, $2, $3, $4, $5)" [INT8_ARRAY INT8_ARRAY INT8 INT8 INT8];
