@@ -74,9 +74,9 @@ pub(crate) struct Text {
 pub(crate) struct Statements(Vec<Text>);
 
 impl Statements {
-    pub(crate) fn new(schema: &str) -> Self {
+    pub(crate) fn new(quoted_schema: &str) -> Self {
         let text = |(_, text, types): &(Call, &'static str, &'static [Type])| Text {
-            text: text.replace("S.", &format!("{schema}.")),
+            text: text.replace("S.", &format!("{quoted_schema}.")),
             types,
         };
         Self(Call::ALL.iter().map(text).collect())

@@ -117,7 +117,7 @@ fn roles_have_what_they_need_and_no_more() {
     };
     // One that only serves cannot make the schema,
     refused(try_connect(&url("serves", "")), ErrorKind::Invalid, &["permission denied", "grant"]);
-    refused(try_connect(&url("serves", "&migrate=off")), ErrorKind::Invalid, &["does not exist", "migrate=on"]);
+    refused(try_connect(&url("serves", "&migrate=off")), ErrorKind::NotFound, &["does not exist", "migrate=on"]);
     drop(try_connect(&url("migrates", "")).expect("one that migrates can"));
     // nor use it before it may,
     refused(try_connect(&url("serves", "")), ErrorKind::Invalid, &["permission denied", "docs/operations.md"]);

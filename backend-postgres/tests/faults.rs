@@ -42,7 +42,7 @@ impl Place {
 
     /// A function of the schema as it stands in a request.
     fn call(&self, function: &str) -> String {
-        format!("{}.{function}(", self.schema)
+        format!("\"{}\".{function}(", self.schema)
     }
 }
 
