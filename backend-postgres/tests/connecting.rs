@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use litefleet::ErrorKind;
 use litefleet::store::PageStore as _;
+use litefleet_postgres::testing::wait_until;
 use litefleet_postgres::{PostgresConfig, PostgresStore};
 use support::{connect, fresh_schema, server};
 use tokio::runtime::Runtime;
@@ -106,5 +107,22 @@ fn unix_socket_and_application_name() {
             "SELECT count(*) > 0 FROM pg_stat_activity WHERE client_addr IS NULL AND application_name = '{name}'"
         );
         assert_eq!(server().sql(&here), "t");
+    }
+}
+
+/// The server closes connections that nobody uses. Whoever calls does not notice.
+#[test]
+fn connections_that_the_server_closed_are_made_anew() {
+    let url = format!(
+        "{}&schema={}&application_name=idle&options=-c%20idle_session_timeout%3D100",
+        server().url(),
+        fresh_schema()
+    );
+    let (store, runtime) = (at(&url).unwrap(), Runtime::new().unwrap());
+    for _ in 0..3 {
+        runtime.block_on(store.list("", None, 10)).unwrap();
+        wait_until("they are closed", Duration::from_secs(20), || {
+            server().sql("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'idle'") == "0"
+        });
     }
 }
