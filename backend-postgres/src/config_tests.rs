@@ -1,5 +1,3 @@
-#![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
-
 use super::*;
 
 /// A password with signs that mean something in a URL was taken apart, and its pieces were shown in errors.

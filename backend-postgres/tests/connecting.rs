@@ -1,6 +1,5 @@
 //! Connecting: to what there is, and to what is not as it should be.
 #![cfg(feature = "servers")]
-#![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
 mod support;
 

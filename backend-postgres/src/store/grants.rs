@@ -76,7 +76,6 @@ impl Drop for Grant<'_> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
 mod tests {
     use super::*;
 
