@@ -215,7 +215,8 @@ if wanted postgres; then
         if [ -n "$server" ]; then
             what=$("$server/postgres" --version) || what="$server"
             if [ ! -x "$server/pg_basebackup" ]; then
-                for name in promoted_standby_has_all_that_was_acknowledged standby_is_refused_or_read_from; do
+                for name in promoted_standby_has_all_that_was_acknowledged standby_is_refused_or_read_from \
+                    commit_that_a_crash_made_visible_waits_for_the_standby commit_whose_wait_was_cancelled_waits_for_the_standby; do
                     these+=(--skip "$name")
                     left_out "postgres test $name on $what" "$server has no pg_basebackup"
                 done
@@ -227,6 +228,10 @@ if wanted postgres; then
             bash -c 'cargo clippy --locked -p litefleet-postgres --features servers --all-targets -- -D warnings &&
                 exec cargo test --locked -p litefleet-postgres --features servers --no-fail-fast -- "$@"' postgres "${these[@]}"
     done
+    # shellcheck disable=SC2016
+    step command-postgres 600 "postgres: the command with --store postgres:" \
+        bash -c 'cargo clippy --locked -p litefleet-cli --features servers --all-targets -- -D warnings &&
+            exec cargo test --locked -p litefleet-cli --features servers --test command postgres'
     step logic-postgres 900 "postgres: random SQL beside SQLite's own VFS, on a throwaway server" \
         cargo test --locked -p litefleet-differential --features servers --test logic_postgres
 fi

@@ -50,8 +50,8 @@ pub struct PostgresConfig {
     pub connect_timeout: Duration,
     /// `call_timeout` in milliseconds: how long a call waits for the server. Default 10 s.
     pub call_timeout: Duration,
-    /// `statement_timeout` in milliseconds: after which the server itself gives a statement up. Default: as the server
-    /// has it. Sent as a start-up option, which old versions of PgBouncer refuse.
+    /// `statement_timeout` in milliseconds: after which the server itself gives a statement up. Default: `call_timeout` on
+    /// connections that lead to the server itself, and through a pooler as the server is set.
     pub statement_timeout: Option<Duration>,
     /// `watch_interval` in milliseconds: how often the heads are looked at for those who watch them. Default 50 ms.
     pub watch_interval: Duration,
@@ -93,14 +93,24 @@ impl PostgresConfig {
         if !address.starts_with("postgres://") && !address.starts_with("postgresql://") {
             return Err(Error::invalid("a Postgres URL begins with postgres:// or postgresql://"));
         }
+        check_signs(address, query)?;
         let mut own = Vec::new();
         let mut rest = Vec::new();
-        for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
+        for (index, parameter) in query.split('&').filter(|parameter| !parameter.is_empty()).enumerate() {
             let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
             if OWN.contains(&name) {
                 own.push((name, decode(name, value)?));
-            } else {
+            } else if THEIRS.contains(&name) {
                 rest.push(parameter);
+            } else {
+                // What is taken for its name may be a piece of a password.
+                return Err(Error::invalid(format!(
+                    "parameter {} of the Postgres URL has a name that nobody knows; there are {}, {}; in a password ? is \
+                     written %3F, and & %26",
+                    index + 1,
+                    OWN.join(", "),
+                    THEIRS.join(", ")
+                )));
             }
         }
         let server = if rest.is_empty() { address.to_owned() } else { format!("{address}?{}", rest.join("&")) };
@@ -196,7 +206,13 @@ impl PostgresConfig {
         Some(())
     }
 
-    fn finish(mut self) -> Result<Self> {
+    /// The schema as it stands in statements: quoted, since it may be a word of SQL.
+    pub(crate) fn quoted_schema(&self) -> String {
+        format!("\"{}\"", self.schema)
+    }
+
+    /// What must hold however the settings were made.
+    pub(crate) fn check(&self) -> Result<()> {
         let schema_ok = !self.schema.is_empty()
             && self.schema.len() <= 48
             && !self.schema.starts_with("pg_")
@@ -207,6 +223,11 @@ impl PostgresConfig {
                 "the schema's name has 1 to 48 lower-case letters, digits and underscores, a digit not first, and does not begin with pg_",
             ));
         }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Self> {
+        self.check()?;
         if self.client_certificate.as_ref().is_some_and(|(c, k)| c.as_os_str().is_empty() || k.as_os_str().is_empty()) {
             return Err(Error::invalid("sslcert and sslkey of the Postgres URL belong together: give both or none"));
         }
@@ -297,6 +318,39 @@ const OWN: &[&str] = &[
     "prepared_statements",
 ];
 
+/// Those that are.
+const THEIRS: &[&str] = &[
+    "user",
+    "password",
+    "dbname",
+    "host",
+    "hostaddr",
+    "port",
+    "options",
+    "application_name",
+    "sslnegotiation",
+    "channel_binding",
+    "load_balance_hosts",
+    "tcp_user_timeout",
+    "keepalives",
+    "keepalives_idle",
+    "keepalives_interval",
+    "keepalives_retries",
+];
+
+/// Refuses what would be read otherwise than it was meant: the rest of a password would be taken for a host's name, and be
+/// shown in errors.
+fn check_signs(address: &str, query: &str) -> Result<()> {
+    let wrong = |what: &str| Err(Error::invalid(format!("the Postgres URL has {what}")));
+    match address.matches('@').count() {
+        0 if query.contains('@') => wrong(
+            "an @ behind a ?, and none before it: in a password ? is written %3F, and in a parameter @ is written %40",
+        ),
+        0 | 1 => Ok(()),
+        _ => wrong("more than one @: in a user's name or a password it is written %40"),
+    }
+}
+
 fn flag(value: &str) -> Option<bool> {
     match value {
         "on" | "1" | "true" | "yes" => Some(true),
@@ -322,3 +376,7 @@ fn decode(name: &str, value: &str) -> Result<String> {
     }
     String::from_utf8(out).map_err(|_| wrong())
 }
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

@@ -18,7 +18,7 @@ use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::config::{PostgresConfig, Prepared};
-use crate::error::{Fault, Outcome, server_kind};
+use crate::error::{Fault, Outcome, TLS_FAILED, server_kind};
 use crate::link::Link;
 use crate::wire::column;
 
@@ -262,20 +262,24 @@ fn unreachable(error: io::Error) -> Fault {
     Fault::Connect { message: error.to_string(), kind: ErrorKind::Unavailable }
 }
 
-/// A certificate that is not trusted stays so; anything else may be different the next time.
+/// A certificate that is not trusted stays so, and a server without TLS has none the next time; anything else may be
+/// different then. A connection that breaks in the middle of the handshake says nothing of either.
 fn handshake_kind(error: &tokio_postgres::Error) -> ErrorKind {
+    let mut broken = false;
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(cause) = next {
-        let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        let tls = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()).or(cause.downcast_ref());
-        if let Some(rustls::Error::InvalidCertificate(_) | rustls::Error::AlertReceived(_)) = tls {
-            return ErrorKind::Invalid;
+        let io = cause.downcast_ref::<io::Error>();
+        let inner = io.and_then(io::Error::get_ref).and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        match inner.or(cause.downcast_ref()) {
+            Some(rustls::Error::InvalidCertificate(_) | rustls::Error::AlertReceived(_)) => return ErrorKind::Invalid,
+            Some(_) => {}
+            None => broken |= io.is_some_and(|io| io.kind() != io::ErrorKind::InvalidInput),
         }
         next = cause.source();
     }
     match error.to_string().as_str() {
         // The server has no TLS, or asks for a password that we do not have: no time will mend it.
-        "error performing TLS handshake" | "invalid configuration" | "authentication error" => ErrorKind::Invalid,
+        TLS_FAILED | "invalid configuration" | "authentication error" if !broken => ErrorKind::Invalid,
         _ => ErrorKind::Unavailable,
     }
 }

@@ -34,7 +34,7 @@ pub(crate) enum Fault {
     #[error("{}", server_message(.0))]
     Server(Box<DbError>),
     /// The connection broke while an answer was awaited.
-    #[error("the connection to Postgres was lost: {}", chain(.0))]
+    #[error("{}", lost_message(.0))]
     Lost(#[source] tokio_postgres::Error),
     /// No answer came in time.
     #[error("Postgres did not answer within {0:?}")]
@@ -144,6 +144,27 @@ pub(crate) fn server_kind(code: &str) -> ErrorKind {
     }
 }
 
+/// What tokio-postgres says of a handshake that failed.
+pub(crate) const TLS_FAILED: &str = "error performing TLS handshake";
+
+fn lost_message(error: &tokio_postgres::Error) -> String {
+    let said = chain(error);
+    if said == format!("{TLS_FAILED}: server does not support TLS") {
+        return "the server has no TLS: turn its setting ssl on, or connect with sslmode=prefer or sslmode=disable"
+            .into();
+    }
+    if said.starts_with(TLS_FAILED) {
+        return format!(
+            "{said}: check sslmode, that sslrootcert names the authority of the server's certificate, that the URL's host is \
+             a name in it, and, if the server asks for a certificate of the client, sslcert and sslkey"
+        );
+    }
+    if said.starts_with("invalid configuration") || said.starts_with("authentication error") {
+        return format!("{said}: check the password of the URL, or PGPASSWORD, and the server's pg_hba.conf");
+    }
+    format!("the connection to Postgres was lost: {said}")
+}
+
 /// What people can do about the errors that they meet.
 fn advice(code: &str) -> Option<&'static str> {
     Some(match code {
@@ -153,7 +174,20 @@ fn advice(code: &str) -> Option<&'static str> {
         "42P01" | "42883" | "3F000" | "42703" => {
             "the schema is missing or of another version: connect once with a role that may migrate it"
         }
+        "40001" | "40P01" => {
+            "it was tried several times: look in pg_stat_activity for transactions that change the schema's rows, or have \
+             another isolation level"
+        }
+        "55P03" => {
+            "another session holds a lock for longer than lock_timeout: pg_blocking_pids() and pg_stat_activity name it"
+        }
+        "0A000" | "26000" => "behind a pooler in transaction mode, connect with prepared_statements=off",
         "53100" => "make room on the server's disk",
+        "53200" => {
+            "the server is out of memory: give it more, or lower its max_connections, work_mem or shared_buffers"
+        }
+        "53400" => "raise that limit in the server's configuration (temp_file_limit, for example)",
+        "57P05" => "raise the server's idle_session_timeout, or set it to 0 for this role",
         "53300" => "raise the server's max_connections, lower pool_size, or put PgBouncer in between",
         "25006" => "this server is a read-only standby: list the primary too, with target_session_attrs=read-write",
         "57014" => "the server's statement_timeout or an operator cancelled the statement",

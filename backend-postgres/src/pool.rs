@@ -271,16 +271,14 @@ impl Connection {
         params: &'a [Param],
     ) -> BoxFuture<'a, Outcome<Vec<Row>>> {
         let prepared = self.prepared.get(&call);
-        let asked = self.link.ask(move |client| match prepared {
-            Some(statement) => {
+        let asked = self.link.ask(move |client| {
+            if let Some(statement) = prepared {
                 let params: Vec<&(dyn ToSql + Sync)> = params.iter().map(|(value, _)| &**value as _).collect();
-                async move { client.query(statement, &params).await }.boxed()
+                return async move { client.query(statement, &params).await }.boxed();
             }
-            None => {
-                let params: Vec<(&(dyn ToSql + Sync), Type)> =
-                    params.iter().map(|(value, of)| (&**value as _, of.clone())).collect();
-                async move { client.query_typed(&statements.of(call).text, &params).await }.boxed()
-            }
+            let params: Vec<(&(dyn ToSql + Sync), Type)> =
+                params.iter().map(|(value, of)| (&**value as _, of.clone())).collect();
+            async move { client.query_typed(&statements.of(call).text, &params).await }.boxed()
         });
         async move { Ok(asked.await?) }.boxed()
     }

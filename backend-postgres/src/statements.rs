@@ -27,6 +27,7 @@ calls! {
     Open "SELECT * FROM S.open($1, $2, $3, $4, $5, $6, $7)" [TEXT BOOL UUID BOOL INT8 INT8 INT8];
     Release "SELECT S.release($1, $2, $3)" [INT8 INT8 INT8_ARRAY];
     Head "SELECT * FROM S.head($1, $2, $3, $4)" [INT8 INT8 INT8 INT8];
+    SettledHead "SELECT * FROM S.settled_head($1, $2, $3, $4)" [INT8 INT8 INT8 INT8];
     ReadPages "SELECT * FROM S.read_pages($1, $2, $3, $4, $5, $6)"
         [INT8_ARRAY INT8_ARRAY INT8_ARRAY INT8_ARRAY INT8_ARRAY INT8_ARRAY];
     ReadLog "SELECT * FROM S.read_log($1, $2, $3, $4, $5)" [INT8_ARRAY INT8_ARRAY INT8 INT8 INT8];
@@ -93,9 +94,9 @@ pub(crate) struct Text {
 pub(crate) struct Statements(Vec<Text>);
 
 impl Statements {
-    pub(crate) fn new(schema: &str) -> Self {
+    pub(crate) fn new(quoted_schema: &str) -> Self {
         let text = |(_, text, types): &(Call, &'static str, &'static [Type])| Text {
-            text: text.replace("S.", &format!("{schema}.")),
+            text: text.replace("S.", &format!("{quoted_schema}.")),
             types,
         };
         Self(Call::ALL.iter().map(text).collect())

@@ -95,7 +95,7 @@ fn wrong_password_and_user_are_told() {
         &["password authentication failed", "pg_hba.conf"],
     );
     let none = format!("postgres://guarded@127.0.0.1:{}/postgres", server.port());
-    refused(try_connect(&none), ErrorKind::Invalid, &["password"]);
+    refused(try_connect(&none), ErrorKind::Invalid, &["PGPASSWORD"]);
     refused(
         try_connect(&url(PASSWORD).replace("/postgres", "/nothing")),
         ErrorKind::Invalid,
@@ -117,7 +117,7 @@ fn roles_have_what_they_need_and_no_more() {
     };
     // One that only serves cannot make the schema,
     refused(try_connect(&url("serves", "")), ErrorKind::Invalid, &["permission denied", "grant"]);
-    refused(try_connect(&url("serves", "&migrate=off")), ErrorKind::Invalid, &["does not exist", "migrate=on"]);
+    refused(try_connect(&url("serves", "&migrate=off")), ErrorKind::NotFound, &["does not exist", "migrate=on"]);
     drop(try_connect(&url("migrates", "")).expect("one that migrates can"));
     // nor use it before it may,
     refused(try_connect(&url("serves", "")), ErrorKind::Invalid, &["permission denied", "docs/operations.md"]);
@@ -182,7 +182,7 @@ fn tls_failures_are_told() {
     refused(
         try_connect(&format!("postgres://postgres@127.0.0.1:{}/postgres?sslmode=require", server.port())),
         ErrorKind::Invalid,
-        &["TLS"],
+        &["has no TLS", "sslmode=disable"],
     );
     server.stop();
     server.encrypt(&certificate.pem(), &key.serialize_pem());
@@ -197,9 +197,15 @@ fn tls_failures_are_told() {
     }
     // `require` without a file of authorities verifies nothing, as with libpq.
     try_connect(&format!("postgres://postgres@127.0.0.1:{}/postgres?sslmode=require", server.port())).unwrap();
-    refused(try_connect(&url("127.0.0.1", "verify-full", &ours)), ErrorKind::Invalid, &["certificate", "name"]);
-    refused(try_connect(&url("localhost", "verify-full", &strangers)), ErrorKind::Invalid, &["certificate"]);
-    refused(try_connect(&url("localhost", "verify-ca", &strangers)), ErrorKind::Invalid, &["certificate"]);
+    refused(
+        try_connect(&url("127.0.0.1", "verify-full", &ours)),
+        ErrorKind::Invalid,
+        &["certificate", "host is a name in it"],
+    );
+    for mode in ["verify-full", "verify-ca"] {
+        let words = ["certificate", "sslrootcert names the authority", "sslmode"];
+        refused(try_connect(&url("localhost", mode, &strangers)), ErrorKind::Invalid, &words);
+    }
     let missing = folder.path().join("missing");
     refused(try_connect(&url("localhost", "verify-ca", &missing)), ErrorKind::Invalid, &["sslrootcert", "missing"]);
 }
@@ -288,6 +294,35 @@ fn deadlocks_and_serialization_failures_are_tried_again() {
     writer.commit(10).expect("it is tried again");
     assert_eq!(server().sql(&format!("SELECT last_value FROM {schema}.tries")), "3");
     assert_eq!(server().sql(&format!("SELECT count(*) FROM {schema}.log")), "1");
+}
+
+/// Errors that stay say what people can do about them.
+#[test]
+fn errors_that_stay_come_with_advice() {
+    let schema = fresh_schema();
+    let mut writer = Writer::new(connect(&server().url(), &schema, |config| config), "a");
+    server().sql(&format!(
+        "CREATE TABLE {schema}.code (code text); INSERT INTO {schema}.code VALUES (''); \
+         CREATE FUNCTION {schema}.fails() RETURNS trigger LANGUAGE plpgsql AS $$ \
+         BEGIN RAISE EXCEPTION 'no' USING ERRCODE = (SELECT code FROM {schema}.code); END $$; \
+         CREATE TRIGGER fails BEFORE INSERT ON {schema}.log FOR EACH ROW EXECUTE FUNCTION {schema}.fails()"
+    ));
+    for (code, kind, advice) in [
+        ("40001", ErrorKind::Unavailable, "pg_stat_activity"),
+        ("40P01", ErrorKind::Unavailable, "pg_stat_activity"),
+        ("55P03", ErrorKind::Unavailable, "pg_blocking_pids()"),
+        ("0A000", ErrorKind::Unavailable, "prepared_statements=off"),
+        ("53200", ErrorKind::Unavailable, "work_mem"),
+        ("53400", ErrorKind::Full, "temp_file_limit"),
+        ("57P05", ErrorKind::Unavailable, "idle_session_timeout"),
+        ("XX002", ErrorKind::Corrupt, "backup"),
+        ("P0001", ErrorKind::Unavailable, "undone"),
+    ] {
+        server().sql(&format!("UPDATE {schema}.code SET code = '{code}'"));
+        refused(writer.commit(10), kind, &[code, advice]);
+    }
+    server().sql(&format!("DROP TRIGGER fails ON {schema}.log"));
+    writer.commit(10).expect("nothing was done");
 }
 
 #[test]

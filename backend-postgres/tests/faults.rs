@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use litefleet::FleetSettings;
 use litefleet_conformance::faults::Process;
-use litefleet_postgres::testing::{Cut, Proxy, wait_until};
+use litefleet_postgres::testing::{Cut, Proxy, pause, wait_until};
 use rusqlite::Connection;
 use support::{connect, fresh_schema, server};
 
@@ -42,7 +42,7 @@ impl Place {
 
     /// A function of the schema as it stands in a request.
     fn call(&self, function: &str) -> String {
-        format!("{}.{function}(", self.schema)
+        format!("\"{}\".{function}(", self.schema)
     }
 }
 
@@ -205,4 +205,58 @@ fn server_that_cannot_be_reached_is_reported_promptly() {
     assert_eq!(values(&connection), [1], "the request never arrived");
     connection.execute("INSERT INTO t VALUES (3)", []).unwrap();
     assert_eq!(values(&connection), [1, 3]);
+}
+
+/// One of three databases cannot commit, for a reason that the server has. The others, whose commits came in the same
+/// statement, can.
+#[test]
+fn database_that_cannot_commit_holds_up_no_other() {
+    let mut settings = FleetSettings::default();
+    // Nothing is tried again: who fails fails.
+    settings.database.store_timeout = Duration::ZERO;
+    let place = Place::new(Duration::from_secs(20), settings);
+    let mut connections = ["a", "b", "c", "d"].map(|name| place.process.open(name, ""));
+    for connection in &connections {
+        connection.execute_batch("CREATE TABLE t (v INTEGER)").unwrap();
+    }
+    let schema = &place.schema;
+    server().sql(&format!(
+        "CREATE SEQUENCE {schema}.seen; \
+         CREATE FUNCTION {schema}.fails() RETURNS trigger LANGUAGE plpgsql AS $$ \
+         DECLARE called text := (SELECT name FROM {schema}.names WHERE database = NEW.database); \
+         BEGIN IF called <> 'd' THEN PERFORM nextval('{schema}.seen'); END IF; \
+         IF called = 'c' THEN RAISE EXCEPTION 'not this one'; END IF; RETURN NEW; END $$; \
+         CREATE TRIGGER fails BEFORE INSERT ON {schema}.log FOR EACH ROW EXECUTE FUNCTION {schema}.fails()"
+    ));
+    let seen = || -> i64 {
+        let text = server().sql(&format!("SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {schema}.seen"));
+        text.parse().unwrap()
+    };
+    // Until all three were in one statement, which is then sent in parts: six records.
+    let together = (1..=20).any(|round| {
+        let (before, fired) = (seen(), place.proxy.fired());
+        place.proxy.arm(Cut::HoldRequest, &place.call("commit"), 0, 1);
+        let outcomes = std::thread::scope(|scope| {
+            let write = |connection: &mut Connection| {
+                connection.execute("INSERT INTO t VALUES (1)", []).map_err(|_| {
+                    connection
+                        .query_row("PRAGMA litefleet_error", [], |row| row.get::<_, String>(0))
+                        .expect("it says why")
+                })
+            };
+            let mut commits = Vec::new();
+            for connection in connections.iter_mut().rev() {
+                commits.push(scope.spawn(move || write(connection)));
+                wait_until("the first is held back", Duration::from_secs(20), || place.proxy.fired() > fired);
+            }
+            pause(Duration::from_millis(100 * round));
+            place.proxy.resume();
+            commits.into_iter().rev().map(|commit| commit.join().unwrap()).collect::<Vec<_>>()
+        });
+        let [a, b, c, d] = &outcomes[..] else { panic!("{outcomes:?}") };
+        assert_eq!([a, b, d], [&Ok(1); 3], "{c:?}");
+        assert!(c.as_ref().unwrap_err().contains("not this one"), "{c:?}");
+        seen() - before == 6
+    });
+    assert!(together, "they never came in one statement");
 }

@@ -42,7 +42,7 @@ fn grant_to_a_session_that_ended_while_it_waited_is_refused() {
     let store = Arc::new(connect(&server().url(), &schema, |config| config));
     let runtime = Runtime::new().unwrap();
     let waiting = format!(
-        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%{schema}.open(%'"
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%\"{schema}\".open(%'"
     );
     for (locked, force) in [("heads", false), ("sessions", true)] {
         let holder = runtime.block_on(session(&store));

@@ -14,7 +14,7 @@ use litefleet_conformance::faults::Process;
 use litefleet_postgres::testing::{Server, ServerOptions, pause, wait_until};
 use rusqlite::Connection;
 use support::child::{self, Task, noted};
-use support::connect;
+use support::{connect, synchronous_pair};
 
 /// What the other processes are: see `support/child.rs`.
 #[test]
@@ -130,23 +130,7 @@ fn server_that_is_restarted_in_order_is_used_again() {
 /// A primary with a synchronous standby. The primary is killed, the standby promoted; the clients find it by their URL.
 #[test]
 fn promoted_standby_has_all_that_was_acknowledged() {
-    let settings = ["synchronous_standby_names = 'standby'", "wal_level = replica", "max_wal_senders = 5"];
-    let options = ServerOptions {
-        settings: settings.map(str::to_owned).to_vec(),
-        access: vec!["host replication all 127.0.0.1/32 trust".into()],
-        durable: true,
-        ..ServerOptions::default()
-    };
-    // The first start is without, or initial commits would wait for a standby that is not there.
-    let mut alone = options.clone();
-    alone.settings.remove(0);
-    let mut primary = Server::start(&alone);
-    let standby = primary.standby("standby", &alone);
-    primary.sql("ALTER SYSTEM SET synchronous_standby_names = 'standby'");
-    primary.sql("SELECT pg_reload_conf()");
-    wait_until("the standby is synchronous", Duration::from_secs(30), || {
-        primary.sql("SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'") == "1"
-    });
+    let (mut primary, standby) = synchronous_pair();
     let url = format!(
         "postgres://postgres@127.0.0.1:{},127.0.0.1:{}/postgres?sslmode=disable&target_session_attrs=read-write",
         primary.port(),

@@ -88,7 +88,8 @@ impl StoreUrl {
         Ok(Self::Embedded(base.data_dir().join("litefleet")))
     }
 
-    /// Opens the store. Without `create` a folder that is not there is an error, so that a typing mistake makes no store.
+    /// Opens the store. Without `create` a folder or schema that is not there is an error, so that a typing mistake makes no
+    /// store.
     pub(crate) fn open(&self, create: bool, wait: Duration) -> Result<Arc<dyn PageStore>> {
         match self {
             Self::Memory => Ok(Arc::new(MemoryStore::new(Arc::new(SystemClock::default())))),
@@ -99,8 +100,20 @@ impl StoreUrl {
                 Ok(Arc::new(store.map_err(Failure::from)?))
             }
             Self::Postgres(SecretUrl(url)) => {
-                let store = PostgresConfig::from_url(url).and_then(PostgresStore::connect_blocking);
-                Ok(Arc::new(store.map_err(Failure::from)?))
+                let mut config = PostgresConfig::from_url(url)?;
+                config.migrate &= create;
+                let schema = config.schema.clone();
+                let store = PostgresStore::connect_blocking(config).map_err(|e| match e.kind() {
+                    ErrorKind::NotFound if !create => Failure::new(
+                        Exit::NotFound,
+                        format!(
+                            "there is no store in the schema '{schema}' of that database; 'litefleet import' makes one, \
+                             schema= in the URL names another"
+                        ),
+                    ),
+                    _ => Failure::from(e),
+                });
+                Ok(Arc::new(store?))
             }
             Self::Embedded(folder) => {
                 if !create && !folder.exists() {

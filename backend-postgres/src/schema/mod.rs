@@ -4,11 +4,14 @@
 //! that start at the same moment migrate once. A later version only adds files; what was released is never edited.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use futures_util::future::FutureExt;
 use litefleet::Error;
-use tokio_postgres::Client;
+use tokio::time::timeout;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Transaction};
 
 use crate::config::PostgresConfig;
 use crate::error::{Fault, Outcome};
@@ -32,15 +35,24 @@ const MIGRATIONS: &[&[&str]] = &[&[
 /// The tables that are divided by `page_partitions`.
 const DIVIDED: [&str; 2] = ["log", "pages"];
 
+/// The number of the lock that is held while a schema is made or migrated. $1 is its name.
+const LOCK: &str = "hashtextextended('litefleet.migrate.' || $1, 0)";
+
+/// How long migrating may take, once it has begun.
+const WORK: Duration = Duration::from_secs(600);
+
 /// The oldest server that has all that is used.
 const OLDEST_SERVER: i32 = 140_000;
 
 /// Checks the schema, and makes or migrates it where that is needed and allowed.
 pub(crate) async fn prepare(client: &mut Client, config: &PostgresConfig) -> Outcome<()> {
-    check_server(client).await?;
     let schema = &config.schema;
     let newest = MIGRATIONS.len();
-    let found = version(client, schema).await?;
+    let look = async {
+        check_server(client).await?;
+        version(client, config).await
+    };
+    let found = within(config.call_timeout, look).await?;
     if found == newest {
         return Ok(());
     }
@@ -50,14 +62,23 @@ pub(crate) async fn prepare(client: &mut Client, config: &PostgresConfig) -> Out
         ))
         .into());
     }
-    if !config.migrate {
-        return Err(Error::invalid(format!(
-            "the schema {schema} {}, and migrate=off: connect once with migrate=on and a role that may create it",
-            if found == 0 { "does not exist".to_owned() } else { format!("is at version {found} of {newest}") }
+    let advice = "connect once with migrate=on and a role that may";
+    match (config.migrate, found) {
+        (true, _) => migrate(client, config).boxed().await,
+        (false, 0) => Err(Error::not_found(format!(
+            "the schema {schema} does not exist, and migrate=off: {advice} create it, or name another with schema="
         ))
-        .into());
+        .into()),
+        (false, _) => Err(Error::invalid(format!(
+            "the schema {schema} is at version {found} of {newest}, and migrate=off: {advice} change it"
+        ))
+        .into()),
     }
-    migrate(client, config).boxed().await
+}
+
+/// Waits for an answer so long.
+async fn within<T>(limit: Duration, call: impl Future<Output = Outcome<T>> + Send) -> Outcome<T> {
+    timeout(limit, call.boxed()).await.unwrap_or(Err(Fault::Silent(limit)))
 }
 
 async fn check_server(client: &Client) -> Outcome<()> {
@@ -78,46 +99,97 @@ async fn check_server(client: &Client) -> Outcome<()> {
 }
 
 /// The schema's version; 0 when there is none.
-async fn version(client: &Client, schema: &str) -> Outcome<usize> {
+async fn version(client: &Client, config: &PostgresConfig) -> Outcome<usize> {
     // By the catalogue's rows: `to_regclass` may answer from a cache that is not refreshed within a transaction.
     const QUESTION: &str = "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c \
         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = 'version')";
-    let exists = client.query_typed(QUESTION, &[(&schema, Type::TEXT)]).await?;
+    let exists = client.query_typed(QUESTION, &[(&config.schema, Type::TEXT)]).await?;
     if !column::<bool>(exists.first().ok_or(Fault::Malformed("no row"))?, 0)? {
         return Ok(0);
     }
-    let rows = client.query_typed(&format!("SELECT version FROM {schema}.version"), &[]).await?;
+    let rows = client.query_typed(&format!("SELECT version FROM {}.version", config.quoted_schema()), &[]).await?;
     let version: i32 = rows.first().map_or(Ok(0), |row| column(row, 0))?;
     usize::try_from(version).map_err(|_| Fault::Malformed("a version below zero"))
 }
 
 async fn migrate(client: &mut Client, config: &PostgresConfig) -> Outcome<()> {
-    let schema = &config.schema;
-    let transaction = client.transaction().await?;
+    let limit = config.call_timeout;
+    let transaction = within(limit, async { Ok(client.transaction().await?) }).await?;
+    let locked = within(limit * 2, lock(&transaction, config)).await;
+    if let Err(Fault::Server(error)) = &locked
+        && *error.code() == SqlState::LOCK_NOT_AVAILABLE
+    {
+        within(limit, async { Ok(transaction.rollback().await?) }).await?;
+        return Err(within(limit, busy(client, config)).await?.into());
+    }
+    locked?;
+    within(WORK, apply(transaction, config)).await
+}
+
+/// Takes the lock of those that migrate. Also for whatever else is waited for there is a limit from then on.
+async fn lock(transaction: &Transaction<'_>, config: &PostgresConfig) -> Outcome<()> {
+    transaction.batch_execute(&format!("SET LOCAL lock_timeout = {}", config.call_timeout.as_millis().max(1))).await?;
     // Until the end of the transaction, so that it works through a pooler too.
-    let lock = "SELECT pg_advisory_xact_lock(hashtextextended('litefleet.migrate.' || $1, 0))";
-    transaction.query_typed(lock, &[(schema, Type::TEXT)]).await?;
-    let found = version(transaction.client(), schema).await?;
+    let lock = format!("SELECT pg_advisory_xact_lock({LOCK})");
+    transaction.query_typed(&lock, &[(&config.schema, Type::TEXT)]).await?;
+    Ok(())
+}
+
+/// Who has the lock.
+async fn busy(client: &Client, config: &PostgresConfig) -> Outcome<Error> {
+    let question = format!(
+        "SELECT l.pid, concat_ws(', ', 'user ' || a.usename, 'application ' || a.application_name, \
+            'from ' || host(a.client_addr), a.state, 'its transaction began ' || a.xact_start) \
+        FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid \
+        WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 \
+            AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()) \
+            AND (l.classid::bigint << 32 | l.objid::bigint) = {LOCK}"
+    );
+    let rows = client.query_typed(&question, &[(&config.schema, Type::TEXT)]).await?;
+    let who = match rows.first() {
+        Some(row) => {
+            let (pid, more): (i32, String) = (column(row, 0)?, column(row, 1)?);
+            format!("process {pid} of the server ({more}); if it hangs, end it with pg_terminate_backend({pid})")
+        }
+        None => "somebody who has just finished".to_owned(),
+    };
+    let (schema, limit) = (&config.schema, config.call_timeout);
+    Ok(Error::unavailable(format!(
+        "the schema {schema} has been locked for longer than {limit:?} by another process that makes or migrates it: {who}"
+    )))
+}
+
+/// Runs what is missing.
+async fn apply(transaction: Transaction<'_>, config: &PostgresConfig) -> Outcome<()> {
+    let (schema, quoted) = (&config.schema, config.quoted_schema());
+    let found = version(transaction.client(), config).await?;
     for (done, files) in MIGRATIONS.iter().enumerate().skip(found) {
         let mut script = String::new();
-        if done == 0 {
-            let _written = writeln!(script, "CREATE SCHEMA IF NOT EXISTS {schema};");
+        // One that is there is used by roles that may create none.
+        if done == 0 && !exists(transaction.client(), schema).await? {
+            let _written = writeln!(script, "CREATE SCHEMA {quoted};");
         }
         for file in *files {
-            script.push_str(&file.replace("{schema}", schema).replace("{partition}", partition(config)));
+            script.push_str(&file.replace("{schema}", &quoted).replace("{partition}", partition(config)));
         }
         if done == 0 {
             script.push_str(&storage(config));
             let partitions = config.page_partitions;
             let _written =
-                writeln!(script, "INSERT INTO {schema}.version (version, partitions) VALUES (1, {partitions});");
+                writeln!(script, "INSERT INTO {quoted}.version (version, partitions) VALUES (1, {partitions});");
         } else {
-            let _written = writeln!(script, "UPDATE {schema}.version SET version = {};", done + 1);
+            let _written = writeln!(script, "UPDATE {quoted}.version SET version = {};", done + 1);
         }
         transaction.batch_execute(&script).await?;
         tracing::info!(schema, version = done + 1, "schema migrated");
     }
     Ok(transaction.commit().await?)
+}
+
+async fn exists(client: &Client, schema: &str) -> Outcome<bool> {
+    const QUESTION: &str = "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace n WHERE n.nspname = $1)";
+    let rows = client.query_typed(QUESTION, &[(&schema, Type::TEXT)]).await?;
+    column(rows.first().ok_or(Fault::Malformed("no row"))?, 0)
 }
 
 fn partition(config: &PostgresConfig) -> &'static str {
@@ -126,7 +198,7 @@ fn partition(config: &PostgresConfig) -> &'static str {
 
 /// The partitions, and the settings that can only be made on tables that have rows.
 fn storage(config: &PostgresConfig) -> String {
-    let schema = &config.schema;
+    let schema = config.quoted_schema();
     let mut script = String::new();
     for table in DIVIDED {
         let column = if table == "log" { "record" } else { "bytes" };

@@ -66,6 +66,7 @@ impl PostgresStore {
     /// - `Unavailable`: no server of the URL can be reached now; the message says why, of each.
     /// - `Invalid`: it can never work as it is: a wrong password, missing rights, a certificate that is not trusted, a
     ///   schema of a newer version.
+    /// - `NotFound`: the schema is not there, and it is not to be made ([`PostgresConfig::migrate`]).
     pub async fn connect(config: PostgresConfig) -> Result<Self> {
         let store = Self::start(config)?;
         let inner = Arc::clone(&store.inner);
@@ -87,15 +88,17 @@ impl PostgresStore {
     }
 
     fn start(config: PostgresConfig) -> Result<Self> {
+        // Before the runtime: in an asynchronous task it could not be dropped again.
+        config.check()?;
+        let tls = tls::connector(&config)?;
         let runtime = Builder::new_multi_thread()
             .worker_threads(config.threads.max(1))
             .thread_name("litefleet-postgres")
             .enable_all()
             .build()
             .map_err(|e| Error::internal("cannot start the threads of the Postgres store").with_source(e))?;
-        let tls = tls::connector(&config)?;
         let config = Arc::new(config);
-        let statements = Arc::new(Statements::new(&config.schema));
+        let statements = Arc::new(Statements::new(&config.quoted_schema()));
         let last = Arc::new(AtomicUsize::new(0));
         let pool = |size, patience| {
             Pool::new(Arc::clone(&config), tls.clone(), Arc::clone(&statements), size, patience, Arc::clone(&last))
@@ -171,7 +174,7 @@ impl PageStore for PostgresStore {
         if request.lease.is_none() {
             return self.run(async move { inner.open(&request).await }).await;
         }
-        let (mut turn, _grant) = self.inner.grants.begin();
+        let (mut turn, _grant) = self.inner.grants.begin(&request.name);
         let call = async move {
             turn.come().await;
             let outcome = inner.open(&request).await;

@@ -76,7 +76,8 @@ impl Inner {
             maybe_bigint(request.epoch.map(Epoch::get)),
             count(request.tail_bytes),
         ];
-        let rows = self.pool.call(Call::Head, &params).await?;
+        let call = if request.epoch.is_some() { Call::SettledHead } else { Call::Head };
+        let rows = self.pool.call(call, &params).await?;
         let first = rows.first().ok_or(Fault::Malformed("no row"))?;
         if column::<i16>(first, 0)? == NOT_FOUND {
             return Err(Error::not_found(format!("there is no database with id {}", request.database)).into());

@@ -39,6 +39,9 @@ struct Shared {
     held: Mutex<bool>,
     freed: Condvar,
     refusing: AtomicBool,
+    /// Connections before this one pass nothing on any more.
+    silent_before: AtomicU64,
+    accepted: AtomicU64,
     closed: AtomicBool,
 }
 
@@ -106,6 +109,12 @@ impl Proxy {
         self.shared.freed.notify_all();
     }
 
+    /// From now on the connections that are open pass nothing on, and nobody is told: as when the way to the server has
+    /// changed. New ones work.
+    pub fn silence(&self) {
+        self.shared.silent_before.store(self.shared.accepted.load(Ordering::SeqCst), Ordering::SeqCst);
+    }
+
     /// Whether new connections are closed at once.
     pub fn refuse(&self, refusing: bool) {
         self.shared.refusing.store(refusing, Ordering::SeqCst);
@@ -124,6 +133,7 @@ impl Drop for Proxy {
 /// One connection through the proxy.
 struct Link {
     shared: Arc<Shared>,
+    number: u64,
     /// Whether the last bytes came from the client.
     asked: AtomicBool,
     /// What is to happen to the next answer.
@@ -140,6 +150,7 @@ impl Link {
         let (Ok(client), Ok(server)) = (client.try_clone(), server.try_clone()) else { return };
         let link = Arc::new(Self {
             shared: Arc::clone(shared),
+            number: shared.accepted.fetch_add(1, Ordering::SeqCst),
             asked: AtomicBool::new(false),
             answer: Mutex::default(),
             client,
@@ -190,6 +201,9 @@ impl Link {
             let bytes = &buffer[..count];
             if count == 0 {
                 break;
+            }
+            if self.number < self.shared.silent_before.load(Ordering::SeqCst) {
+                continue;
             }
             if !self.asked.swap(true, Ordering::SeqCst) {
                 self.shared.round_trips.fetch_add(1, Ordering::SeqCst);

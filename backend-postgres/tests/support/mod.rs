@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use litefleet::store::{PageStore, StoreLimits};
 use litefleet_conformance::Harness;
-use litefleet_postgres::testing::{Server, ServerOptions};
+use litefleet_postgres::testing::{Server, ServerOptions, wait_until};
 use litefleet_postgres::{PostgresConfig, PostgresStore};
 
 /// The smallest limits that the cases are written for, or nearly: each a little odd, so that nothing divides evenly.
@@ -29,6 +29,25 @@ pub(crate) const TINY: StoreLimits = StoreLimits {
 pub(crate) fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
     SERVER.get_or_init(|| Server::start(&ServerOptions::default()))
+}
+
+/// A primary, and a standby whose disk every commit waits for.
+pub(crate) fn synchronous_pair() -> (Server, Server) {
+    let options = ServerOptions {
+        settings: ["wal_level = replica", "max_wal_senders = 5"].map(str::to_owned).to_vec(),
+        access: vec!["host replication all 127.0.0.1/32 trust".into()],
+        durable: true,
+        ..ServerOptions::default()
+    };
+    let primary = Server::start(&options);
+    let standby = primary.standby("standby", &options);
+    // Only now, or the first commits would wait for a standby that is not there.
+    primary.sql("ALTER SYSTEM SET synchronous_standby_names = 'standby'");
+    primary.sql("SELECT pg_reload_conf()");
+    wait_until("the standby is synchronous", Duration::from_secs(60), || {
+        primary.sql("SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'") == "1"
+    });
+    (primary, standby)
 }
 
 /// A name of a schema that no other store has.

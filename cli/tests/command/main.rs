@@ -6,6 +6,7 @@ mod demo;
 mod export;
 mod import;
 mod manage;
+mod postgres;
 mod setup;
 mod signals;
 mod sql;

@@ -1,6 +1,6 @@
 //! A store in a temporary folder, ways to run the command on it, and SQLite files to feed it.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -40,11 +40,19 @@ impl Ran {
 /// A store and a folder for files.
 pub(crate) struct Place {
     folder: TempDir,
+    store: OsString,
 }
 
 impl Place {
     pub(crate) fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap() }
+        let folder = tempfile::tempdir().unwrap();
+        Self { store: folder.path().join("store").into(), folder }
+    }
+
+    /// With a store elsewhere.
+    #[cfg(feature = "servers")]
+    pub(crate) fn at(url: &str) -> Self {
+        Self { store: url.into(), ..Self::new() }
     }
 
     pub(crate) fn file(&self, name: &str) -> PathBuf {
@@ -52,12 +60,12 @@ impl Place {
     }
 
     pub(crate) fn store(&self) -> PathBuf {
-        self.file("store")
+        PathBuf::from(&self.store)
     }
 
     pub(crate) fn command(&self) -> Command {
         let mut command = bare();
-        command.arg("--store").arg(self.store());
+        command.arg("--store").arg(&self.store);
         command
     }
 

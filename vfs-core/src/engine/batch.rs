@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::{CommitMode, CommitRequest, PageStore};
@@ -166,22 +167,34 @@ impl CommitBatcher {
                 let error = Error::commit_unknown(format!("{count} commits had {} outcomes", outcomes.len()));
                 vec![Err(error); count]
             }
-            // Each resolves its own, or tries its own again.
-            Err(error) if count == 1 || matches!(error.kind(), ErrorKind::CommitUnknown | ErrorKind::Unavailable) => {
-                vec![Err(error); count]
-            }
-            // One of them may be the reason: none may fail for another's.
-            Err(_) => {
-                let mut outcomes = Vec::with_capacity(count);
-                for request in requests {
-                    let outcome = self.store.commit(vec![request], CommitMode::Independent).await;
-                    outcomes.push(outcome.and_then(|mut one| {
-                        one.pop().unwrap_or_else(|| Err(Error::commit_unknown("the store returned no outcome")))
-                    }));
-                }
-                outcomes
+            // Each resolves its own.
+            Err(error) if count == 1 || error.kind() == ErrorKind::CommitUnknown => vec![Err(error); count],
+            // Nothing took effect, and one of them may be the reason: none may fail for another's.
+            Err(_) => self.send_each(requests).await,
+        }
+    }
+
+    /// Sends each alone, all at the same moment: where the store cannot be reached, they wait for that together.
+    async fn send_each(&self, requests: Vec<CommitRequest>) -> Vec<Result<()>> {
+        let unknown = || Err(Error::commit_unknown("the store returned no outcome"));
+        let mut outcomes = vec![unknown(); requests.len()];
+        let mut calls = JoinSet::new();
+        for (place, request) in requests.into_iter().enumerate() {
+            let store = Arc::clone(&self.store);
+            calls.spawn(async move {
+                let outcome = store.commit(vec![request], CommitMode::Independent).await;
+                (place, outcome.and_then(|mut one| one.pop().unwrap_or_else(unknown)))
+            });
+        }
+        while let Some(ended) = calls.join_next().await {
+            // One that panicked has no outcome.
+            if let Ok((place, outcome)) = ended
+                && let Some(slot) = outcomes.get_mut(place)
+            {
+                *slot = outcome;
             }
         }
+        outcomes
     }
 }
 

@@ -33,7 +33,15 @@ fn request(database: u64) -> CommitRequest {
 
 impl Slow {
     fn new() -> Self {
+        Self::with(None)
+    }
+
+    /// With this fault, of those calls that it does not let pass.
+    fn with(fault: Option<Fault>) -> Self {
         let plan = Arc::new(FaultPlan::default());
+        if let Some(fault) = fault {
+            plan.arm(fault);
+        }
         plan.arm(Fault { operation: None, after: 0, times: u64::MAX, effect: Effect::Delay(300) });
         let store = FaultLayer::new(Arc::new(MemoryStore::default()) as Arc<dyn PageStore>, Arc::clone(&plan));
         let runtime = Builder::new_current_thread().enable_time().build().unwrap();
@@ -48,11 +56,23 @@ impl Slow {
         task
     }
 
-    /// Waits until it is answered.
-    fn end(&self, task: JoinHandle<Result<()>>) {
+    /// Waits until it is answered, and says how.
+    fn answer(&self, task: JoinHandle<Result<()>>) -> ErrorKind {
         let answered = self.runtime.block_on(async { timeout(Duration::from_secs(20), task).await });
-        let outcome = answered.expect("it is answered").unwrap();
-        assert_eq!(outcome.unwrap_err().kind(), ErrorKind::NotFound);
+        answered.expect("it is answered").unwrap().unwrap_err().kind()
+    }
+
+    /// Waits until it is answered by the store.
+    fn end(&self, task: JoinHandle<Result<()>>) {
+        assert_eq!(self.answer(task), ErrorKind::NotFound);
+    }
+
+    /// A call, and then one of three together; how those are answered.
+    fn three_together(&self) -> [ErrorKind; 3] {
+        let first = self.start(9);
+        let tasks = [1, 2, 3].map(|database| self.start(database));
+        self.end(first);
+        tasks.map(|task| self.answer(task))
     }
 }
 
@@ -96,4 +116,41 @@ fn lead_of_one_that_is_gone_is_handed_on() {
     slow.end(third);
     slow.end(slow.start(4));
     assert_eq!(lock(&slow.batcher.queue).calls, 0);
+}
+
+/// A batch that failed for one of them, and certainly took no effect, failed for all when the store said `Unavailable`:
+/// each database with one that was always refused had to wait until it was not in the same call by chance.
+#[test]
+fn call_that_took_no_effect_is_split() {
+    let twice = Fault { operation: None, after: 1, times: 2, effect: Effect::Refuse };
+    let slow = Slow::with(Some(twice));
+    assert_eq!(slow.three_together(), [ErrorKind::Unavailable, ErrorKind::NotFound, ErrorKind::NotFound]);
+    assert_eq!(slow.plan.calls(), 1 + 1 + 3);
+}
+
+/// A store that is not there is not asked for each, one after the other.
+#[test]
+fn parts_of_a_call_are_sent_at_the_same_moment() {
+    let once = Fault { operation: None, after: 1, times: 1, effect: Effect::Refuse };
+    let slow = Slow::with(Some(once));
+    let first = slow.start(9);
+    let tasks = [1, 2, 3].map(|database| slow.start(database));
+    slow.end(first);
+    slow.runtime.block_on(async {
+        while slow.plan.calls() < 3 {
+            yield_now().await;
+        }
+    });
+    assert_eq!(slow.plan.calls(), 1 + 1 + 3, "none of them has ended yet");
+    for task in tasks {
+        slow.end(task);
+    }
+}
+
+#[test]
+fn call_that_may_have_taken_effect_is_not_split() {
+    let once = Fault { operation: None, after: 1, times: 1, effect: Effect::LoseReply };
+    let slow = Slow::with(Some(once));
+    assert_eq!(slow.three_together(), [ErrorKind::CommitUnknown; 3]);
+    assert_eq!(slow.plan.calls(), 1 + 1);
 }

@@ -114,6 +114,10 @@ pub trait PageStore: Debug + Send + Sync + 'static {
     /// The head, and the log records after `known`, as of one moment, or [`Tail::Reload`] when some of them are gone
     /// (case: `head_brings_what_is_new`). When the head's epoch is above `epoch`, also how `epoch` ended (case:
     /// `epoch_end_is_kept`). Needs no lease.
+    ///
+    /// Whoever gives an `epoch` asks what became of a commit, and believes the answer: with it, what is told is as
+    /// durable as an acknowledged commit. A store where a commit can be seen before that waits until it is
+    /// (`backend-postgres/tests/standby.rs`).
     async fn head(&self, request: HeadRequest) -> Result<HeadReply>;
 
     /// For each page the newest row at or below `snapshot`, with its txid, and, when that row is a delta, the row it

@@ -147,3 +147,17 @@ BEGIN
             FROM {schema}.epoch_ends e WHERE e.database = wanted AND e.epoch = head.epoch;
     END IF;
 END $$;
+
+-- As head(), for whoever finds out by it what became of a commit, and acknowledges it. A commit that its synchronous
+-- standby does not have yet can be seen after a crash of the server, or when its wait was cancelled. The lock is a write:
+-- our own end comes after everything that was seen in the log of the server, and waits for the standby.
+CREATE FUNCTION {schema}.settled_head(
+    wanted bigint, known bigint, epoch bigint, tail_bytes bigint,
+    OUT sort smallint, OUT numbers bigint[], OUT commit_id uuid, OUT holder uuid, OUT label text, OUT name text,
+    OUT bytes bytea, OUT base_bytes bytea
+) RETURNS SETOF record
+LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM FROM {schema}.heads h WHERE h.id = wanted FOR NO KEY UPDATE;
+    RETURN QUERY SELECT * FROM {schema}.head(wanted, known, settled_head.epoch, tail_bytes);
+END $$;

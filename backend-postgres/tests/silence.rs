@@ -1,0 +1,86 @@
+//! Servers and connections that say nothing at all.
+#![cfg(feature = "servers")]
+
+mod support;
+
+use std::net::TcpListener;
+use std::sync::{Arc, Barrier};
+use std::time::Duration;
+
+use litefleet::ErrorKind;
+use litefleet::store::PageStore as _;
+use litefleet_conformance::faults::Process;
+use litefleet_postgres::testing::{Proxy, wait_until};
+use support::{connect, fresh_schema, server};
+use tokio::runtime::Runtime;
+use tokio_postgres::NoTls;
+
+/// The first server of two accepts and never answers: it had all the time of each call, and the other never its turn.
+#[test]
+fn silent_server_leaves_time_for_the_next() {
+    let silent = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let both = format!(
+        "postgres://postgres@127.0.0.1:{},127.0.0.1:{}/postgres?sslmode=disable&connect_timeout=60",
+        silent.local_addr().unwrap().port(),
+        server().port()
+    );
+    let store = connect(&both, &fresh_schema(), |config| config.call_timeout(Duration::from_secs(4)));
+    Runtime::new().unwrap().block_on(store.list("", None, 10)).unwrap();
+}
+
+/// All open connections fall silent at once, as when the way to the server changes: one call finds out for all.
+#[test]
+fn silent_connections_are_given_up_together() {
+    let (proxy, schema) = (Proxy::start(server().port()), fresh_schema());
+    let store = connect(&proxy.url(), &schema, |config| config.call_timeout(Duration::from_secs(1)).pool_size(4));
+    let mut settings = Process::small();
+    settings.database.store_timeout = Duration::from_secs(5);
+    let process = Process::new(Arc::new(store), settings);
+    let begin = Barrier::new(4);
+    let connections: Vec<_> = std::thread::scope(|scope| {
+        let open = |name| {
+            let (process, begin) = (&process, &begin);
+            scope.spawn(move || {
+                let connection = process.open(name, "");
+                begin.wait();
+                connection.execute_batch("CREATE TABLE t (v INTEGER); INSERT INTO t VALUES (1)").unwrap();
+                connection
+            })
+        };
+        let opening = ["a", "b", "c", "d"].map(open);
+        opening.map(|thread| thread.join().unwrap()).into_iter().collect()
+    });
+    proxy.silence();
+    for connection in &connections {
+        connection.execute("INSERT INTO t VALUES (2)", []).unwrap();
+    }
+    drop(connections);
+    let other = Process::new(Arc::new(connect(&server().url(), &schema, |config| config)), Process::small());
+    for name in ["a", "b", "c", "d"] {
+        let count: i64 =
+            other.open(name, "&takeover=1").query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
+        assert_eq!(count, 2, "{name}");
+    }
+}
+
+/// What waits for a lock on the server is given up there too: else each call that ran out of time left one behind, until
+/// the server had no connections left for anybody.
+#[test]
+fn calls_that_nobody_waits_for_end_on_the_server() {
+    let (runtime, schema) = (Runtime::new().unwrap(), fresh_schema());
+    let url = format!("{}&application_name=waits", server().url());
+    let store = connect(&url, &schema, |config| config.call_timeout(Duration::from_millis(500)).pool_size(2));
+    let (locker, connection) = runtime.block_on(tokio_postgres::connect(&server().url(), NoTls)).unwrap();
+    runtime.spawn(connection);
+    runtime.block_on(locker.batch_execute(&format!("BEGIN; LOCK TABLE {schema}.names"))).unwrap();
+    for _ in 0..6 {
+        let error = runtime.block_on(store.list("", None, 10)).expect_err("the table is locked");
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    }
+    wait_until("they have ended", Duration::from_secs(20), || {
+        server().sql("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'waits' AND state = 'active'")
+            == "0"
+    });
+    runtime.block_on(locker.batch_execute("ROLLBACK")).unwrap();
+    runtime.block_on(store.list("", None, 10)).unwrap();
+}
