@@ -4,7 +4,8 @@
 #   ./test.sh                 everything
 #   ./test.sh format tests    only these steps
 #
-# Steps: format lints tests postgres fdb suite programs kills sanitizers miri docs licences.
+# Steps: format lints tests postgres fdb suite programs kills sanitizers miri docs licences. One more runs only when it is
+# named, since it takes long: sweep.
 # Works on a fresh Debian with Rust: installs what is missing with apt-get. Whole output of each step: target/test-logs.
 # LITEFLEET_TEST_SECONDS bounds the whole run; LITEFLEET_KILL_ROUNDS sets the rounds of the kill test. LITEFLEET_SEED seeds
 # the fault tests: the same each time unless it says otherwise, so that a run can be repeated; 'random' tries others.
@@ -282,6 +283,13 @@ if wanted kills; then
     else
         left_out "kills: $ROUNDS rounds of killed processes" "conformance/tests has no kill test"
     fi
+fi
+
+sweep="sweep: every fault at every call of the store, in release"
+if [ ${#WANTED[@]} -eq 0 ]; then
+    left_out "$sweep" "a sample of it is in the tests; all of it takes ten minutes and more (./test.sh sweep)"
+elif wanted sweep; then
+    step sweep 3600 "$sweep" env LITEFLEET_SWEEP=full cargo test --locked --release -p litefleet-conformance --test fault_sweep
 fi
 
 if wanted sanitizers; then

@@ -302,12 +302,18 @@ fn default_label() -> String {
 
 /// Renews the session for as long as the fleet lives.
 async fn keep_session(fleet: Weak<FleetInner>, pace: Duration) {
+    let mut pause = pace;
     loop {
-        tokio::time::sleep(pace).await;
+        tokio::time::sleep(pause).await;
         let Some(fleet) = fleet.upgrade() else { return };
-        if let Err(error) = fleet.session.renew().await {
-            tracing::warn!(%error, "the session could not be renewed; it is tried again");
-        }
+        pause = match fleet.session.renew().await {
+            Ok(_) => pace,
+            Err(error) => {
+                tracing::warn!(%error, "the session could not be renewed; it is tried again");
+                // The call may have taken long, and the session has an end.
+                pace / 8
+            }
+        };
     }
 }
 
