@@ -61,6 +61,7 @@ macro_rules! __each_engine_case {
             modes::wal_under_exclusive_locking_is_refused
             modes::pages_that_are_read_in_place_are_those_of_the_snapshot
             modes::exclusive_locking_keeps_others_caches_honest
+            modes::exclusive_locking_that_has_only_read_keeps_writers_out
             modes::own_commit_leaves_the_cache_warm
             modes::page_that_is_missed_counts_once
             modes::failed_transaction_without_journal_leaves_nothing

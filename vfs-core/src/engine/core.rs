@@ -54,6 +54,8 @@ pub(super) struct Core {
     pub(super) largest_size: u64,
     pub(super) pins: BTreeMap<Txid, Pin>,
     pub(super) writer: bool,
+    /// Connections with a snapshot that lock exclusively: while there are any, nobody else becomes the writer.
+    pub(super) exclusive: usize,
     pub(super) stopped: Option<Error>,
     /// When the store was last asked for the head, and told it.
     pub(super) checked: Duration,
@@ -73,6 +75,11 @@ pub(super) struct Core {
 impl Core {
     pub(super) fn check(&self) -> Result<()> {
         self.stopped.clone().map_or(Ok(()), Err)
+    }
+
+    /// Somebody writes, or locks exclusively: the lease stays.
+    pub(super) fn needs_lease(&self) -> bool {
+        self.writer || self.exclusive > 0
     }
 
     /// Takes over what the store says of the head, besides its txid.

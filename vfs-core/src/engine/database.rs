@@ -189,6 +189,11 @@ impl Database {
         self.core().stopped.clone()
     }
 
+    /// Whether a connection of this process writes or locks exclusively, so that the lease cannot be given back.
+    pub fn needs_lease(&self) -> bool {
+        self.core().needs_lease()
+    }
+
     /// Whether a connection of this process is writing.
     pub fn has_writer(&self) -> bool {
         self.core().writer
@@ -231,7 +236,7 @@ impl Database {
         let now = self.fleet.clock.monotonic();
         let (idle, checkpoint, unused) = {
             let core = self.core();
-            let resting = core.lease.is_some() && !core.writer && core.stopped.is_none();
+            let resting = core.lease.is_some() && !core.needs_lease() && core.stopped.is_none();
             let idle = now.saturating_sub(core.active);
             // A long scan is no idle database.
             let unused = idle > STRUCTURE_KEPT && core.pins.is_empty() && !core.writer;

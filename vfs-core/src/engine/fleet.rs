@@ -232,7 +232,9 @@ impl Fleet {
         }
         self.inner.bridge.wait(async {
             database.checkpoint().await?;
-            database.release_lease().await.map(|()| true)
+            database.release_lease().await?;
+            // It stays while somebody writes or locks exclusively.
+            Ok(!database.needs_lease())
         })
     }
 
@@ -281,7 +283,7 @@ impl Fleet {
         self.wait(async {
             let mut first = Ok(());
             for database in self.inner.registry.all() {
-                if database.holds_lease() && !database.has_writer() {
+                if database.holds_lease() && !database.needs_lease() {
                     let checkpoint = database.checkpoint_at_close().await;
                     first = first.and(checkpoint).and(database.release_lease().await);
                 }
