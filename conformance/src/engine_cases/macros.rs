@@ -53,6 +53,8 @@ macro_rules! __each_engine_case {
             isolation::second_writer_is_busy
             isolation::waiting_for_a_writer_ends_when_it_has_committed
             isolation::spilled_transaction_rolls_back
+            isolation::rollback_over_free_pages_commits_nothing
+            isolation::rollback_over_free_pages_under_exclusive_loses_nothing
             isolation::transaction_larger_than_every_bound_commits
             isolation::savepoints_roll_back_to_themselves
             modes::every_journal_mode_commits_and_rolls_back

@@ -214,7 +214,7 @@ impl Database {
                 None => (PatchBase::Zeros, diff(&zeros, image)),
             };
             let written_back =
-                |old: &Bytes| !buffer.foreign && page == PageNo::FIRST && header::is_counter_written_back(image, old);
+                |old: &Bytes| !buffer.foreign && page == PageNo::FIRST && header::is_written_back(image, old);
             if previous.as_ref().is_some_and(|old| runs.is_empty() || written_back(old)) {
                 continue;
             }

@@ -23,6 +23,7 @@ mod outcome;
 mod prefetch;
 mod read;
 mod registry;
+mod rollback;
 mod session;
 mod several;
 mod stage;

@@ -13,6 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// A database file as one SQLite connection has it open.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an independent fact, read alone")]
 pub struct MainFile {
     vfs: Arc<Vfs>,
     database: Arc<Database>,
@@ -22,6 +23,8 @@ pub struct MainFile {
     level: LockLevel,
     /// Pinned while the lock is at least SHARED.
     snapshot: Option<Snapshot>,
+    /// No commit was made here since it was pinned: SQLite knows its change counter, and the next commit raises that.
+    as_read: bool,
     /// The snapshot is counted as one of a connection that locks exclusively: until it is given up, also where SQLite is told
     /// to lock as usual before that.
     exclusive: bool,
@@ -53,6 +56,7 @@ impl MainFile {
             locks,
             level: LockLevel::None,
             snapshot: None,
+            as_read: false,
             exclusive: false,
             keeps_lease: false,
             buffer: None,
@@ -99,6 +103,7 @@ impl MainFile {
         {
             self.database.go_on(buffer, *snapshot, committed);
             *snapshot = committed;
+            self.as_read = false;
         } else if let Some(buffer) = &mut self.buffer {
             // It took part without a change.
             self.database.rewind(buffer);
@@ -269,6 +274,14 @@ impl MainFile {
         if self.leave_group() {
             return Ok(());
         }
+        match &self.buffer {
+            // What a rollback leaves in free pages is no commit. It stays in the buffer, as it would in a file.
+            Some(buffer) if self.as_read && self.database.is_rolled_back(buffer) => Ok(()),
+            _ => self.commit_buffer(),
+        }
+    }
+
+    fn commit_buffer(&mut self) -> Result<()> {
         let (Some(buffer), Some(snapshot)) = (&mut self.buffer, self.snapshot) else { return Ok(()) };
         let committed = if self.unconfirmed {
             self.database.commit_back(buffer, snapshot)
@@ -279,6 +292,7 @@ impl MainFile {
         if committed != snapshot {
             // The second of two commits undoes the first.
             self.unconfirmed = !self.unconfirmed;
+            self.as_read = false;
         }
         self.snapshot = Some(committed);
         Ok(())
@@ -303,15 +317,20 @@ impl MainFile {
         if self.buffer.as_ref().is_some_and(TransactionBuffer::is_dirty) {
             self.commit_alone()?;
             // Together with what was committed before, one transaction, which SQLite may still roll back.
-            self.unconfirmed = true;
+            self.unconfirmed = !self.as_read;
         }
         Ok(())
     }
 
-    /// SQLite has finalised its journal: what was committed stays.
-    pub fn commit_confirmed(&mut self) {
+    /// SQLite has finalised its journal: what was committed stays. It says so only of commits: what would still be buffered is
+    /// stored now, and if that fails, the database stops.
+    pub fn commit_confirmed(&mut self) -> Result<()> {
         self.settle();
+        if self.as_read && self.group.is_none() && self.buffer.as_ref().is_some_and(TransactionBuffer::is_dirty) {
+            self.commit_buffer().map_err(|error| self.database.stop(error))?;
+        }
         self.unconfirmed = false;
+        Ok(())
     }
 
     /// Raises the lock.
@@ -339,6 +358,7 @@ impl MainFile {
             self.exclusive = self.modes.exclusive;
             let begun = if self.exclusive { self.database.begin_exclusive() } else { self.database.begin_read() };
             self.snapshot = Some(begun.inspect_err(|_| self.exclusive = false)?);
+            self.as_read = true;
             self.level = LockLevel::Shared;
         }
         if level >= LockLevel::Reserved && self.buffer.is_none() {

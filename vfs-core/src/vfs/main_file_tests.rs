@@ -34,7 +34,7 @@ fn writes_that_come_with_the_sync_are_committed() {
     file.commit_point(None).unwrap();
     file.write(0, b"later").unwrap();
     file.commit_late_writes().unwrap();
-    file.commit_confirmed();
+    file.commit_confirmed().unwrap();
     file.unlock(LockLevel::None);
     assert_eq!(bytes(&mut open(&vfs, "late"), 5), b"later");
 }
@@ -83,7 +83,7 @@ fn a_foreign_write_means_nothing_but_its_bytes() {
         file.write_as_foreigner().unwrap();
         file.write(0, &page).unwrap();
         file.commit_point(None).unwrap();
-        file.commit_confirmed();
+        file.commit_confirmed().unwrap();
         file.unlock(LockLevel::None);
         assert_eq!(bytes(&mut open(&vfs, "foreign"), 9000), page);
         page[5000] = 1;
@@ -119,8 +119,63 @@ fn a_foreign_write_may_set_the_change_counter_back() {
         file.write_as_foreigner().unwrap();
         file.write(0, &page).unwrap();
         file.commit_point(None).unwrap();
-        file.commit_confirmed();
+        file.commit_confirmed().unwrap();
         file.unlock(LockLevel::None);
         assert_eq!(bytes(&mut open(&vfs, "back"), 28)[27], counter);
+    }
+}
+
+/// A page 1 as SQLite's commits write it.
+fn page_one(counter: u8, filling: u8) -> Vec<u8> {
+    let mut page = vec![filling; 4096];
+    page[..16].copy_from_slice(b"SQLite format 3\0");
+    page[16..20].copy_from_slice(&[16, 0, 1, 1]);
+    page[24..32].copy_from_slice(&[0, 0, 0, counter, 0, 0, 0, 2]);
+    page[92..96].copy_from_slice(&[0, 0, 0, counter]);
+    page
+}
+
+/// What looks like a rollback, since the change counter is as it was, waits for SQLite to say which it is: unlocking discards
+/// it, and the confirmation of a commit stores it, however little that is to be expected.
+#[test]
+fn what_looks_like_a_rollback_is_stored_when_it_is_confirmed() {
+    let vfs = vfs();
+    let mut file = open(&vfs, "a");
+    let mut stored = 0;
+    // The first is the first commit of all, and the last one raises the counter.
+    for (filling, counter, confirmed) in [(1, 1, true), (2, 1, false), (3, 1, true), (4, 1, false), (5, 2, false)] {
+        file.lock(LockLevel::Shared).unwrap();
+        file.lock(LockLevel::Exclusive).unwrap();
+        file.write(0, &page_one(counter, 0)).unwrap();
+        file.write(4096, &[filling; 4096]).unwrap();
+        file.commit_point(None).unwrap();
+        file.commit_late_writes().unwrap();
+        if confirmed {
+            file.commit_confirmed().unwrap();
+        }
+        file.unlock(LockLevel::None);
+        if confirmed || counter > 1 {
+            stored = filling;
+        }
+        assert_eq!(bytes(&mut open(&vfs, "a"), 4097)[4096], stored, "{filling}");
+    }
+}
+
+/// After a commit of its own SQLite may have raised the counter already, or not know the one that was stored: then nothing is
+/// concluded from it.
+#[test]
+fn after_a_commit_under_the_same_lock_the_counter_tells_nothing() {
+    let vfs = vfs();
+    let mut file = open(&vfs, "a");
+    file.lock(LockLevel::Shared).unwrap();
+    for filling in 1..4 {
+        file.lock(LockLevel::Exclusive).unwrap();
+        file.write(0, &page_one(1, 0)).unwrap();
+        file.write(4096, &[filling; 4096]).unwrap();
+        file.commit_point(None).unwrap();
+        assert_eq!(bytes(&mut open(&vfs, "a"), 4097)[4096], filling);
+        file.commit_confirmed().unwrap();
+        // Some statement is still reading.
+        file.unlock(LockLevel::Shared);
     }
 }
