@@ -76,6 +76,7 @@ macro_rules! __each_engine_case {
             opening::follower_sees_commits_and_cannot_write
             opening::pragmas_answer
             opening::tokio_workers_may_call
+            opening::tokio_workers_of_the_fleets_own_runtime_may_call
             opening::unregistering_leaves_open_connections
             opening::registering_again_knows_open_connections
             pages::every_page_size_is_stored
