@@ -142,8 +142,8 @@ fn what_looks_like_a_rollback_is_stored_when_it_is_confirmed() {
     let vfs = vfs();
     let mut file = open(&vfs, "a");
     let mut stored = 0;
-    // The first is the first commit of all, and the last one raises the counter.
-    for (filling, counter, confirmed) in [(1, 1, true), (2, 1, false), (3, 1, true), (4, 1, false), (5, 2, false)] {
+    // The first is the first commit of all. The third is given a fresh counter, and the last one raises that.
+    for (filling, counter, confirmed) in [(1, 1, true), (2, 1, false), (3, 1, true), (4, 1, false), (5, 3, false)] {
         file.lock(LockLevel::Shared).unwrap();
         file.lock(LockLevel::Exclusive).unwrap();
         file.write(0, &page_one(counter, 0)).unwrap();
