@@ -92,7 +92,6 @@ macro_rules! __each_engine_case {
             rules::collected_snapshot_is_too_old
             rules::late_stage_after_a_rollback_does_no_harm
             rules::patch_on_a_wrong_base_is_caught
-            rules::finalising_a_journal_never_touches_its_file
             scans::cold_scans_take_few_trips_in_both_directions
             scans::cold_index_scans_take_few_trips
             scans::random_lookups_bring_nothing_along
