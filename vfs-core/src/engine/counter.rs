@@ -1,9 +1,11 @@
-//! What SQLite's rollback leaves behind, told from a commit.
+//! What the change counter in page 1 tells: others of a commit, and a rollback from a commit.
 
 use super::TransactionBuffer;
 use super::buffer::Source;
 use super::database::Database;
 use super::header;
+use crate::codec::zero_image;
+use crate::error::Result;
 use crate::types::{PAGE_SIZE, PageNo};
 
 impl Database {
@@ -31,5 +33,30 @@ impl Database {
             (Some(now), Some(before)) => header::is_written_back(now, before),
             _ => header::is_written_back(now, before),
         })
+    }
+
+    /// Other connections tell by the change counter that their caches are stale: a value that was used before would
+    /// deceive them, so it is replaced. Returns whether page 1 was changed here.
+    pub(super) fn freshen_counter(&self, buffer: &mut TransactionBuffer) -> Result<bool> {
+        if buffer.size == 0 {
+            return Ok(false);
+        }
+        let now = self.buffered_pages(buffer, &[PageNo::FIRST])?;
+        let before =
+            if buffer.base_size == 0 { vec![zero_image()] } else { self.pages(buffer.base, &[PageNo::FIRST])? };
+        let (Some(now), Some(before)) = (now.first(), before.first()) else { return Ok(false) };
+        if !header::is_sqlite(now) {
+            return Ok(false);
+        }
+        let (used, next) = (header::change_counter(before), header::change_counter(now));
+        let fresh = match (header::counter_was_used(now, before), buffer.header_altered) {
+            (true, _) => used.wrapping_add(1),
+            (false, true) => next.wrapping_add(1),
+            (false, false) => return Ok(false),
+        };
+        let mut page = now.to_vec();
+        header::set_change_counter(&mut page, fresh);
+        buffer.pages.insert(PageNo::FIRST, page.into_boxed_slice());
+        Ok(true)
     }
 }

@@ -68,9 +68,7 @@ async fn send_all_alone(fleet: &FleetInner, parts: Vec<(Arc<Database>, Prepared)
         Ok(fate) => {
             let mut snapshots = Vec::with_capacity(parts.len());
             for (database, prepared) in parts {
-                let snapshot = Snapshot { txid: prepared.request.expected.next(), size: prepared.request.size };
-                // One that cannot take the commit over has stopped; the commit is done all the same.
-                snapshots.push(database.finish(prepared).unwrap_or(snapshot));
+                snapshots.push(database.finish(prepared));
                 if let Fate::DoneThenFenced(fenced) = &fate {
                     database.stop(fenced.clone());
                 }
