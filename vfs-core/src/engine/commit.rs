@@ -354,6 +354,7 @@ impl Database {
         if request.release {
             core.lease = None;
             core.shared = true;
+            core.holder = None;
         }
         self.bound_tail(&mut core, now);
         Ok(core.pin(now))

@@ -32,6 +32,8 @@ pub(super) struct Core {
     pub(super) lease: Option<Lease>,
     /// The lease was given back by this process, so that others may have written since.
     pub(super) shared: bool,
+    /// Who else held the lease when the store was last heard of it.
+    pub(super) holder: Option<String>,
     pub(super) head: Txid,
     pub(super) commit_id: CommitId,
     pub(super) size: u64,
@@ -87,6 +89,7 @@ impl Core {
         self.horizon = head.horizon;
         self.generation = head.generation;
         self.leftovers |= head.staged;
+        self.holder = head.holder.as_ref().map(|holder| holder.label.clone());
         self.note_checkpoint(head.checkpoint);
     }
 

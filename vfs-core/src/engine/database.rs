@@ -47,6 +47,8 @@ pub struct Status {
     pub horizon: Txid,
     /// The epoch of the lease held here.
     pub epoch: Option<Epoch>,
+    /// Who holds the lease where it is not held here, as the store last said: the label of its session.
+    pub holder: Option<String>,
     /// Bytes of the file.
     pub size: u64,
     /// Records in the tail.
@@ -272,6 +274,7 @@ impl Database {
             checkpoint: core.checkpoint,
             horizon: core.horizon,
             epoch: core.lease.map(|lease| lease.epoch),
+            holder: core.holder.clone().filter(|_| core.lease.is_none()),
             size: core.size,
             tail_records: core.tail.len(),
             tail_bytes: core.tail.weight(),
@@ -338,6 +341,7 @@ impl Database {
         core.new_weight += record.weight;
         core.new_pages += record.body.pages.len();
         core.tail.push(Arc::new(record))?;
+        metrics::histogram!("litefleet_tail_bytes").record(u32::try_from(core.tail.weight()).unwrap_or(u32::MAX));
         core.head = txid;
         core.commit_id = commit_id;
         core.size = size;

@@ -313,6 +313,7 @@ async fn keep_session(fleet: Weak<FleetInner>, pace: Duration) {
 /// Looks after databases that are idle.
 async fn sweep(fleet: Weak<FleetInner>) {
     let mut rounds = 0u32;
+    let mut told = CacheCounters::default();
     loop {
         tokio::time::sleep(SWEEP).await;
         let Some(fleet) = fleet.upgrade() else { return };
@@ -322,6 +323,11 @@ async fn sweep(fleet: Weak<FleetInner>) {
         {
             tracing::warn!(%error, "the store could not be purged; it is tried again");
         }
+        // Counted here, so that a read that finds its page costs no more.
+        let cache = fleet.cache.counters();
+        metrics::counter!("litefleet_cache_hits_total").increment(cache.hits - told.hits);
+        metrics::counter!("litefleet_cache_misses_total").increment(cache.misses - told.misses);
+        told = cache;
         // First what waits for nothing, for all.
         for database in fleet.registry.all() {
             database.expire_snapshots();

@@ -264,6 +264,7 @@ impl Database {
             }
             let (Some(database), Some(lease)) = (core.database, core.lease.take()) else { return Ok(()) };
             core.shared = true;
+            core.holder = None;
             (database, lease, core.warm_set())
         };
         metrics::counter!("litefleet_leases_released_total").increment(1);

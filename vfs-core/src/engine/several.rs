@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tracing::Instrument;
+
 use super::commit::{Flight, Prepared};
 use super::database::{Database, Snapshot};
 use super::fleet::FleetInner;
@@ -12,7 +14,22 @@ use crate::store::{CommitMode, CommitRequest};
 /// Commits several databases as one: all or none. Returns the snapshots of the commits, pinned for their connections.
 pub fn commit_atomically(parts: Vec<(Arc<Database>, Prepared)>) -> Result<Vec<Snapshot>> {
     let Some(fleet) = parts.first().map(|(database, _)| Arc::clone(&database.fleet)) else { return Ok(Vec::new()) };
-    fleet.bridge.wait(send_all(&fleet, parts))
+    let start = fleet.clock.monotonic();
+    let span = match parts.as_slice() {
+        [(database, _)] => tracing::debug_span!("commit", database = %database.name),
+        parts => tracing::debug_span!("commit of several", databases = parts.len()),
+    };
+    let committed = fleet.bridge.wait(send_all(&fleet, parts).instrument(span));
+    match &committed {
+        Ok(_) => {
+            let taken = fleet.clock.monotonic().saturating_sub(start);
+            metrics::histogram!("litefleet_commit_seconds").record(taken.as_secs_f64());
+        }
+        Err(error) => {
+            metrics::counter!("litefleet_commits_failed_total", "kind" => error.kind().as_str()).increment(1);
+        }
+    }
+    committed
 }
 
 async fn send_all(fleet: &FleetInner, mut parts: Vec<(Arc<Database>, Prepared)>) -> Result<Vec<Snapshot>> {

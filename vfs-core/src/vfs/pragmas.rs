@@ -95,7 +95,10 @@ impl MainFile {
                 line("epoch", &epoch);
                 line("holder", &fleet.settings().label);
             }
-            None => line("holder", &"not this process"),
+            None => match &status.holder {
+                Some(label) => line("holder", &format_args!("{label}, as last heard")),
+                None => line("holder", &"none, as last heard"),
+            },
         }
         line("size_bytes", &status.size);
         line("tail_records", &status.tail_records);
