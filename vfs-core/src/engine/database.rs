@@ -64,6 +64,15 @@ pub struct Status {
 /// How long an idle database keeps what it learnt for prefetching.
 const STRUCTURE_KEPT: Duration = Duration::from_secs(10);
 
+/// A database is being looked after for as long as this lives.
+pub(super) struct Looking<'a>(&'a Database);
+
+impl Drop for Looking<'_> {
+    fn drop(&mut self) {
+        self.0.looked_after.store(false, Ordering::Release);
+    }
+}
+
 /// One open database.
 #[derive(Debug)]
 pub struct Database {
@@ -83,6 +92,8 @@ pub struct Database {
     /// One checkpoint or collection at a time.
     pub(super) maintaining: tokio::sync::Mutex<()>,
     pub(super) checkpoint_scheduled: AtomicBool,
+    /// It is being looked after.
+    looked_after: AtomicBool,
     /// Connections that keep the lease between transactions, whatever the setting says.
     pub(super) keepers: AtomicUsize,
     /// Checkpoints and collections under way, which the lease is kept for.
@@ -107,6 +118,7 @@ impl Database {
             acquiring: tokio::sync::Mutex::new(()),
             maintaining: tokio::sync::Mutex::new(()),
             checkpoint_scheduled: AtomicBool::new(false),
+            looked_after: AtomicBool::new(false),
             keepers: AtomicUsize::new(0),
             maintenance: AtomicUsize::new(0),
         })
@@ -230,6 +242,11 @@ impl Database {
         if expired > 0 {
             tracing::warn!(database = %self.name, expired, "snapshots were in use for too long");
         }
+    }
+
+    /// Begins to look after it, unless somebody is at it.
+    pub(super) fn begin_looking(&self) -> Option<Looking<'_>> {
+        (!self.looked_after.swap(true, Ordering::AcqRel)).then(|| Looking(self))
     }
 
     /// Checkpoints and gives the lease back where the settings say so.
