@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use litefleet::store::{Effect, Fault, FaultLayer, FaultPlan, Layer, MemoryStore, Operation, PageStore};
-use litefleet_conformance::faults::{Process, Watch};
+use litefleet_conformance::faults::{Process, Watch, block_on};
 use rusqlite::Connection;
 
 /// `BEGIN IMMEDIATE` locks every attached database for writing, and SQLite lists the journals of all of them in the
@@ -201,5 +201,67 @@ fn each_state_of_a_commit_that_is_undone_is_seen() {
         drop((writer, reader));
         assert_eq!(sum(&process.open("a", "")), 26);
         assert_eq!(process.problems("a"), Vec::<String>::new());
+    }
+}
+
+/// The lease of each was lost to a process that has committed nothing, or something in one of them. A commit of one database
+/// takes it anew; of several it failed, and those databases stopped.
+#[test]
+fn a_commit_of_several_databases_takes_lost_leases_anew() {
+    for other_commits in [false, true] {
+        let store: Arc<dyn PageStore> = Arc::new(MemoryStore::default());
+        let [process, other] = [(); 2].map(|()| Process::new(Arc::clone(&store), Process::small()));
+        let connection = process.open("a", "");
+        connection.execute(&format!("ATTACH '{}' AS b", process.uri("b", "")), []).unwrap();
+        connection.execute_batch("CREATE TABLE main.t (v); CREATE TABLE b.t (v)").unwrap();
+        {
+            // This ends the session of the first process, and with it its lease of the other database.
+            let taker = other.open("b", "&takeover=1");
+            assert_eq!(count(&taker, "t"), 0);
+            if other_commits {
+                taker.execute_batch("INSERT INTO t VALUES (100)").unwrap();
+            }
+        }
+        let both = "BEGIN; INSERT INTO main.t VALUES (1); INSERT INTO b.t VALUES (1); COMMIT";
+        let committed = connection.execute_batch(both);
+        assert_eq!(committed.is_ok(), !other_commits, "{committed:?}");
+        if other_commits {
+            assert_eq!(count(&connection, "main.t"), 0, "the database that nobody wrote to goes on");
+            let error: String = connection.query_row("PRAGMA b.litefleet_error", [], |row| row.get(0)).unwrap();
+            assert!(error.contains("the lease was lost"), "{error}");
+        } else {
+            connection.execute_batch(both).unwrap();
+        }
+        drop(connection);
+        let rows = if other_commits { [0, 1] } else { [2, 2] };
+        for (name, rows) in ["a", "b"].into_iter().zip(rows) {
+            assert_eq!(count(&process.open(name, ""), "t"), rows, "{name}");
+            assert_eq!(process.problems(name), Vec::<String>::new());
+        }
+    }
+}
+
+/// A lost reply of several was told as a failed commit where it had not reached the store; a commit of one is sent again.
+#[test]
+fn a_commit_of_several_databases_that_was_lost_is_sent_again() {
+    let (process, plan) = faulty();
+    let connection = process.open("a", "");
+    connection.execute(&format!("ATTACH '{}' AS b", process.uri("b", "")), []).unwrap();
+    connection.execute_batch("CREATE TABLE main.t (v); CREATE TABLE b.t (v)").unwrap();
+    for (rows, effect) in [(1, Effect::LoseRequest), (2, Effect::LoseReply), (3, Effect::Late)] {
+        fail_next(&plan, Operation::Commit, effect);
+        connection
+            .execute_batch("BEGIN; INSERT INTO main.t VALUES (1); INSERT INTO b.t VALUES (1); COMMIT")
+            .unwrap_or_else(|error| panic!("{effect:?}: {error}"));
+        for table in ["main.t", "b.t"] {
+            assert_eq!(count(&connection, table), rows, "{effect:?}");
+        }
+    }
+    // What comes late has no effect any more.
+    assert_eq!(block_on(async move { plan.deliver().await }), 1);
+    drop(connection);
+    for name in ["a", "b"] {
+        assert_eq!(count(&process.open(name, ""), "t"), 3);
+        assert_eq!(process.problems(name), Vec::<String>::new());
     }
 }

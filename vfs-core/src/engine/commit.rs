@@ -318,7 +318,7 @@ impl Database {
     }
 
     /// The same commit under the present epoch and a new id. The one before can never take effect any more.
-    fn renew_attempt(&self, prepared: &mut Prepared) -> Result<()> {
+    pub(super) fn renew_attempt(&self, prepared: &mut Prepared) -> Result<()> {
         let (database, epoch) = self.held()?;
         prepared.body.commit_id = CommitId(self.fleet.randomness.id());
         prepared.request.commit_id = prepared.body.commit_id;
