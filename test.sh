@@ -312,11 +312,12 @@ if wanted sanitizers; then
 fi
 
 if wanted miri; then
-    what="miri: the codecs, which read bytes that nobody can trust"
+    what="miri: the codecs, which read bytes that nobody can trust, and what else of the engine and the VFS calls no C"
     if cargo +nightly miri --version >/dev/null 2>&1; then
-        step miri 600 "$what" \
+        step miri 900 "$what" \
             env MIRIFLAGS=-Zmiri-disable-isolation PROPTEST_CASES=4 \
-            cargo +nightly miri test --locked --target-dir "$TARGET/miri" -p litefleet --lib -- codec::
+            cargo +nightly miri test --locked --target-dir "$TARGET/miri" -p litefleet --lib -- codec:: types:: \
+            engine::buffer:: engine::structure:: engine::prefetch:: engine::batch:: vfs::locks:: vfs::loans::
     else
         left_out "$what" "Miri is not installed (rustup +nightly component add miri)"
     fi

@@ -5,8 +5,14 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use litefleet::store::{Layer, MemoryStore, Operation, PageStore};
-use litefleet::{DatabaseName, ErrorKind};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use litefleet::clock::ManualClock;
+use litefleet::store::{
+    Call, Deferred, Effect, Fault, FaultLayer, FaultPlan, Interceptor, Layer, MemoryStore, Operation, PageStore,
+    Verdict,
+};
+use litefleet::{DatabaseName, Error, ErrorKind};
 use litefleet_conformance::faults::{Process, Watch, pause};
 use rusqlite::Connection;
 
@@ -142,4 +148,100 @@ fn a_database_that_was_renamed_is_not_shown_under_its_old_name() {
         drop((early, late));
         assert_eq!((sum(&other.follow("a")).unwrap(), sum(&other.follow("b")).unwrap()), (100, 6));
     }
+}
+
+/// Each of these failed at the first call that did not reach the store, where opening and reading try again.
+#[test]
+fn managing_outlasts_a_store_that_is_away_for_a_moment() {
+    // On a clock that stands still the store may be away for as long as it likes.
+    let clock = Arc::new(ManualClock::default());
+    let plan = Arc::new(FaultPlan::default());
+    let store = FaultLayer::new(Arc::new(MemoryStore::new(Arc::<ManualClock>::clone(&clock))), Arc::clone(&plan));
+    let mut settings = Process::small();
+    settings.database.store_timeout = Duration::from_secs(10);
+    let process = Process::with_clock(Arc::new(store), settings, clock);
+    process.open("a", "").execute_batch("CREATE TABLE t (v)").unwrap();
+    let fleet = process.fleet();
+    let away = |operation| {
+        plan.disarm();
+        plan.arm(Fault { operation: Some(operation), after: 0, times: 3, effect: Effect::Refuse });
+    };
+    away(Operation::Open);
+    assert!(fleet.info(&name("a")).unwrap().head.txid.get() > 0);
+    away(Operation::Open);
+    assert!(fleet.exists(&name("a")).unwrap());
+    away(Operation::List);
+    assert_eq!(fleet.list("", None, 10).unwrap().len(), 1);
+    for operation in [Operation::Open, Operation::Release] {
+        away(operation);
+        fleet.rename(&name("a"), &name("b"), false).unwrap();
+        fleet.rename(&name("b"), &name("a"), false).unwrap();
+    }
+    away(Operation::Open);
+    fleet.remove(&name("a"), false).unwrap();
+    assert!(!fleet.exists(&name("a")).unwrap());
+    assert_eq!(plan.hits(), 6 * 3);
+}
+
+/// Refuses large checkpoints.
+#[derive(Debug, Default)]
+struct Narrow(AtomicBool);
+
+impl Interceptor for Narrow {
+    fn before(&self, call: Call) -> Verdict {
+        if call.operation == Operation::Checkpoint && call.sent > 50_000 && !self.0.load(Ordering::SeqCst) {
+            return Verdict::Fail(Error::unavailable("too large for now (injected fault)"));
+        }
+        Verdict::Proceed
+    }
+
+    fn after(&self, _: Call, _: litefleet::Result<u64, &Error>) {}
+
+    fn refused(&self, _: Call, _: &Error) {}
+
+    fn defer(&self, _: Deferred) {}
+}
+
+/// Idle databases were looked after one after the other: all waited for the first whose call did not come through.
+#[test]
+fn an_idle_database_does_not_wait_for_another() {
+    let clock = Arc::new(ManualClock::default());
+    let narrow = Arc::new(Narrow::default());
+    let memory = Arc::new(MemoryStore::new(Arc::<ManualClock>::clone(&clock)));
+    let mut settings = Process::small();
+    settings.session_lifetime = Duration::from_secs(1_000_000);
+    settings.database.store_timeout = Duration::from_secs(1_000_000);
+    settings.database.checkpoint_records = 1_000_000;
+    settings.database.transaction_bytes = 16 << 20;
+    settings.database.checkpoint_idle = Duration::from_secs(60);
+    let store = Arc::new(Layer::new(memory, Arc::clone(&narrow)));
+    let process = Process::with_clock(store, settings, Arc::<ManualClock>::clone(&clock));
+    let large = process.open("large", "");
+    large.execute_batch("CREATE TABLE t (v); INSERT INTO t VALUES (randomblob(200000))").unwrap();
+    let few = ["b", "c", "d"].map(|name| (name, process.open(name, "")));
+    let checkpoint = |of: &str| process.fleet().info(&name(of)).unwrap().head.checkpoint.get();
+    // The second time the large one has not come through the first.
+    for round in 1..=2 {
+        for (_, connection) in &few {
+            connection.execute_batch(&format!("CREATE TABLE t{round} (v)")).unwrap();
+        }
+        clock.advance(Duration::from_secs(61));
+        for (of, _) in &few {
+            for _ in 0..500 {
+                if checkpoint(of) == round {
+                    break;
+                }
+                pause(Duration::from_millis(20));
+            }
+            if checkpoint(of) != round {
+                // Closing must not wait for it as well.
+                narrow.0.store(true, Ordering::SeqCst);
+                panic!("{of} waits for the large one");
+            }
+        }
+    }
+    assert_eq!(checkpoint("large"), 0);
+    narrow.0.store(true, Ordering::SeqCst);
+    large.query_row("PRAGMA litefleet_checkpoint", [], |_| Ok(())).unwrap();
+    assert!(checkpoint("large") > 0);
 }

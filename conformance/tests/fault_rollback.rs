@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use litefleet::store::{Effect, Fault, FaultLayer, FaultPlan, MemoryStore, Operation, PageStore};
-use litefleet_conformance::faults::Process;
+use litefleet::store::{Effect, Fault, FaultLayer, FaultPlan, Layer, MemoryStore, Operation, PageStore};
+use litefleet_conformance::faults::{Process, Watch, block_on};
 use rusqlite::Connection;
 
 /// `BEGIN IMMEDIATE` locks every attached database for writing, and SQLite lists the journals of all of them in the
@@ -148,4 +148,120 @@ fn warm_pages_that_were_staged_since_the_checkpoint_are_read_anew() {
     let taker = other.open("a", "&takeover=1");
     assert_eq!(count(&taker, "t"), 60);
     assert_eq!(other.problems("a"), Vec::<String>::new());
+}
+
+/// Without a super-journal a commit that SQLite then undoes is seen by others, and SQLite takes its change counter back: the
+/// next commit would raise it to the same value again, and who has cached the state in between would go on with that.
+/// Nor does SQLite know the counter that the undoing was stored with: while it keeps its lock, a commit raises it to one that
+/// was used before.
+#[test]
+fn each_state_of_a_commit_that_is_undone_is_seen() {
+    for (sees_undone, keeps_reading) in [(false, false), (true, false), (false, true), (true, true)] {
+        let (plan, watch) = (Arc::new(FaultPlan::default()), Arc::new(Watch::default()));
+        let store = FaultLayer::new(Arc::new(MemoryStore::default()), Arc::clone(&plan));
+        let process = Process::new(Arc::new(Layer::new(Arc::new(store), Arc::clone(&watch))), Process::small());
+        let writer = process.open("a", "");
+        writer.execute(&format!("ATTACH '{}' AS b", process.uri("b", "")), []).unwrap();
+        writer
+            .execute_batch(
+                "PRAGMA main.synchronous=OFF; PRAGMA b.synchronous=OFF; CREATE TABLE main.t (v); CREATE TABLE b.t (v);
+                 INSERT INTO main.t VALUES (0), (0)",
+            )
+            .unwrap();
+        let sum = |connection: &Connection| -> i64 {
+            connection.query_row("SELECT sum(v) FROM main.t", [], |row| row.get(0)).unwrap()
+        };
+        let reader = process.open("a", "");
+        assert_eq!(sum(&reader), 0);
+        let mut statement = writer.prepare("SELECT v FROM main.t").unwrap();
+        let mut reading = statement.query([]).unwrap();
+        if keeps_reading {
+            reading.next().unwrap();
+        }
+        let (sender, looking) = std::sync::mpsc::channel();
+        watch.trigger(Operation::Commit, 1, move || {
+            let look = std::thread::spawn(move || (sum(&reader), reader));
+            sender.send(look.join().unwrap()).unwrap();
+        });
+        plan.arm(Fault { operation: Some(Operation::Commit), after: 1, times: 1, effect: Effect::Full });
+        writer.execute_batch("BEGIN; UPDATE main.t SET v = 1; INSERT INTO b.t VALUES (1)").unwrap();
+        writer.execute_batch("COMMIT").unwrap_err();
+        plan.disarm();
+        let (between, reader) = looking.recv().unwrap();
+        assert_eq!(between, 2, "the first database has committed, the second one not yet");
+        if sees_undone {
+            assert_eq!(sum(&reader), 0);
+        }
+        for round in 1..4 {
+            writer.execute_batch(&format!("UPDATE main.t SET v = {round} + 10")).unwrap();
+            assert_eq!(sum(&reader), 2 * (round + 10), "undone was seen: {sees_undone}, reading: {keeps_reading}");
+        }
+        drop(reading);
+        drop(statement);
+        drop((writer, reader));
+        assert_eq!(sum(&process.open("a", "")), 26);
+        assert_eq!(process.problems("a"), Vec::<String>::new());
+    }
+}
+
+/// The lease of each was lost to a process that has committed nothing, or something in one of them. A commit of one database
+/// takes it anew; of several it failed, and those databases stopped.
+#[test]
+fn a_commit_of_several_databases_takes_lost_leases_anew() {
+    for other_commits in [false, true] {
+        let store: Arc<dyn PageStore> = Arc::new(MemoryStore::default());
+        let [process, other] = [(); 2].map(|()| Process::new(Arc::clone(&store), Process::small()));
+        let connection = process.open("a", "");
+        connection.execute(&format!("ATTACH '{}' AS b", process.uri("b", "")), []).unwrap();
+        connection.execute_batch("CREATE TABLE main.t (v); CREATE TABLE b.t (v)").unwrap();
+        {
+            // This ends the session of the first process, and with it its lease of the other database.
+            let taker = other.open("b", "&takeover=1");
+            assert_eq!(count(&taker, "t"), 0);
+            if other_commits {
+                taker.execute_batch("INSERT INTO t VALUES (100)").unwrap();
+            }
+        }
+        let both = "BEGIN; INSERT INTO main.t VALUES (1); INSERT INTO b.t VALUES (1); COMMIT";
+        let committed = connection.execute_batch(both);
+        assert_eq!(committed.is_ok(), !other_commits, "{committed:?}");
+        if other_commits {
+            assert_eq!(count(&connection, "main.t"), 0, "the database that nobody wrote to goes on");
+            let error: String = connection.query_row("PRAGMA b.litefleet_error", [], |row| row.get(0)).unwrap();
+            assert!(error.contains("the lease was lost"), "{error}");
+        } else {
+            connection.execute_batch(both).unwrap();
+        }
+        drop(connection);
+        let rows = if other_commits { [0, 1] } else { [2, 2] };
+        for (name, rows) in ["a", "b"].into_iter().zip(rows) {
+            assert_eq!(count(&process.open(name, ""), "t"), rows, "{name}");
+            assert_eq!(process.problems(name), Vec::<String>::new());
+        }
+    }
+}
+
+/// A lost reply of several was told as a failed commit where it had not reached the store; a commit of one is sent again.
+#[test]
+fn a_commit_of_several_databases_that_was_lost_is_sent_again() {
+    let (process, plan) = faulty();
+    let connection = process.open("a", "");
+    connection.execute(&format!("ATTACH '{}' AS b", process.uri("b", "")), []).unwrap();
+    connection.execute_batch("CREATE TABLE main.t (v); CREATE TABLE b.t (v)").unwrap();
+    for (rows, effect) in [(1, Effect::LoseRequest), (2, Effect::LoseReply), (3, Effect::Late)] {
+        fail_next(&plan, Operation::Commit, effect);
+        connection
+            .execute_batch("BEGIN; INSERT INTO main.t VALUES (1); INSERT INTO b.t VALUES (1); COMMIT")
+            .unwrap_or_else(|error| panic!("{effect:?}: {error}"));
+        for table in ["main.t", "b.t"] {
+            assert_eq!(count(&connection, table), rows, "{effect:?}");
+        }
+    }
+    // What comes late has no effect any more.
+    assert_eq!(block_on(async move { plan.deliver().await }), 1);
+    drop(connection);
+    for name in ["a", "b"] {
+        assert_eq!(count(&process.open(name, ""), "t"), 3);
+        assert_eq!(process.problems(name), Vec::<String>::new());
+    }
 }

@@ -1,15 +1,16 @@
 //! Many at once: processes that share a database, databases that share a call, and calls that panic.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
-use litefleet::DatabaseName;
 use litefleet::clock::ManualClock;
 use litefleet::store::{
-    Effect, Fault, FaultLayer, FaultPlan, Latency, LatencyLayer, Layer, MemoryStore, Operation, PageStore,
+    Effect, Fault, FaultLayer, FaultPlan, Latency, LatencyLayer, Layer, MemoryStore, OpenRequest, Operation, PageStore,
 };
-use litefleet_conformance::faults::{Process, Watch, code, pause};
+use litefleet::{DatabaseName, PageNo};
+use litefleet_conformance::faults::{Process, Watch, block_on, code, pause};
 use rusqlite::{Connection, ErrorCode};
 
 fn memory() -> Arc<dyn PageStore> {
@@ -341,5 +342,35 @@ fn work_in_the_background_of_a_closed_database_takes_no_lease() {
         for _ in 0..3 {
             insert(&connection, 1).unwrap();
         }
+    }
+}
+
+/// The warm pages of every state that was loaded anew were added to those before, without a bound, and came along with each
+/// open.
+#[test]
+fn warm_pages_of_a_shared_database_stay_few() {
+    let store = memory();
+    let processes = [(); 2].map(|()| Process::new(Arc::clone(&store), Process::small()));
+    let connections = processes.each_ref().map(|process| process.open("a", "&lease=transaction&busy=5000"));
+    let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 60)";
+    for (index, connection) in connections.iter().enumerate() {
+        connection.busy_timeout(Duration::from_secs(20)).unwrap();
+        let fill = format!("CREATE TABLE t{index} (v); INSERT INTO t{index} {rows} SELECT zeroblob(3000) FROM n");
+        connection.execute_batch(&fill).unwrap();
+    }
+    for round in 0..50 {
+        for (index, connection) in connections.iter().enumerate() {
+            let write = format!("UPDATE t{index} SET v = zeroblob(3000 + {round}) WHERE rowid % 50 = {round}");
+            connection.execute_batch(&write).unwrap();
+            connection.query_row("PRAGMA litefleet_checkpoint", [], |_| Ok(())).unwrap();
+            connection.execute_batch(&format!("PRAGMA shrink_memory; SELECT sum(length(v)) FROM t{index}")).unwrap();
+        }
+        let name = DatabaseName::new("a").unwrap();
+        let request = OpenRequest { name, create: false, lease: None, known: None, tail_bytes: 0 };
+        let looked = Arc::clone(&store);
+        let opened = block_on(async move { looked.open(request).await }).unwrap();
+        // A page may come as two rows, a delta and its base.
+        let pages: BTreeSet<PageNo> = opened.warm.iter().map(|read| read.row.page).collect();
+        assert!(pages.len() <= 32, "{} warm pages in round {round}", pages.len());
     }
 }

@@ -8,11 +8,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use litefleet::clock::ManualClock;
-use litefleet::store::{MemoryStore, PageStore};
+use litefleet::store::{Effect, Fault, FaultLayer, FaultPlan, MemoryStore, Operation, PageStore};
+use litefleet::{DatabaseName, Fleet, Role};
 use litefleet_conformance::faults::{Process, pause};
 use metrics::{
     Counter, CounterFn, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
+use rusqlite::Connection;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Subscriber};
@@ -90,6 +92,94 @@ fn calls_are_timed_and_refused_commits_are_errors() {
     });
 }
 
+/// Commits of several databases were neither timed nor counted when they failed.
+#[test]
+fn commits_of_several_databases_are_timed_and_counted() {
+    let plan = Arc::new(FaultPlan::default());
+    let store = FaultLayer::new(Arc::new(MemoryStore::default()), Arc::clone(&plan));
+    let process = Process::new(Arc::new(store), Process::small());
+    let numbers = Numbers::default();
+    metrics::with_local_recorder(&numbers, || {
+        let connection = process.open("a", "");
+        connection.execute(&format!("ATTACH '{}' AS b", process.uri("b", "")), []).unwrap();
+        connection.execute_batch("CREATE TABLE main.t (v); CREATE TABLE b.t (v)").unwrap();
+        let both = "BEGIN; INSERT INTO main.t VALUES (1); INSERT INTO b.t VALUES (1); COMMIT";
+        let timed = || numbers.get("litefleet_commit_seconds{}");
+        assert_eq!(timed(), 2);
+        connection.execute_batch(both).unwrap();
+        assert_eq!(timed(), 3);
+        assert_eq!(numbers.get("litefleet_tail_bytes{}"), 4, "after each record of each database");
+        plan.arm(Fault { operation: Some(Operation::Commit), after: 0, times: 1, effect: Effect::Full });
+        connection.execute_batch(both).unwrap_err();
+        assert_eq!((timed(), numbers.get("litefleet_commits_failed_total{kind=full}")), (3, 1));
+    });
+}
+
+/// What the cache does is counted once a second, on a thread of the fleet's.
+#[test]
+fn hits_and_misses_of_the_cache_are_told() {
+    let numbers: &'static Numbers = Box::leak(Box::default());
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .on_thread_start(|| {
+            // For as long as the thread lives.
+            Box::leak(Box::new(metrics::set_default_local_recorder(numbers)));
+        })
+        .build()
+        .unwrap();
+    let fleet = Fleet::builder(Arc::new(MemoryStore::default())).runtime(runtime.handle().clone()).build().unwrap();
+    let database = fleet.connect(&DatabaseName::new("a").unwrap(), Role::Writer, true);
+    let snapshot = database.begin_read().unwrap();
+    let mut buffer = database.begin_write(snapshot, false).unwrap();
+    database.write(&mut buffer, 0, &vec![1; 5 * 4096]).unwrap();
+    let snapshot = database.commit(&mut buffer, snapshot).unwrap();
+    database.end_write(&buffer);
+    let mut page = [0; 4096];
+    for at in [0, 4096, 4096] {
+        database.read(snapshot, at, &mut page).unwrap();
+    }
+    let counted = fleet.cache();
+    assert!(counted.hits >= 3);
+    let told = || (numbers.get("litefleet_cache_hits_total{}"), numbers.get("litefleet_cache_misses_total{}"));
+    while told() != (counted.hits, counted.misses) {
+        pause(Duration::from_millis(20));
+    }
+    // Once each, however often it is looked.
+    pause(Duration::from_millis(1200));
+    assert_eq!(told(), (counted.hits, counted.misses));
+    database.unpin(snapshot);
+    fleet.disconnect(&database);
+    drop((database, fleet));
+    runtime.shutdown_background();
+}
+
+/// Who has the lease was shown only where it was this process.
+#[test]
+fn the_status_names_the_holder_that_was_last_heard_of() {
+    let store: Arc<dyn PageStore> = Arc::new(MemoryStore::default());
+    let [one, two] = ["one", "two"].map(|label| {
+        let settings = litefleet::FleetSettings { label: label.to_owned(), ..Process::small() };
+        Process::new(Arc::clone(&store), settings)
+    });
+    let holder = |connection: &Connection| {
+        let status: String = connection.query_row("PRAGMA litefleet_status", [], |row| row.get(0)).unwrap();
+        status.lines().find_map(|line| line.strip_prefix("holder: ")).unwrap().to_owned()
+    };
+    let writer = one.open("a", "");
+    assert_eq!(holder(&writer), "none, as last heard");
+    writer.execute_batch("CREATE TABLE t (v)").unwrap();
+    assert_eq!(holder(&writer), "one");
+    let follower = two.follow("a");
+    let read = || follower.query_row("SELECT count(*) FROM t", [], |_| Ok(())).unwrap();
+    read();
+    assert_eq!(holder(&follower), "one, as last heard");
+    writer.query_row("PRAGMA litefleet_release", [], |_| Ok(())).unwrap();
+    assert_eq!(holder(&writer), "none, as last heard");
+    read();
+    assert_eq!(holder(&follower), "none, as last heard");
+}
+
 /// The names of spans, with the database that they name.
 #[derive(Default)]
 struct Spans(Mutex<BTreeSet<String>>);
@@ -133,14 +223,23 @@ impl Subscriber for Collector {
 #[test]
 fn work_on_a_database_is_in_a_span_that_names_it() {
     let spans = Arc::new(Spans::default());
-    let process = Process::new(Arc::new(MemoryStore::default()), Process::small());
+    let store: Arc<dyn PageStore> = Arc::new(MemoryStore::default());
+    let [process, other] = [(); 2].map(|()| Process::new(Arc::clone(&store), Process::small()));
     tracing::subscriber::with_default(Collector(Arc::clone(&spans)), || {
         let connection = process.open("tenant", "");
-        connection.execute_batch("CREATE TABLE t (v)").unwrap();
+        // More pages than come along with an open.
+        let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100)";
+        let fill = format!("CREATE TABLE t (v); INSERT INTO t {rows} SELECT zeroblob(3000) FROM n");
+        connection.execute_batch(&fill).unwrap();
         connection.query_row("PRAGMA litefleet_checkpoint", [], |_| Ok(())).unwrap();
+        let reader = other.follow("tenant");
+        assert_eq!(reader.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0)).unwrap(), 100);
+        connection.execute(&format!("ATTACH '{}' AS b", process.uri("second", "")), []).unwrap();
+        connection.execute_batch("BEGIN; CREATE TABLE main.u (v); CREATE TABLE b.u (v); COMMIT").unwrap();
     });
     let seen = spans.0.lock().unwrap().clone();
-    let expected = ["checkpoint tenant", "collect tenant", "commit tenant", "open tenant"];
+    let expected =
+        ["checkpoint tenant", "collect tenant", "commit of several ", "commit tenant", "open tenant", "read tenant"];
     assert!(expected.iter().all(|span| seen.contains(*span)), "{seen:?}");
 }
 

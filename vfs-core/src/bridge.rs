@@ -4,12 +4,20 @@
 //! sockets and timers; between polls the thread is parked. Unlike `Handle::block_on` this works on every thread, a
 //! worker of any Tokio runtime included, and a future that is ready at once costs neither a thread switch nor a wake-up.
 //!
+//! A worker of the very runtime that drives the sockets and timers is another matter: while it waits here, another must take
+//! its place (`block_in_place`). Whether a thread is such a worker Tokio does not tell. It refuses with a panic on a thread
+//! that only looks like one: in a `LocalSet`, or in a current-thread runtime that has entered the other's context. Then the
+//! thread just waits, since those are not the threads that drive. A wait within a wait is one of those, or is already where
+//! another worker has taken over.
+//!
 //! Two things of Tokio's need care on a worker of another runtime. Its budget for cooperative scheduling would be used up,
 //! so the future runs without one. And `tokio::task::yield_now` puts the wake-up off until that worker is idle, which it
 //! is not while we wait: so the thread looks again after [`RECHECK`] even if nobody woke it. Stores should not yield.
 
+use std::cell::Cell;
 use std::future::Future;
-use std::pin::pin;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
@@ -21,6 +29,16 @@ use crate::error::{Error, Result};
 
 /// How long a wake-up can be put off at most.
 const RECHECK: Duration = Duration::from_millis(20);
+/// How often a thread that was refused as a worker looks whether the future is ready before it asks again: it may have become
+/// one since.
+const PATIENCE: u32 = 50;
+
+thread_local! {
+    /// In the middle of a wait, and no worker that another should take the place of, or one whose place was taken.
+    static DRIVING: Cell<bool> = const { Cell::new(false) };
+    /// Was no worker when it was last tried, though it looked like one.
+    static NO_WORKER: Cell<bool> = const { Cell::new(false) };
+}
 
 /// Waits for futures, and runs work in the background.
 #[derive(Debug)]
@@ -60,24 +78,56 @@ impl Bridge {
 
     /// Waits until the future is ready. Never fails, on any thread.
     pub(crate) fn wait<F: Future>(&self, future: F) -> F::Output {
+        let mut future = pin!(tokio::task::unconstrained(future));
         let multi_thread = |handle: Handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread;
-        if self.owned.is_none() && Handle::try_current().is_ok_and(multi_thread) {
-            // Perhaps a worker of the very runtime that drives the sockets and timers: another takes its place meanwhile.
-            return tokio::task::block_in_place(|| self.drive(future));
+        let perhaps_worker = self.owned.is_none() && !DRIVING.get() && Handle::try_current().is_ok_and(multi_thread);
+        if !perhaps_worker {
+            return self.drive(future);
         }
-        self.drive(future)
+        // What is ready at once needs nobody to take this one's place.
+        let patience = if NO_WORKER.get() { PATIENCE } else { 0 };
+        if let Some(output) = self.drive_for(future.as_mut(), patience) {
+            return output;
+        }
+        let mut begun = false;
+        let waited = catch_unwind(AssertUnwindSafe(|| {
+            tokio::task::block_in_place(|| {
+                begun = true;
+                self.drive(future.as_mut())
+            })
+        }));
+        NO_WORKER.set(!begun);
+        match waited {
+            Ok(output) => output,
+            Err(panic) if begun => resume_unwind(panic),
+            Err(_refused) => self.drive(future),
+        }
     }
 
-    fn drive<F: Future>(&self, future: F) -> F::Output {
+    /// Polls until the future is ready.
+    fn drive<F: Future>(&self, mut future: Pin<&mut F>) -> F::Output {
+        let _driving = Driving::begin();
+        loop {
+            if let Some(output) = self.drive_for(future.as_mut(), u32::MAX) {
+                return output;
+            }
+        }
+    }
+
+    /// Polls, and so many times again after it was woken, or after [`RECHECK`].
+    fn drive_for<F: Future>(&self, mut future: Pin<&mut F>, again: u32) -> Option<F::Output> {
         let _context = self.handle.enter();
         let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
         let mut context = Context::from_waker(&waker);
-        let mut future = pin!(tokio::task::unconstrained(future));
-        loop {
+        for _ in 0..again {
             if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
-                return output;
+                return Some(output);
             }
             std::thread::park_timeout(RECHECK);
+        }
+        match future.poll(&mut context) {
+            Poll::Ready(output) => Some(output),
+            Poll::Pending => None,
         }
     }
 
@@ -87,6 +137,23 @@ impl Bridge {
         F: Future<Output = ()> + Send + 'static,
     {
         self.handle.spawn(future);
+    }
+}
+
+/// Says, for as long as it lives, that waits within this one need not ask for another worker.
+struct Driving {
+    before: bool,
+}
+
+impl Driving {
+    fn begin() -> Self {
+        Self { before: DRIVING.replace(true) }
+    }
+}
+
+impl Drop for Driving {
+    fn drop(&mut self) {
+        DRIVING.set(self.before);
     }
 }
 
@@ -124,5 +191,98 @@ mod tests {
         let multi = Builder::new_multi_thread().worker_threads(1).build().unwrap();
         let task = async move { bridge.wait(slow()) };
         assert_eq!(multi.block_on(async { tokio::spawn(task).await.unwrap() }), 7);
+    }
+
+    fn runtime(worker_threads: usize) -> Runtime {
+        Builder::new_multi_thread().worker_threads(worker_threads).enable_all().build().unwrap()
+    }
+
+    /// A wait that waits again before and after it is pending, as a commit that has to load pages.
+    fn nested(bridge: &Bridge) -> u32 {
+        bridge.wait(async {
+            let first = bridge.wait(slow());
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            first + bridge.wait(slow())
+        })
+    }
+
+    /// It panicked: Tokio lets nobody take the place of a thread that is in a `LocalSet`.
+    #[test]
+    fn waits_in_a_local_set_of_its_own_runtime() {
+        let multi = runtime(2);
+        let bridge = std::rc::Rc::new(Bridge::on(multi.handle().clone()));
+        let local = tokio::task::LocalSet::new();
+        let task = std::rc::Rc::clone(&bridge);
+        let both = async {
+            let task = tokio::task::spawn_local(async move { (task.wait(slow()), nested(&task)) });
+            (bridge.wait(slow()), nested(&bridge), task.await.unwrap())
+        };
+        assert_eq!(multi.block_on(local.run_until(both)), (7, 14, (7, 14)));
+    }
+
+    /// It panicked: within the first wait the thread looks as if it were one of the other runtime's.
+    #[test]
+    fn waits_within_a_wait_on_every_thread() {
+        let multi = runtime(1);
+        let bridge = Bridge::on(multi.handle().clone());
+        assert_eq!(nested(&bridge), 14);
+        let current = Builder::new_current_thread().build().unwrap();
+        assert_eq!(current.block_on(async { nested(&bridge) }), 14);
+        let entered = multi.enter();
+        assert_eq!(current.block_on(async { (bridge.wait(slow()), nested(&bridge)) }), (7, 14));
+        drop(entered);
+        assert_eq!(multi.block_on(async { nested(&bridge) }), 14);
+        drop(current);
+        // The only worker, and a task on it that must go on meanwhile.
+        let bridge = Arc::new(bridge);
+        for waited_before in [false, true] {
+            let bridge = Arc::clone(&bridge);
+            let task = async move {
+                if waited_before {
+                    bridge.wait(slow());
+                }
+                nested(&bridge)
+            };
+            assert_eq!(multi.block_on(async { tokio::spawn(task).await.unwrap() }), 14);
+        }
+    }
+
+    /// A thread that was refused as a worker and has become one still lets another take its place.
+    #[test]
+    fn a_thread_that_was_no_worker_may_become_one() {
+        let multi = runtime(1);
+        let bridge = Arc::new(Bridge::on(multi.handle().clone()));
+        let task = Arc::clone(&bridge);
+        let waited = multi.block_on(async {
+            tokio::spawn(async move {
+                NO_WORKER.set(true);
+                let (sender, receiver) = tokio::sync::oneshot::channel();
+                // Only another worker can run it.
+                tokio::spawn(async move { sender.send(slow().await).unwrap() });
+                let waited = task.wait(receiver).unwrap();
+                (waited, NO_WORKER.get())
+            })
+            .await
+            .unwrap()
+        });
+        assert_eq!(waited, (7, false));
+    }
+
+    /// A panic of the future is not taken for a refusal.
+    #[test]
+    fn a_panic_in_a_wait_is_the_callers() {
+        let multi = runtime(1);
+        let bridge = Bridge::on(multi.handle().clone());
+        let task = async move {
+            let wait = || {
+                bridge.wait(async {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                    panic!("injected")
+                })
+            };
+            let panicked = catch_unwind(AssertUnwindSafe(wait)).is_err();
+            (panicked, DRIVING.get(), bridge.wait(slow()))
+        };
+        assert_eq!(multi.block_on(async { tokio::spawn(task).await.unwrap() }), (true, false, 7));
     }
 }

@@ -4,7 +4,7 @@ use litefleet::store::{Lineage, PageRow, ReadRow, RowKind};
 use litefleet::{DatabaseId, Error, PageNo, PageRange, Result, Txid};
 
 use super::{EmbeddedStore, stored};
-use crate::error::Outcome;
+use crate::error::{Fault, Outcome};
 use crate::keys::{self, Table};
 use crate::view::View;
 
@@ -13,13 +13,25 @@ const WALK_PAGES: u64 = 3;
 /// A walk that has met so many rows per page of its range is given up for searches: it mostly meets old versions.
 const WALK_ROWS_PER_PAGE: u64 = 4;
 
+/// Says where it was that something could not be read: the engine knows only its own files.
+fn name_place<T>(outcome: Outcome<T>, place: impl FnOnce() -> String) -> Outcome<T> {
+    outcome.map_err(|fault| match fault {
+        Fault::Read(_) => Fault::Refused(Error::from(fault).context(place())),
+        fault => fault,
+    })
+}
+
+fn name_page<T>(outcome: Outcome<T>, page: PageNo, at: Txid) -> Outcome<T> {
+    name_place(outcome, || format!("page {page} at or below txid {at}"))
+}
+
 /// The newest row of a page at or below `at`.
 fn newest(view: &View<'_>, id: DatabaseId, page: PageNo, at: Txid) -> Outcome<Option<PageRow>> {
     let first = keys::page(id, page, Txid(0));
     let last = keys::page(id, page, at);
     match view.range(Table::Pages, &first, &last).next_back() {
         Some(entry) => {
-            let (key, value) = entry?;
+            let (key, value) = name_page(entry, page, at)?;
             Ok(Some(stored::row(id, &key, &value)?))
         }
         None => Ok(None),
@@ -31,7 +43,7 @@ fn push(view: &View<'_>, id: DatabaseId, row: PageRow, out: &mut Vec<ReadRow>) -
     let base = match row.kind {
         RowKind::Delta { base } => {
             let key = keys::page(id, row.page, base);
-            match view.get(Table::Pages, &key)? {
+            match name_page(view.get(Table::Pages, &key), row.page, base)? {
                 Some(value) => Some(stored::row(id, &key, &value)?),
                 None => None,
             }
@@ -57,8 +69,8 @@ pub(super) fn read_row(
     }
 }
 
-/// The same for all pages of a range, in one walk. `None` when the walk was given up: then from the page that is
-/// returned on, the pages are still to be read.
+/// The same for all pages of a range, in one walk. A page when the walk was given up: from that one on, the pages are still
+/// to be read. So it is where something cannot be read: the search for each page tells which.
 fn walk(
     view: &View<'_>,
     id: DatabaseId,
@@ -70,14 +82,16 @@ fn walk(
     let first = keys::page(id, range.first, Txid(0));
     let last = keys::page(id, range.last, at);
     let mut found: Option<PageRow> = None;
+    let mut unread = range.first;
     for (met, entry) in (0..).zip(view.range(Table::Pages, &first, &last)) {
-        let (key, value) = entry?;
+        let Ok((key, value)) = entry else { return Ok(Some(unread)) };
         let (page, txid) = stored::page_and_txid(id, &key)?;
         if found.as_ref().is_some_and(|row| row.page != page)
             && let Some(row) = found.take()
         {
             push(view, id, row, out)?;
         }
+        unread = page;
         if met >= bound {
             return Ok(Some(page));
         }
@@ -165,7 +179,12 @@ impl EmbeddedStore {
                 if rows.len() >= limit {
                     break;
                 }
-                let (key, value) = entry?;
+                let last = rows.last().map(|row: &PageRow| (row.page, row.txid)).or(after);
+                let place = || match last {
+                    Some((page, txid)) => format!("the row after that of page {page} as of txid {txid}"),
+                    None => "the first row".to_owned(),
+                };
+                let (key, value) = name_place(entry, place)?;
                 if skipped.is_none_or(|skipped| key[..] != skipped) {
                     rows.push(stored::row(id, &key, &value)?);
                 }

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use litefleet::store::{Fault, FaultLayer, FaultPlan, Operation, PageStore};
+use litefleet::store::{Fault, FaultLayer, FaultPlan, Latency, LatencyLayer, Operation, PageStore};
 use litefleet::vfs::{MainFile, OpenMode, Vfs};
 use litefleet::{DatabaseName, Fleet, FleetSettings, LeaseMode, Role};
 use rusqlite::fallible_iterator::FallibleIterator as _;
 use rusqlite::{Connection, OpenFlags};
+use tokio::runtime::Handle;
 
 /// Supplies what the cases run over.
 pub trait EngineHarness {
@@ -72,7 +73,15 @@ impl Bench {
         change(&mut settings);
         let faults = Arc::new(FaultPlan::default());
         let store = layer(Arc::new(FaultLayer::new(harness.store(), Arc::clone(&faults))));
-        Self::over(store, faults, settings)
+        Self::over(store, faults, settings, None)
+    }
+
+    /// As [`with`](Self::with), on a runtime of the case's own, with a store whose every call has to be waited for.
+    pub fn on_runtime(harness: &dyn EngineHarness, runtime: &Handle, change: impl FnOnce(&mut FleetSettings)) -> Self {
+        let mut settings = timeless(harness.settings());
+        change(&mut settings);
+        let slow = LatencyLayer::new(harness.store(), Arc::new(Latency(Duration::from_micros(100))));
+        Self::over(Arc::new(slow), Arc::default(), settings, Some(runtime.clone()))
     }
 
     /// As [`new`](Self::new), with the lease mode that `locking_mode=EXCLUSIVE` needs.
@@ -85,10 +94,20 @@ impl Bench {
         Self::with(harness, |settings| *settings = timeless(FleetSettings::default()))
     }
 
-    fn over(store: Arc<dyn PageStore>, faults: Arc<FaultPlan>, settings: FleetSettings) -> Self {
+    fn over(
+        store: Arc<dyn PageStore>,
+        faults: Arc<FaultPlan>,
+        settings: FleetSettings,
+        runtime: Option<Handle>,
+    ) -> Self {
         static LAST: AtomicU64 = AtomicU64::new(0);
         let vfs = format!("bench-{}", LAST.fetch_add(1, Ordering::Relaxed));
-        let fleet = Fleet::builder(Arc::clone(&store)).settings(settings).build().unwrap();
+        let builder = Fleet::builder(Arc::clone(&store)).settings(settings);
+        let builder = match runtime {
+            Some(runtime) => builder.runtime(runtime),
+            None => builder,
+        };
+        let fleet = builder.build().unwrap();
         fleet.register(&vfs, false).unwrap();
         Self { fleet, vfs, faults, store, folder: tempfile::tempdir().unwrap() }
     }
@@ -104,7 +123,7 @@ impl Bench {
     pub fn another_with(&self, change: impl FnOnce(&mut FleetSettings)) -> Self {
         let mut settings = self.fleet.settings().clone();
         change(&mut settings);
-        Self::over(Arc::clone(&self.store), Arc::clone(&self.faults), settings)
+        Self::over(Arc::clone(&self.store), Arc::clone(&self.faults), settings, None)
     }
 
     /// The URI of a database, with more parameters where they are not empty.

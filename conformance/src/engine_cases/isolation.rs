@@ -1,6 +1,8 @@
 //! Several connections of one process, and transactions that are large or fail.
 
-use super::bench::{Bench, EngineHarness, code, dump, fill, number, run};
+use rusqlite::Connection;
+
+use super::bench::{Bench, EngineHarness, code, dump, fill, number, run, text};
 
 const BUSY: i32 = 5;
 const BUSY_SNAPSHOT: i32 = 517;
@@ -98,6 +100,74 @@ pub fn spilled_transaction_rolls_back(harness: &dyn EngineHarness) {
     }
     run(&connection, "UPDATE t SET v = zeroblob(10) WHERE k = 1");
     bench.check("a");
+}
+
+/// SQLite does not write back what a transaction wrote early into free pages: that was stored as a commit, and whoever had
+/// read before got 517 although nothing was committed.
+pub fn rollback_over_free_pages_commits_nothing(harness: &dyn EngineHarness) {
+    for (bytes, page_size) in [(64 << 10, 4096), (64 << 20, 4096), (64 << 20, 8192), (64 << 20, 1024)] {
+        let bench = Bench::with(harness, |settings| settings.database.transaction_bytes = bytes);
+        let writer = bench.open("a");
+        run(&writer, &format!("PRAGMA page_size={page_size}"));
+        fill(&writer, "t", 300, 3000);
+        fill(&writer, "u", 1, 10);
+        run(&writer, "DELETE FROM t WHERE k > 5");
+        let before = dump(&writer);
+        for mode in ["delete", "truncate", "persist", "memory"] {
+            for synchronous in ["OFF", "FULL"] {
+                let what = format!("{mode}, synchronous {synchronous}, {bytes} bytes, pages of {page_size}");
+                run(&writer, &format!("PRAGMA cache_size=5; PRAGMA synchronous={synchronous}"));
+                assert_eq!(text(&writer, &format!("PRAGMA journal_mode={mode}")), mode);
+                let reader = bench.open("a");
+                run(&reader, "BEGIN; SELECT count(*) FROM t");
+                let txid = txid(&writer);
+                for rollback in ["ROLLBACK", "SAVEPOINT s; DELETE FROM t; ROLLBACK TO s; ROLLBACK"] {
+                    run(&writer, "BEGIN; INSERT INTO t(v) SELECT randomblob(2900) FROM t, t, t LIMIT 120");
+                    run(&writer, rollback);
+                    assert!(dump(&writer) == before, "{what}");
+                }
+                assert_eq!(self::txid(&writer), txid, "{what}");
+                run(&reader, "UPDATE u SET v = v WHERE k = 1; COMMIT");
+                assert!(dump(&reader) == before, "{what}");
+                drop(reader);
+                assert_eq!(text(&writer, "PRAGMA integrity_check"), "ok", "{what}");
+            }
+        }
+        // What was free is used, and read by others.
+        run(&writer, "INSERT INTO t(v) SELECT zeroblob(2900) FROM t, t, t LIMIT 100");
+        assert_eq!(number(&bench.open("a"), "SELECT sum(v = zeroblob(2900)) FROM t"), 100);
+        bench.check("a");
+    }
+}
+
+/// Under `locking_mode=EXCLUSIVE` what a rollback leaves in free pages stays beside the file until the next commit.
+pub fn rollback_over_free_pages_under_exclusive_loses_nothing(harness: &dyn EngineHarness) {
+    let bench = Bench::new(harness);
+    let writer = bench.open("a");
+    fill(&writer, "t", 300, 3000);
+    run(&writer, "DELETE FROM t WHERE k > 5");
+    for mode in ["delete", "memory", "persist"] {
+        let before = dump(&writer);
+        let txid = txid(&writer);
+        run(&writer, &format!("PRAGMA journal_mode={mode}; PRAGMA locking_mode=EXCLUSIVE; PRAGMA cache_size=5"));
+        for _ in 0..2 {
+            run(&writer, "BEGIN; INSERT INTO t(v) SELECT randomblob(2900) FROM t, t, t LIMIT 120; ROLLBACK");
+            assert!(dump(&writer) == before, "{mode}");
+        }
+        assert_eq!(self::txid(&writer), txid, "{mode}");
+        run(&writer, "INSERT INTO t(v) SELECT zeroblob(2900) FROM t LIMIT 5");
+        run(&writer, "BEGIN; INSERT INTO t(v) SELECT randomblob(2900) FROM t, t, t LIMIT 120; ROLLBACK");
+        let after = dump(&writer);
+        assert_eq!(after.len(), before.len() + 5, "{mode}");
+        run(&writer, "PRAGMA locking_mode=NORMAL; SELECT count(*) FROM t");
+        assert!(dump(&bench.open("a")) == after, "{mode}");
+        bench.check("a");
+    }
+}
+
+fn txid(connection: &Connection) -> String {
+    let status = text(connection, "PRAGMA litefleet_status");
+    status.lines().find(|line| line.starts_with("txid: ")).unwrap().to_owned()
 }
 
 /// A transaction commits as one whatever its size: larger than the buffer, the cache, a record, and a call of the store.

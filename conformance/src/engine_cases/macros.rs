@@ -53,6 +53,8 @@ macro_rules! __each_engine_case {
             isolation::second_writer_is_busy
             isolation::waiting_for_a_writer_ends_when_it_has_committed
             isolation::spilled_transaction_rolls_back
+            isolation::rollback_over_free_pages_commits_nothing
+            isolation::rollback_over_free_pages_under_exclusive_loses_nothing
             isolation::transaction_larger_than_every_bound_commits
             isolation::savepoints_roll_back_to_themselves
             modes::every_journal_mode_commits_and_rolls_back
@@ -61,6 +63,7 @@ macro_rules! __each_engine_case {
             modes::wal_under_exclusive_locking_is_refused
             modes::pages_that_are_read_in_place_are_those_of_the_snapshot
             modes::exclusive_locking_keeps_others_caches_honest
+            modes::exclusive_locking_that_has_only_read_keeps_writers_out
             modes::own_commit_leaves_the_cache_warm
             modes::page_that_is_missed_counts_once
             modes::failed_transaction_without_journal_leaves_nothing
@@ -73,6 +76,7 @@ macro_rules! __each_engine_case {
             opening::follower_sees_commits_and_cannot_write
             opening::pragmas_answer
             opening::tokio_workers_may_call
+            opening::tokio_workers_of_the_fleets_own_runtime_may_call
             opening::unregistering_leaves_open_connections
             opening::registering_again_knows_open_connections
             pages::every_page_size_is_stored
@@ -88,7 +92,6 @@ macro_rules! __each_engine_case {
             rules::collected_snapshot_is_too_old
             rules::late_stage_after_a_rollback_does_no_harm
             rules::patch_on_a_wrong_base_is_caught
-            rules::finalising_a_journal_never_touches_its_file
             scans::cold_scans_take_few_trips_in_both_directions
             scans::cold_index_scans_take_few_trips
             scans::random_lookups_bring_nothing_along

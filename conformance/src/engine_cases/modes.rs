@@ -140,6 +140,34 @@ pub fn exclusive_locking_keeps_others_caches_honest(harness: &dyn EngineHarness)
     bench.check("a");
 }
 
+/// Under `locking_mode=EXCLUSIVE` SQLite keeps the lock of a read, and never looks at the change counter again: what others
+/// committed was not seen for ever, and writing answered 517 for ever. As with SQLite's own lock, they are kept out.
+pub fn exclusive_locking_that_has_only_read_keeps_writers_out(harness: &dyn EngineHarness) {
+    let bench = Bench::new(harness);
+    let (one, two) = (bench.open("a"), bench.open("a"));
+    for connection in [&one, &two] {
+        run(connection, "PRAGMA busy_timeout=0");
+    }
+    run(&two, "CREATE TABLE t(x); INSERT INTO t VALUES(1)");
+    for round in 0..2 {
+        let before = 1 + round * 3;
+        run(&one, "PRAGMA locking_mode=EXCLUSIVE");
+        assert_eq!(number(&one, "SELECT count(*) FROM t"), before);
+        assert_eq!(code(&two, "INSERT INTO t VALUES(2)"), 5, "SQLITE_BUSY");
+        assert_eq!(number(&two, "SELECT count(*) FROM t"), before, "reading goes on");
+        run(&one, "INSERT INTO t VALUES(3); INSERT INTO t VALUES(3)");
+        assert_eq!(code(&two, "INSERT INTO t VALUES(2)"), 5, "SQLITE_BUSY");
+        run(&one, "PRAGMA locking_mode=NORMAL; SELECT count(*) FROM t");
+        run(&two, "INSERT INTO t VALUES(2)");
+        assert_eq!(number(&one, "SELECT count(*) FROM t"), before + 3);
+    }
+    // Closed in that mode, it stands in nobody's way.
+    run(&one, "PRAGMA locking_mode=EXCLUSIVE; SELECT count(*) FROM t");
+    drop(one);
+    run(&two, "INSERT INTO t VALUES(4)");
+    bench.check("a");
+}
+
 /// The writer's own cache does not look stale to itself after a commit: it reads nothing again.
 pub fn own_commit_leaves_the_cache_warm(harness: &dyn EngineHarness) {
     let bench = Bench::new(harness);

@@ -170,6 +170,34 @@ pub fn tokio_workers_may_call(harness: &dyn EngineHarness) {
     multi.shutdown_background();
 }
 
+/// The fleet works on the application's runtime, and SQLite is called on that one's only worker, in a `LocalSet` on it, and in
+/// another runtime. The cache is so small that a commit waits for pages in the middle of its own wait: there it panicked.
+pub fn tokio_workers_of_the_fleets_own_runtime_may_call(harness: &dyn EngineHarness) {
+    let multi = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let bench = Bench::on_runtime(harness, multi.handle(), |settings| settings.cache_bytes = 0);
+    let work = |connection: &Connection| {
+        fill(connection, "t", 30, 3000);
+        run(connection, "UPDATE t SET v = substr(v, 1, 2999) || 'x' WHERE length(v) = 3000");
+        number(connection, "SELECT count(*) FROM t WHERE substr(v, 3000) = 'x'")
+    };
+    let current = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    assert_eq!(current.block_on(async { work(&bench.open("current")) }), 30);
+    assert_eq!(multi.block_on(async { work(&bench.open("outside")) }), 30);
+    let local = tokio::task::LocalSet::new();
+    let connection = bench.open("local");
+    let task = local.spawn_local(async move { work(&connection) });
+    multi.block_on(local);
+    assert_eq!(current.block_on(task).unwrap(), 30);
+    let connection = bench.open("worker");
+    let task = multi.spawn(async move { work(&connection) });
+    assert_eq!(multi.block_on(task).unwrap(), 30);
+    for name in ["current", "outside", "local", "worker"] {
+        bench.check(name);
+    }
+    drop(bench);
+    multi.shutdown_background();
+}
+
 /// Taking the VFS back leaves open connections as they are.
 pub fn unregistering_leaves_open_connections(harness: &dyn EngineHarness) {
     let bench = Bench::new(harness);

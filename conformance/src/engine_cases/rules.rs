@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use litefleet::codec::{Compression, encode_image};
 use litefleet::store::{CheckpointRequest, Effect, OpenRequest, Operation};
-use litefleet::vfs::{Journal, LockLevel};
+use litefleet::vfs::LockLevel;
 use litefleet::{DatabaseName, PageNo};
 
 use super::bench::{Bench, EngineHarness, code, dump, fill, number, run};
@@ -149,24 +149,4 @@ pub fn patch_on_a_wrong_base_is_caught(harness: &dyn EngineHarness) {
     assert_eq!(number(&other.open_with("b", "mode=ro"), "SELECT sum(length(v)) FROM t"), 180_000);
     run(&two, "INSERT INTO t(v) VALUES(1)");
     bench.check("b");
-}
-
-/// After the commit point the journal is finalised without touching its file, which may be on a full disk.
-pub fn finalising_a_journal_never_touches_its_file(_: &dyn EngineHarness) {
-    let mut journal = Journal::default();
-    let page = vec![9; 70_000];
-    for at in 0..40 {
-        journal.write(at * 70_000, &page).unwrap();
-    }
-    // PERSIST: the header is overwritten with zeros. TRUNCATE and DELETE: cut to nothing.
-    journal.write(0, &[0; 28]).unwrap();
-    assert_eq!(journal.size(), 2_800_000);
-    let mut header = [1; 28];
-    assert_eq!(journal.read(0, &mut header).unwrap(), 28);
-    assert_eq!(header, [0; 28]);
-    journal.truncate(0);
-    assert_eq!(journal.size(), 0);
-    assert_eq!(journal.read(2_000_000, &mut header).unwrap(), 0);
-    journal.write(0, &page).unwrap();
-    assert_eq!(journal.size(), 70_000);
 }

@@ -37,7 +37,7 @@ fn transaction(name: &DatabaseName, body: impl FnOnce(&mut MainFile) -> Result<(
     file.write_as_foreigner()?;
     body(&mut file)?;
     file.commit_point(None)?;
-    file.commit_confirmed();
+    file.commit_confirmed()?;
     file.unlock(LockLevel::None);
     Ok(())
 }

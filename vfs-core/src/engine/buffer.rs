@@ -183,16 +183,18 @@ impl TransactionBuffer {
         let first = pages_for_size(self.lowest).saturating_add(1);
         let last = pages_for_size(self.size);
         let mut set = PageSet::new();
-        let mut written: Vec<PageNo> =
-            self.pages.keys().copied().filter(|p| p.get() >= first && p.get() <= last).collect();
-        written.extend(self.staged.pages().filter(|p| p.get() >= first && p.get() <= last));
+        // Whole runs: a transaction may have staged more pages than can be counted out.
+        let buffered = self.pages.keys().copied().map(PageRange::single);
+        let written = buffered.chain(self.staged.ranges());
+        let mut written: Vec<PageRange> =
+            written.filter(|run| run.last.get() >= first && run.first.get() <= last).collect();
         written.sort_unstable();
         let mut next = first;
-        for page in written {
-            if page.get() > next {
-                set.insert_range(PageRange::new(PageNo(next), PageNo(page.get() - 1)));
+        for run in written {
+            if run.first.get() > next {
+                set.insert_range(PageRange::new(PageNo(next), PageNo(run.first.get() - 1)));
             }
-            next = page.get().saturating_add(1).max(next);
+            next = run.last.get().saturating_add(1).max(next);
         }
         if next <= last {
             set.insert_range(PageRange::new(PageNo(next), PageNo(last)));
@@ -210,6 +212,19 @@ impl TransactionBuffer {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// So many pages cannot be counted out: it would take 16 GiB.
+    #[test]
+    fn zeroed_pages_are_told_by_runs() {
+        let mut buffer = TransactionBuffer::new(Txid(1), 3 * PAGE_SIZE as u64);
+        buffer.size = u64::from(u32::MAX - 1) * PAGE_SIZE as u64;
+        buffer.staged.insert_range(PageRange::new(PageNo(2), PageNo(u32::MAX - 1000)));
+        buffer.pages.insert(PageNo(u32::MAX - 500), vec![1; PAGE_SIZE].into_boxed_slice());
+        buffer.pages.insert(PageNo(7), vec![1; PAGE_SIZE].into_boxed_slice());
+        let run = |first, last| PageRange::new(PageNo(first), PageNo(last));
+        let zeroed: Vec<PageRange> = buffer.zeroed().ranges().collect();
+        assert_eq!(zeroed, [run(u32::MAX - 999, u32::MAX - 501), run(u32::MAX - 499, u32::MAX - 1)]);
+    }
 
     #[derive(Clone, Debug)]
     enum Op {

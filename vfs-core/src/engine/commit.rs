@@ -165,9 +165,9 @@ impl Database {
             } else {
                 buffer.pages.keys().copied().filter(|page| buffer.staged.contains(*page)).collect()
             };
-            pages.extend(buffer.cut.pages().filter(|page| !buffer.pages.contains_key(page)));
             pages.sort_unstable();
             self.stage(buffer, &pages).await?;
+            self.stage_cut(buffer).await?;
             changes = self.changes(buffer)?;
         } else if self.core().leftovers {
             self.discard_staged().await?;
@@ -214,7 +214,7 @@ impl Database {
                 None => (PatchBase::Zeros, diff(&zeros, image)),
             };
             let written_back =
-                |old: &Bytes| !buffer.foreign && page == PageNo::FIRST && header::is_counter_written_back(image, old);
+                |old: &Bytes| !buffer.foreign && page == PageNo::FIRST && header::is_written_back(image, old);
             if previous.as_ref().is_some_and(|old| runs.is_empty() || written_back(old)) {
                 continue;
             }
@@ -231,31 +231,6 @@ impl Database {
             changes.images.push((page, Bytes::copy_from_slice(image)));
         }
         Ok(changes)
-    }
-
-    /// Other connections tell by the change counter that their caches are stale: a value that was used before would
-    /// deceive them, so it is replaced. Returns whether page 1 was changed here.
-    fn freshen_counter(&self, buffer: &mut TransactionBuffer) -> Result<bool> {
-        if buffer.size == 0 {
-            return Ok(false);
-        }
-        let now = self.buffered_pages(buffer, &[PageNo::FIRST])?;
-        let before =
-            if buffer.base_size == 0 { vec![zero_image()] } else { self.pages(buffer.base, &[PageNo::FIRST])? };
-        let (Some(now), Some(before)) = (now.first(), before.first()) else { return Ok(false) };
-        if !header::is_sqlite(now) {
-            return Ok(false);
-        }
-        let (used, next) = (header::change_counter(before), header::change_counter(now));
-        let fresh = match (header::counter_was_used(now, before), buffer.header_altered) {
-            (true, _) => used.wrapping_add(1),
-            (false, true) => next.wrapping_add(1),
-            (false, false) => return Ok(false),
-        };
-        let mut page = now.to_vec();
-        header::set_change_counter(&mut page, fresh);
-        buffer.pages.insert(PageNo::FIRST, page.into_boxed_slice());
-        Ok(true)
     }
 
     fn assemble(&self, buffer: &TransactionBuffer, changes: Changes) -> Result<Prepared> {
@@ -312,14 +287,14 @@ impl Database {
             let request = &prepared.request;
             let sent = self.retry(|| self.fleet.batcher.commit(request.clone())).await;
             let error = match sent {
-                Ok(()) => return self.finish(prepared),
+                Ok(()) => return Ok(self.finish(prepared)),
                 Err(error) => error,
             };
             match error.kind() {
                 ErrorKind::CommitUnknown => match self.resolve(&prepared.request).await? {
-                    Fate::Done => return self.finish(prepared),
+                    Fate::Done => return Ok(self.finish(prepared)),
                     Fate::DoneThenFenced(fenced) => {
-                        let snapshot = self.finish(prepared)?;
+                        let snapshot = self.finish(prepared);
                         self.stop(fenced);
                         return Ok(snapshot);
                     }
@@ -343,7 +318,7 @@ impl Database {
     }
 
     /// The same commit under the present epoch and a new id. The one before can never take effect any more.
-    fn renew_attempt(&self, prepared: &mut Prepared) -> Result<()> {
+    pub(super) fn renew_attempt(&self, prepared: &mut Prepared) -> Result<()> {
         let (database, epoch) = self.held()?;
         prepared.body.commit_id = CommitId(self.fleet.randomness.id());
         prepared.request.commit_id = prepared.body.commit_id;
@@ -353,8 +328,14 @@ impl Database {
         Ok(())
     }
 
-    /// A commit took effect: it becomes this process's view. Its snapshot is pinned for the connection.
-    pub(super) fn finish(&self, prepared: Prepared) -> Result<Snapshot> {
+    /// A commit took effect: it becomes this process's view. Its snapshot is pinned for the connection. Where it cannot be
+    /// taken over the database has stopped; the commit is done all the same, and told so.
+    pub(super) fn finish(&self, prepared: Prepared) -> Snapshot {
+        let snapshot = Snapshot { txid: prepared.request.expected.next(), size: prepared.request.size };
+        self.take_over(prepared).unwrap_or(snapshot)
+    }
+
+    fn take_over(&self, prepared: Prepared) -> Result<Snapshot> {
         let Prepared { request, body, images } = prepared;
         let bytes = request.record.len() as u64;
         metrics::counter!("litefleet_commits_total").increment(1);
@@ -373,6 +354,7 @@ impl Database {
         if request.release {
             core.lease = None;
             core.shared = true;
+            core.holder = None;
         }
         self.bound_tail(&mut core, now);
         Ok(core.pin(now))
@@ -397,3 +379,7 @@ fn staged_pages(staged: &PageSet) -> StagedPages {
         StagedPages::These(staged.clone())
     }
 }
+
+#[cfg(test)]
+#[path = "commit_tests.rs"]
+mod tests;

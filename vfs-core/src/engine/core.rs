@@ -32,6 +32,8 @@ pub(super) struct Core {
     pub(super) lease: Option<Lease>,
     /// The lease was given back by this process, so that others may have written since.
     pub(super) shared: bool,
+    /// Who else held the lease when the store was last heard of it.
+    pub(super) holder: Option<String>,
     pub(super) head: Txid,
     pub(super) commit_id: CommitId,
     pub(super) size: u64,
@@ -54,6 +56,8 @@ pub(super) struct Core {
     pub(super) largest_size: u64,
     pub(super) pins: BTreeMap<Txid, Pin>,
     pub(super) writer: bool,
+    /// Connections with a snapshot that lock exclusively: while there are any, nobody else becomes the writer.
+    pub(super) exclusive: usize,
     pub(super) stopped: Option<Error>,
     /// When the store was last asked for the head, and told it.
     pub(super) checked: Duration,
@@ -75,11 +79,17 @@ impl Core {
         self.stopped.clone().map_or(Ok(()), Err)
     }
 
+    /// Somebody writes, or locks exclusively: the lease stays.
+    pub(super) fn needs_lease(&self) -> bool {
+        self.writer || self.exclusive > 0
+    }
+
     /// Takes over what the store says of the head, besides its txid.
     pub(super) fn note_head(&mut self, head: &Head) {
         self.horizon = head.horizon;
         self.generation = head.generation;
         self.leftovers |= head.staged;
+        self.holder = head.holder.as_ref().map(|holder| holder.label.clone());
         self.note_checkpoint(head.checkpoint);
     }
 

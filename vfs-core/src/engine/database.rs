@@ -47,6 +47,8 @@ pub struct Status {
     pub horizon: Txid,
     /// The epoch of the lease held here.
     pub epoch: Option<Epoch>,
+    /// Who holds the lease where it is not held here, as the store last said: the label of its session.
+    pub holder: Option<String>,
     /// Bytes of the file.
     pub size: u64,
     /// Records in the tail.
@@ -61,6 +63,15 @@ pub struct Status {
 
 /// How long an idle database keeps what it learnt for prefetching.
 const STRUCTURE_KEPT: Duration = Duration::from_secs(10);
+
+/// A database is being looked after for as long as this lives.
+pub(super) struct Looking<'a>(&'a Database);
+
+impl Drop for Looking<'_> {
+    fn drop(&mut self) {
+        self.0.looked_after.store(false, Ordering::Release);
+    }
+}
 
 /// One open database.
 #[derive(Debug)]
@@ -81,6 +92,8 @@ pub struct Database {
     /// One checkpoint or collection at a time.
     pub(super) maintaining: tokio::sync::Mutex<()>,
     pub(super) checkpoint_scheduled: AtomicBool,
+    /// It is being looked after.
+    looked_after: AtomicBool,
     /// Connections that keep the lease between transactions, whatever the setting says.
     pub(super) keepers: AtomicUsize,
     /// Checkpoints and collections under way, which the lease is kept for.
@@ -105,6 +118,7 @@ impl Database {
             acquiring: tokio::sync::Mutex::new(()),
             maintaining: tokio::sync::Mutex::new(()),
             checkpoint_scheduled: AtomicBool::new(false),
+            looked_after: AtomicBool::new(false),
             keepers: AtomicUsize::new(0),
             maintenance: AtomicUsize::new(0),
         })
@@ -189,6 +203,11 @@ impl Database {
         self.core().stopped.clone()
     }
 
+    /// Whether a connection of this process writes or locks exclusively, so that the lease cannot be given back.
+    pub fn needs_lease(&self) -> bool {
+        self.core().needs_lease()
+    }
+
     /// Whether a connection of this process is writing.
     pub fn has_writer(&self) -> bool {
         self.core().writer
@@ -225,13 +244,18 @@ impl Database {
         }
     }
 
+    /// Begins to look after it, unless somebody is at it.
+    pub(super) fn begin_looking(&self) -> Option<Looking<'_>> {
+        (!self.looked_after.swap(true, Ordering::AcqRel)).then(|| Looking(self))
+    }
+
     /// Checkpoints and gives the lease back where the settings say so.
     pub(super) async fn look_after(&self) -> Result<()> {
         let settings = self.settings();
         let now = self.fleet.clock.monotonic();
         let (idle, checkpoint, unused) = {
             let core = self.core();
-            let resting = core.lease.is_some() && !core.writer && core.stopped.is_none();
+            let resting = core.lease.is_some() && !core.needs_lease() && core.stopped.is_none();
             let idle = now.saturating_sub(core.active);
             // A long scan is no idle database.
             let unused = idle > STRUCTURE_KEPT && core.pins.is_empty() && !core.writer;
@@ -267,6 +291,7 @@ impl Database {
             checkpoint: core.checkpoint,
             horizon: core.horizon,
             epoch: core.lease.map(|lease| lease.epoch),
+            holder: core.holder.clone().filter(|_| core.lease.is_none()),
             size: core.size,
             tail_records: core.tail.len(),
             tail_bytes: core.tail.weight(),
@@ -333,6 +358,7 @@ impl Database {
         core.new_weight += record.weight;
         core.new_pages += record.body.pages.len();
         core.tail.push(Arc::new(record))?;
+        metrics::histogram!("litefleet_tail_bytes").record(u32::try_from(core.tail.weight()).unwrap_or(u32::MAX));
         core.head = txid;
         core.commit_id = commit_id;
         core.size = size;

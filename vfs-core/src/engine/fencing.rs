@@ -80,6 +80,7 @@ impl Database {
             Err(error) if error.kind() == ErrorKind::NotFound => return Err(self.stop(error)),
             reply => reply?.head,
         };
+        self.core().holder = head.holder.as_ref().map(|holder| holder.label.clone());
         if head.txid == known && head.commit_id == commit_id {
             return Ok(());
         }

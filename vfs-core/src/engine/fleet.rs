@@ -2,8 +2,11 @@
 
 use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
+use std::vec;
+
+use tokio::task::JoinSet;
 
 use super::batch::CommitBatcher;
 use super::cache::{CacheCounters, PageCache};
@@ -20,6 +23,8 @@ use crate::types::{DatabaseName, Txid};
 
 /// How often idle databases are looked at.
 const SWEEP: Duration = Duration::from_secs(1);
+/// Idle databases that are looked after at once.
+const LOOKING: usize = 8;
 /// A step of a purge comes with every so many looks.
 const PURGE_ROUNDS: u32 = 600;
 /// Rows removed in one step of a purge.
@@ -235,7 +240,9 @@ impl Fleet {
         }
         self.inner.bridge.wait(async {
             database.checkpoint().await?;
-            database.release_lease().await.map(|()| true)
+            database.release_lease().await?;
+            // It stays while somebody writes or locks exclusively.
+            Ok(!database.needs_lease())
         })
     }
 
@@ -284,7 +291,7 @@ impl Fleet {
         self.wait(async {
             let mut first = Ok(());
             for database in self.inner.registry.all() {
-                if database.holds_lease() && !database.has_writer() {
+                if database.holds_lease() && !database.needs_lease() {
                     let checkpoint = database.checkpoint_at_close().await;
                     first = first.and(checkpoint).and(database.release_lease().await);
                 }
@@ -320,6 +327,8 @@ async fn keep_session(fleet: Weak<FleetInner>, pace: Duration) {
 /// Looks after databases that are idle.
 async fn sweep(fleet: Weak<FleetInner>) {
     let mut rounds = 0u32;
+    let mut told = CacheCounters::default();
+    let mut looking = JoinSet::new();
     loop {
         tokio::time::sleep(SWEEP).await;
         let Some(fleet) = fleet.upgrade() else { return };
@@ -329,14 +338,33 @@ async fn sweep(fleet: Weak<FleetInner>) {
         {
             tracing::warn!(%error, "the store could not be purged; it is tried again");
         }
+        // Counted here, so that a read that finds its page costs no more.
+        let cache = fleet.cache.counters();
+        metrics::counter!("litefleet_cache_hits_total").increment(cache.hits - told.hits);
+        metrics::counter!("litefleet_cache_misses_total").increment(cache.misses - told.misses);
+        told = cache;
         // First what waits for nothing, for all.
         for database in fleet.registry.all() {
             database.expire_snapshots();
         }
-        for database in fleet.registry.all() {
-            if let Err(error) = database.look_after().await {
-                tracing::warn!(database = %database.name(), %error, "looking after an idle database failed");
-            }
+        // Each may wait for a store that is away, or for something large: one does not stand in the way of all others, in this
+        // round or the next. One that panicked leaves the rest to the others.
+        while looking.try_join_next().is_some() {}
+        let databases = Arc::new(Mutex::new(fleet.registry.all().into_iter()));
+        for _ in looking.len()..LOOKING {
+            looking.spawn(look_after(Arc::clone(&databases)));
+        }
+    }
+}
+
+async fn look_after(databases: Arc<Mutex<vec::IntoIter<Arc<Database>>>>) {
+    loop {
+        let next = databases.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let Some(database) = next else { return };
+        if let Some(_alone) = database.begin_looking()
+            && let Err(error) = database.look_after().await
+        {
+            tracing::warn!(database = %database.name(), %error, "looking after an idle database failed");
         }
     }
 }

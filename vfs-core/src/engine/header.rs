@@ -36,12 +36,16 @@ pub(super) fn counter_was_used(page: &[u8], before: &[u8]) -> bool {
     is_sqlite(before) && is_used(change_counter(page), change_counter(before))
 }
 
-/// Whether nothing differs but a change counter that was used before: a rollback has written back the page as SQLite knows
-/// it, which is not told when a commit gets a fresh counter.
-pub(super) fn is_counter_written_back(page: &[u8], before: &[u8]) -> bool {
+/// Whether nothing differs, but perhaps a change counter that was used before: a rollback has written back the page as SQLite
+/// knows it, which is not told when a commit gets a fresh counter.
+pub(super) fn is_written_back(page: &[u8], before: &[u8]) -> bool {
+    // A commit is told by its counter, without looking at the rest.
+    if !is_sqlite(page) || !counter_was_used(page, before) {
+        return false;
+    }
     let mut same = page.to_vec();
     set_change_counter(&mut same, change_counter(before));
-    is_sqlite(page) && counter_was_used(page, before) && same == before
+    same == before
 }
 
 /// The size of the file in bytes, when the header says it.

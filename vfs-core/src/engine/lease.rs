@@ -7,7 +7,7 @@ use std::time::Duration;
 use tracing::Instrument;
 
 use super::TransactionBuffer;
-use super::core::Lease;
+use super::core::{Core, Lease};
 use super::database::{Database, Role, Snapshot};
 use crate::config::LeaseMode;
 use crate::error::{Context, Error, ErrorKind, Result};
@@ -53,13 +53,23 @@ impl Database {
 
     /// Pins the head as the snapshot of a read transaction, after whatever the lease mode asks for.
     pub fn begin_read(&self) -> Result<Snapshot> {
-        if let Some(snapshot) = self.pin_if_current()? {
+        self.begin(false)
+    }
+
+    /// The same for a connection that locks exclusively: until [`end_exclusive`](Self::end_exclusive) no other connection
+    /// writes, and the lease stays. `LeaseHeld` while another one is writing.
+    pub fn begin_exclusive(&self) -> Result<Snapshot> {
+        self.begin(true)
+    }
+
+    fn begin(&self, exclusive: bool) -> Result<Snapshot> {
+        if let Some(snapshot) = self.pin_if_current(exclusive)? {
             return Ok(snapshot);
         }
         let work = async {
             let _one = self.acquiring.lock().await;
             // Whoever was before may have done the work.
-            if let Some(snapshot) = self.pin_if_current()? {
+            if let Some(snapshot) = self.pin_if_current(exclusive)? {
                 return Ok(snapshot);
             }
             match (self.role, self.lease_mode()) {
@@ -69,12 +79,43 @@ impl Database {
             .context(self.words("open"))?;
             let mut core = self.core();
             core.check()?;
-            Ok(core.pin(self.fleet.clock.monotonic()))
+            self.pin(&mut core, self.fleet.clock.monotonic(), exclusive)
         };
         self.fleet.bridge.wait(work.instrument(tracing::debug_span!("open", database = %self.name)))
     }
 
-    fn pin_if_current(&self) -> Result<Option<Snapshot>> {
+    fn pin(&self, core: &mut Core, now: Duration, exclusive: bool) -> Result<Snapshot> {
+        if exclusive {
+            if core.writer {
+                return Err(another_writes().context(self.words("lock exclusively")));
+            }
+            core.exclusive += 1;
+        }
+        Ok(core.pin(now))
+    }
+
+    /// A connection that has read before it locked exclusively keeps its snapshot, which must be the head and stay it.
+    /// `writes`: it is the writer itself.
+    pub fn make_exclusive(&self, snapshot: Snapshot, writes: bool) -> Result<()> {
+        self.fleet.bridge.wait(self.ensure_lease()).context(self.words("lock exclusively"))?;
+        let mut core = self.core();
+        if !writes && core.writer {
+            return Err(another_writes().context(self.words("lock exclusively")));
+        }
+        if !writes && snapshot.txid != core.head {
+            return Err(stale(snapshot, core.head).context(self.words("lock exclusively")));
+        }
+        core.exclusive += 1;
+        Ok(())
+    }
+
+    /// A connection that locked exclusively gives its snapshot up.
+    pub fn end_exclusive(&self) {
+        let mut core = self.core();
+        core.exclusive = core.exclusive.saturating_sub(1);
+    }
+
+    fn pin_if_current(&self, exclusive: bool) -> Result<Option<Snapshot>> {
         let live = self.fleet.session.live();
         let now = self.fleet.clock.monotonic();
         let staleness = if self.role == Role::Follower { self.settings().staleness } else { Duration::ZERO };
@@ -90,14 +131,15 @@ impl Database {
             }
             Role::Follower => !staleness.is_zero() && now.saturating_sub(core.checked) < staleness,
         };
-        Ok(current.then(|| core.pin(now)))
+        if current { self.pin(&mut core, now, exclusive).map(Some) } else { Ok(None) }
     }
 
-    /// Becomes the writer. `Conflict` when the snapshot is not the head any more, `LeaseHeld` when somebody else writes.
-    pub fn begin_write(&self, snapshot: Snapshot) -> Result<TransactionBuffer> {
+    /// Becomes the writer. `Conflict` when the snapshot is not the head any more, `LeaseHeld` when somebody else writes, or
+    /// locks exclusively. `exclusive`: this one does.
+    pub fn begin_write(&self, snapshot: Snapshot, exclusive: bool) -> Result<TransactionBuffer> {
         let busy = self.settings().busy;
         let start = self.fleet.clock.monotonic();
-        while let Err(error) = self.take_writer_slot(snapshot) {
+        while let Err(error) = self.take_writer_slot(snapshot, exclusive) {
             let waited = self.fleet.clock.monotonic().saturating_sub(start);
             if error.kind() != ErrorKind::LeaseHeld || waited >= busy {
                 return Err(error.context(self.words("write")));
@@ -110,7 +152,7 @@ impl Database {
         Ok(buffer)
     }
 
-    fn take_writer_slot(&self, snapshot: Snapshot) -> Result<()> {
+    fn take_writer_slot(&self, snapshot: Snapshot, exclusive: bool) -> Result<()> {
         let mut core = self.core();
         core.check()?;
         if self.role == Role::Follower {
@@ -122,7 +164,10 @@ impl Database {
             return Err(stale(snapshot, core.head));
         }
         if core.writer {
-            return Err(Error::lease_held("another connection of this process is writing"));
+            return Err(another_writes());
+        }
+        if core.exclusive > usize::from(exclusive) {
+            return Err(Error::lease_held("another connection of this process has locked the database exclusively"));
         }
         core.writer = true;
         Ok(())
@@ -210,15 +255,16 @@ impl Database {
         }
     }
 
-    /// Gives the lease back, if it is held and nobody writes.
+    /// Gives the lease back, if it is held and nobody writes or locks exclusively.
     pub(super) async fn release_lease(&self) -> Result<()> {
         let (database, lease, warm) = {
             let mut core = self.core();
-            if core.writer {
+            if core.needs_lease() {
                 return Ok(());
             }
             let (Some(database), Some(lease)) = (core.database, core.lease.take()) else { return Ok(()) };
             core.shared = true;
+            core.holder = None;
             (database, lease, core.warm_set())
         };
         metrics::counter!("litefleet_leases_released_total").increment(1);
@@ -286,6 +332,10 @@ impl Database {
         }
         Err(Error::unavailable("the log changed while it was being read, several times over; try again"))
     }
+}
+
+fn another_writes() -> Error {
+    Error::lease_held("another connection of this process is writing")
 }
 
 fn stale(snapshot: Snapshot, head: Txid) -> Error {

@@ -205,6 +205,8 @@ impl Database {
         // Without a warm set the pages that the log names are the best guess.
         core.cold = warm.is_empty();
         core.tail = tail;
+        // What was read first was another state's.
+        core.warm.clear();
         core.note_head(&head);
         core.active = now;
         grant(&mut core, lease);
@@ -215,7 +217,7 @@ impl Database {
     /// Puts the rows that came with an open into the cache.
     fn keep_warm(&self, core: &mut Core, database: DatabaseId, rows: &[ReadRow]) -> Result<()> {
         for (page, row_txid, image) in super::read::images(rows)? {
-            core.warm.push(page);
+            core.note_warm(page);
             // The rows are those of the checkpoint: a page that was staged since has a newer one.
             if core.tail.is_staged_after(page, row_txid, core.head) {
                 continue;

@@ -1,6 +1,7 @@
 //! Databases as a whole: listed, looked at, renamed, removed, cleared of garbage, verified. Nothing of SQLite is needed for
 //! it.
 
+use std::future::Future;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,14 +35,23 @@ pub struct Info {
 }
 
 impl Fleet {
+    /// Calls the store until it can be reached, or the time for it is over.
+    async fn retry<T, F, Fut>(&self, call: F) -> Result<T>
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = Result<T>>,
+    {
+        self.inner.retry(self.inner.settings.database.store_timeout, call).await
+    }
+
     /// Databases by name: see [`list`](crate::store::PageStore::list).
     pub fn list(&self, prefix: &str, after: Option<&DatabaseName>, limit: usize) -> Result<Vec<ListEntry>> {
-        self.wait(self.inner.store.list(prefix, after, limit)).context("list databases")
+        self.wait(self.retry(|| self.inner.store.list(prefix, after, limit))).context("list databases")
     }
 
     /// What is known of a database. Takes no lease.
     pub fn info(&self, name: &DatabaseName) -> Result<Info> {
-        let opened = self.wait(self.inner.store.open(request(name, None)));
+        let opened = self.wait(self.retry(|| self.inner.store.open(request(name, None))));
         let Opened { database, head, tail, .. } = opened.context(format_args!("database {name}: info"))?;
         let rows = match &tail {
             Tail::Complete(rows) => Some(rows),
@@ -59,7 +69,7 @@ impl Fleet {
     /// Whether a database of this name exists. Takes no lease.
     pub fn exists(&self, name: &DatabaseName) -> Result<bool> {
         let ask = OpenRequest { tail_bytes: 0, ..request(name, None) };
-        match self.wait(self.inner.store.open(ask)) {
+        match self.wait(self.retry(|| self.inner.store.open(ask.clone()))) {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
@@ -75,9 +85,9 @@ impl Fleet {
         let busy = self.inner.settings.database.busy;
         let start = self.inner.clock.monotonic();
         loop {
-            let live = self.inner.session.ensure().await?;
+            let live = self.retry(|| self.inner.session.ensure()).await?;
             let lease = Some(LeaseRequest { session: live.session, force });
-            match self.inner.store.open(request(name, lease)).await {
+            match self.retry(|| self.inner.store.open(request(name, lease))).await {
                 Err(error) if error.kind() == ErrorKind::LeaseHeld => {
                     if self.inner.clock.monotonic().saturating_sub(start) >= busy {
                         return Err(error);
@@ -85,7 +95,11 @@ impl Fleet {
                     self.inner.pause(PAUSE).await;
                 }
                 // The session ended on the way: the next one serves as well.
-                Err(error) if error.kind() == ErrorKind::Fenced && self.inner.session.renew().await?.is_none() => {}
+                Err(error) if error.kind() == ErrorKind::Fenced => {
+                    if self.retry(|| self.inner.session.renew()).await?.is_some() {
+                        return Err(error);
+                    }
+                }
                 reply => return reply,
             }
         }
@@ -105,7 +119,7 @@ impl Fleet {
         if self.writers_of(held.database).iter().any(goes_on) {
             return Ok(());
         }
-        self.inner.store.release(held.database, held.head.epoch, Vec::new()).await
+        self.retry(|| self.inner.store.release(held.database, held.head.epoch, Vec::new())).await
     }
 
     /// Deletes a database. `LeaseHeld` while somebody has it open, after `busy`, unless `force`.

@@ -12,6 +12,7 @@ mod checkpoint;
 mod collect;
 mod commit;
 mod core;
+mod counter;
 mod database;
 mod fencing;
 mod fleet;

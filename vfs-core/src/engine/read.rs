@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use tracing::Instrument;
 
 use super::TransactionBuffer;
 use super::buffer::Source;
@@ -154,7 +155,8 @@ impl Database {
         if !missing.is_empty() {
             let mut wanted: Vec<PageNo> = missing.iter().map(|(_, page)| *page).collect();
             wanted.extend(self.bring_along(&wanted));
-            let loaded = self.fleet.bridge.wait(self.load_pages(snapshot, &wanted));
+            let span = tracing::debug_span!("read", database = %self.name, pages = wanted.len());
+            let loaded = self.fleet.bridge.wait(self.load_pages(snapshot, &wanted).instrument(span));
             let mut loaded = loaded.context(self.words("read"))?;
             for (index, page) in missing {
                 out[index] = loaded.remove(&page).unwrap_or_else(zero_image);

@@ -99,6 +99,19 @@ impl Database {
         Ok(())
     }
 
+    /// Stages what was cut off since it was staged, as zeros.
+    pub(super) async fn stage_cut(&self, buffer: &mut TransactionBuffer) -> Result<()> {
+        loop {
+            // Whole runs of pages: never all of them at once. What is staged is cut no more.
+            let cut: Vec<PageNo> =
+                buffer.cut.pages().filter(|page| !buffer.pages.contains_key(page)).take(16 * CHUNK).collect();
+            if cut.is_empty() {
+                return Ok(());
+            }
+            self.stage(buffer, &cut).await?;
+        }
+    }
+
     /// Pages of the buffer as rows. Those that are not buffered are zeros.
     fn staged_rows(&self, buffer: &TransactionBuffer, database: DatabaseId, pages: &[PageNo]) -> Vec<PageRow> {
         let (txid, compression) = (buffer.base.next(), self.settings().compression);
@@ -119,16 +132,20 @@ impl Database {
         }
         let kept = pages_for_size(buffer.size);
         let there = |page: &PageNo| page.get() <= kept && !buffer.pages.contains_key(page);
-        let pages: Vec<PageNo> = buffer.staged.pages().filter(there).collect();
-        for chunk in pages.chunks(self.fleet.store.limits().read_pages.clamp(1, CHUNK)) {
+        let count = self.fleet.store.limits().read_pages.clamp(1, CHUNK);
+        let mut pages = buffer.staged.pages().filter(there);
+        loop {
+            let chunk: Vec<PageNo> = pages.by_ref().take(count).collect();
+            if chunk.is_empty() {
+                return Ok(true);
+            }
             if chunk.iter().any(|page| buffer.cut.contains(*page)) {
                 return Ok(false);
             }
-            if self.buffered_pages(buffer, chunk)? != self.pages(buffer.base, chunk)? {
+            if self.buffered_pages(buffer, &chunk)? != self.pages(buffer.base, &chunk)? {
                 return Ok(false);
             }
         }
-        Ok(true)
     }
 
     /// Deletes what a transaction has staged and not committed.

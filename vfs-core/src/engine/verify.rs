@@ -104,7 +104,14 @@ impl Database {
         let mut bases: Vec<(PageNo, Txid, Bytes)> = Vec::new();
         loop {
             let scan = self.retry(|| self.fleet.store.scan(database, after, STEP)).await;
-            let rows = scan.context(self.words("verify rows"))?;
+            let rows = match scan {
+                // There is no way past it; but what the pages are as of the head is still to be seen.
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    report.problems.push(error.context(self.words("verify rows")).to_string());
+                    return Ok(ControlFlow::Continue(()));
+                }
+                rows => rows.context(self.words("verify rows"))?,
+            };
             let Some(last) = rows.last() else { return Ok(ControlFlow::Continue(())) };
             after = Some((last.page, last.txid));
             for row in &rows {
@@ -130,6 +137,11 @@ impl Database {
                     // Collected meanwhile: what is needed begins at the checkpoint.
                     after = self.core().checkpoint;
                     continue;
+                }
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    let words = self.words(&format!("verify log after txid {after}"));
+                    state.report.problems.push(error.context(words).to_string());
+                    return Ok(());
                 }
                 rows => rows.context(self.words("verify log"))?,
             };

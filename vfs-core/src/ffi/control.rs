@@ -62,7 +62,7 @@ pub(super) unsafe fn control(file: &mut MainFile, operation: c_int, argument: *m
             Ok(codes::OK)
         }
         COMMIT_PHASETWO => {
-            file.commit_confirmed();
+            file.commit_confirmed()?;
             Ok(codes::OK)
         }
         SIZE_HINT | CHUNK_SIZE | SYNC_OMITTED | OVERWRITE => Ok(codes::OK),

@@ -2,7 +2,8 @@
 //! a bound in a local temporary file without a name.
 //!
 //! SQLite finalises its journal after the commit point, when nothing may fail any more. So truncating to nothing, and
-//! overwriting the header, touch only memory.
+//! overwriting the header, touch only memory. What the journal held is of no use from then on, and is given up: SQLite takes
+//! zeros in the place of old records for their end (file format, 3).
 
 use std::fs::File;
 use std::io;
@@ -12,6 +13,9 @@ use crate::error::{Error, Result};
 
 /// Bytes kept in memory.
 const IN_MEMORY: usize = 1 << 20;
+
+/// What SQLite overwrites the header with in a journal that it keeps.
+const NO_HEADER: [u8; 28] = [0; 28];
 
 /// One rollback journal.
 #[derive(Debug, Default)]
@@ -50,6 +54,11 @@ impl Journal {
 
     /// Writes at an offset.
     pub fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+        if offset == 0 && bytes == NO_HEADER {
+            self.give_up();
+            self.size = self.size.max(NO_HEADER.len() as u64);
+            return Ok(());
+        }
         let start = usize::try_from(offset).unwrap_or(usize::MAX);
         let near = IN_MEMORY.saturating_sub(start).min(bytes.len());
         let (first, second) = bytes.split_at(near);
@@ -77,6 +86,15 @@ impl Journal {
     pub fn truncate(&mut self, size: u64) {
         self.size = size;
         self.memory.truncate(usize::try_from(size).unwrap_or(usize::MAX));
+        if size == 0 {
+            self.give_up();
+        }
+    }
+
+    /// Frees the memory and the room on disk: all that is there reads as zeros. Closing the file cannot fail.
+    fn give_up(&mut self) {
+        self.memory = Vec::new();
+        self.rest = None;
     }
 }
 
@@ -120,6 +138,12 @@ mod tests {
                     // SQLite truncates journals to nothing, and then writes them from the start.
                     journal.truncate(0);
                     model.clear();
+                } else if op == 0 && byte < 120 {
+                    // Or it overwrites the header of one that it keeps: the rest counts no more.
+                    journal.write(0, &NO_HEADER).unwrap();
+                    model.fill(0);
+                    model.resize(model.len().max(28), 0);
+                    prop_assert!(journal.rest.is_none() && journal.memory.capacity() == 0);
                 } else {
                     // It never leaves holes that it reads.
                     let start = start.min(model.len());
@@ -139,6 +163,38 @@ mod tests {
                 prop_assert!(out == want);
                 prop_assert_eq!(journal.size(), model.len() as u64);
             }
+        }
+    }
+
+    /// The file may be on a full disk, or gone: what SQLite does after its commit point does not touch it.
+    #[test]
+    fn finalising_never_touches_the_file() {
+        let page = vec![9; 70_000];
+        for overwrites in [false, true] {
+            let mut journal = Journal::default();
+            for at in 0..40 {
+                journal.write(at * 70_000, &page).unwrap();
+            }
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), &page).unwrap();
+            // Every change of it fails.
+            journal.rest = Some(File::open(file.path()).unwrap());
+            journal.write(IN_MEMORY as u64, &page).unwrap_err();
+            if overwrites {
+                journal.write(0, &NO_HEADER).unwrap();
+                assert_eq!(journal.size(), 2_800_000);
+            } else {
+                journal.truncate(0);
+                assert_eq!(journal.size(), 0);
+            }
+            assert_eq!(std::fs::read(file.path()).unwrap(), page);
+            assert!(journal.rest.is_none() && journal.memory.capacity() == 0);
+            let mut header = [1; 28];
+            assert_eq!(journal.read(0, &mut header).unwrap(), if overwrites { 28 } else { 0 });
+            assert_eq!(header, NO_HEADER);
+            journal.write(0, &page).unwrap();
+            journal.read(0, &mut header).unwrap();
+            assert_eq!(header, [9; 28]);
         }
     }
 }

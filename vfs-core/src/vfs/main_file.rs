@@ -13,6 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// A database file as one SQLite connection has it open.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an independent fact, read alone")]
 pub struct MainFile {
     vfs: Arc<Vfs>,
     database: Arc<Database>,
@@ -22,6 +23,13 @@ pub struct MainFile {
     level: LockLevel,
     /// Pinned while the lock is at least SHARED.
     snapshot: Option<Snapshot>,
+    /// No commit was made here since it was pinned: SQLite knows its change counter, and the next commit raises that.
+    as_read: bool,
+    /// The snapshot is counted as one of a connection that locks exclusively: until it is given up, also where SQLite is told
+    /// to lock as usual before that.
+    exclusive: bool,
+    /// The lease is kept between transactions for this connection.
+    keeps_lease: bool,
     /// There while the lock is at least RESERVED.
     buffer: Option<TransactionBuffer>,
     /// The transaction over several databases that this one takes part in.
@@ -48,6 +56,9 @@ impl MainFile {
             locks,
             level: LockLevel::None,
             snapshot: None,
+            as_read: false,
+            exclusive: false,
+            keeps_lease: false,
             buffer: None,
             group: None,
             late: false,
@@ -92,6 +103,7 @@ impl MainFile {
         {
             self.database.go_on(buffer, *snapshot, committed);
             *snapshot = committed;
+            self.as_read = false;
         } else if let Some(buffer) = &mut self.buffer {
             // It took part without a change.
             self.database.rewind(buffer);
@@ -262,6 +274,14 @@ impl MainFile {
         if self.leave_group() {
             return Ok(());
         }
+        match &self.buffer {
+            // What a rollback leaves in free pages is no commit. It stays in the buffer, as it would in a file.
+            Some(buffer) if self.as_read && self.database.is_rolled_back(buffer) => Ok(()),
+            _ => self.commit_buffer(),
+        }
+    }
+
+    fn commit_buffer(&mut self) -> Result<()> {
         let (Some(buffer), Some(snapshot)) = (&mut self.buffer, self.snapshot) else { return Ok(()) };
         let committed = if self.unconfirmed {
             self.database.commit_back(buffer, snapshot)
@@ -272,6 +292,7 @@ impl MainFile {
         if committed != snapshot {
             // The second of two commits undoes the first.
             self.unconfirmed = !self.unconfirmed;
+            self.as_read = false;
         }
         self.snapshot = Some(committed);
         Ok(())
@@ -296,15 +317,20 @@ impl MainFile {
         if self.buffer.as_ref().is_some_and(TransactionBuffer::is_dirty) {
             self.commit_alone()?;
             // Together with what was committed before, one transaction, which SQLite may still roll back.
-            self.unconfirmed = true;
+            self.unconfirmed = !self.as_read;
         }
         Ok(())
     }
 
-    /// SQLite has finalised its journal: what was committed stays.
-    pub fn commit_confirmed(&mut self) {
+    /// SQLite has finalised its journal: what was committed stays. It says so only of commits: what would still be buffered is
+    /// stored now, and if that fails, the database stops.
+    pub fn commit_confirmed(&mut self) -> Result<()> {
         self.settle();
+        if self.as_read && self.group.is_none() && self.buffer.as_ref().is_some_and(TransactionBuffer::is_dirty) {
+            self.commit_buffer().map_err(|error| self.database.stop(error))?;
+        }
         self.unconfirmed = false;
+        Ok(())
     }
 
     /// Raises the lock.
@@ -329,11 +355,14 @@ impl MainFile {
     /// Gets from the engine what a level of lock stands for.
     fn take(&mut self, level: LockLevel) -> Result<()> {
         if level >= LockLevel::Shared && self.snapshot.is_none() {
-            self.snapshot = Some(self.database.begin_read()?);
+            self.exclusive = self.modes.exclusive;
+            let begun = if self.exclusive { self.database.begin_exclusive() } else { self.database.begin_read() };
+            self.snapshot = Some(begun.inspect_err(|_| self.exclusive = false)?);
+            self.as_read = true;
             self.level = LockLevel::Shared;
         }
         if level >= LockLevel::Reserved && self.buffer.is_none() {
-            self.buffer = Some(self.database.begin_write(self.snapshot()?)?);
+            self.buffer = Some(self.database.begin_write(self.snapshot()?, self.exclusive)?);
         }
         self.level = level;
         Ok(())
@@ -356,10 +385,41 @@ impl MainFile {
         if level == LockLevel::None
             && let Some(snapshot) = self.snapshot.take()
         {
+            if std::mem::take(&mut self.exclusive) {
+                self.database.end_exclusive();
+            }
             self.database.unpin(snapshot);
+            self.settle_lease();
         }
         self.locks.lower(self.connection, self.level, level);
         self.level = level;
+    }
+
+    /// SQLite keeps its lock between transactions from now on, or does not any more. Where it has one already, what it has read
+    /// must be what everybody reads until it gives that lock back: it hears of no other commit.
+    pub(super) fn set_exclusive(&mut self, exclusive: bool) -> Result<()> {
+        let before = std::mem::replace(&mut self.modes.exclusive, exclusive);
+        self.settle_lease();
+        if exclusive
+            && !self.exclusive
+            && let Some(snapshot) = self.snapshot
+        {
+            if let Err(error) = self.database.make_exclusive(snapshot, self.buffer.is_some()) {
+                self.modes.exclusive = before;
+                self.settle_lease();
+                return Err(error);
+            }
+            self.exclusive = true;
+        }
+        Ok(())
+    }
+
+    /// Keeps the lease between transactions for as long as SQLite may keep its lock.
+    fn settle_lease(&mut self) {
+        let keep = self.modes.exclusive || self.exclusive;
+        if std::mem::replace(&mut self.keeps_lease, keep) != keep && self.vfs.fleet().check_process().is_ok() {
+            self.database.keep_lease(keep);
+        }
     }
 
     /// Whether some connection of this process is writing.
@@ -375,137 +435,14 @@ impl MainFile {
 
 impl Drop for MainFile {
     fn drop(&mut self) {
+        self.modes.exclusive = false;
         self.unlock(LockLevel::None);
-        self.set_exclusive(false);
+        self.settle_lease();
         self.locks.leave(self.connection);
         self.vfs.fleet().disconnect(&self.database);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::engine::Fleet;
-    use crate::store::MemoryStore;
-    use crate::types::DatabaseName;
-    use crate::vfs::OpenMode;
-
-    fn open(vfs: &Arc<Vfs>, name: &str) -> MainFile {
-        vfs.open(&DatabaseName::new(name).unwrap(), OpenMode::Create, []).unwrap()
-    }
-
-    fn vfs() -> Arc<Vfs> {
-        Vfs::new(Fleet::builder(Arc::new(MemoryStore::default())).build().unwrap())
-    }
-
-    fn bytes(file: &mut MainFile, count: usize) -> Vec<u8> {
-        file.lock(LockLevel::Shared).unwrap();
-        let mut out = vec![0; count];
-        let there = file.read(0, &mut out).unwrap();
-        out.truncate(there);
-        file.unlock(LockLevel::None);
-        out
-    }
-
-    /// The VFS of SQLite's tests that simulates crashes holds writes back until xSync: what it acknowledged was gone.
-    #[test]
-    fn writes_that_come_with_the_sync_are_committed() {
-        let vfs = vfs();
-        let mut file = open(&vfs, "late");
-        file.lock(LockLevel::Shared).unwrap();
-        file.lock(LockLevel::Exclusive).unwrap();
-        file.write(0, b"early").unwrap();
-        file.commit_point(None).unwrap();
-        file.write(0, b"later").unwrap();
-        file.commit_late_writes().unwrap();
-        file.commit_confirmed();
-        file.unlock(LockLevel::None);
-        assert_eq!(bytes(&mut open(&vfs, "late"), 5), b"later");
-    }
-
-    /// In a transaction over several databases what was held back until xSync was lost without a word.
-    #[test]
-    fn writes_that_come_with_the_sync_of_several_are_refused() {
-        let vfs = vfs();
-        let name = "one-mj0123459AB";
-        let group = vfs.super_journals().create(Arc::downgrade(&vfs), name, &|_| true);
-        let mut files = [open(&vfs, "one"), open(&vfs, "two")];
-        for file in &mut files {
-            file.lock(LockLevel::Shared).unwrap();
-            file.lock(LockLevel::Exclusive).unwrap();
-            file.write(0, b"early").unwrap();
-        }
-        group.write(0, b"one-journal\0two-journal\0").unwrap();
-        for file in &mut files {
-            file.commit_point(Some(name)).unwrap();
-        }
-        files[0].commit_late_writes().unwrap();
-        files[1].write(0, b"later").unwrap();
-        assert_eq!(files[1].commit_late_writes().unwrap_err().kind(), ErrorKind::Invalid);
-        assert!(vfs.super_journals().delete(name, true).is_err(), "it is aborted for all");
-        for file in &mut files {
-            file.unlock(LockLevel::None);
-        }
-        drop(files);
-        for name in ["one", "two"] {
-            assert_eq!(bytes(&mut open(&vfs, name), 5), b"");
-        }
-    }
-
-    /// SQLite's tests overwrite the header: with the size that stood there the file was cut.
-    #[test]
-    fn a_foreign_write_means_nothing_but_its_bytes() {
-        let vfs = vfs();
-        let mut page = vec![0_u8; 8192];
-        page[..16].copy_from_slice(b"SQLite format 3\0");
-        page[16..18].copy_from_slice(&4096_u16.to_be_bytes());
-        page[28..32].copy_from_slice(&1_u32.to_be_bytes());
-        let mut file = open(&vfs, "foreign");
-        for _ in 0..2 {
-            file.lock(LockLevel::Shared).unwrap();
-            file.lock(LockLevel::Exclusive).unwrap();
-            file.write_as_foreigner().unwrap();
-            file.write(0, &page).unwrap();
-            file.commit_point(None).unwrap();
-            file.commit_confirmed();
-            file.unlock(LockLevel::None);
-            assert_eq!(bytes(&mut open(&vfs, "foreign"), 9000), page);
-            page[5000] = 1;
-        }
-    }
-
-    /// SQLite's tests delete a database that is open, and make it again: the open failed, or found the deleted one.
-    #[test]
-    fn a_name_is_free_after_its_open_database_was_deleted() {
-        let vfs = vfs();
-        let name = DatabaseName::new("again").unwrap();
-        let mut first = open(&vfs, "again");
-        assert_eq!(bytes(&mut first, 5), b"");
-        vfs.fleet().remove(&name, true).unwrap();
-        assert!(first.has_moved());
-        let mut second = open(&vfs, "again");
-        assert_eq!(bytes(&mut second, 5), b"");
-        assert!(!second.has_moved());
-        assert!(first.lock(LockLevel::Shared).is_err());
-    }
-
-    /// A counter that was used before is only passed over where SQLite writes it back.
-    #[test]
-    fn a_foreign_write_may_set_the_change_counter_back() {
-        let vfs = vfs();
-        let mut page = vec![0_u8; 4096];
-        page[..16].copy_from_slice(b"SQLite format 3\0");
-        let mut file = open(&vfs, "back");
-        for counter in [3, 1, 9, 1] {
-            page[27] = counter;
-            file.lock(LockLevel::Shared).unwrap();
-            file.lock(LockLevel::Exclusive).unwrap();
-            file.write_as_foreigner().unwrap();
-            file.write(0, &page).unwrap();
-            file.commit_point(None).unwrap();
-            file.commit_confirmed();
-            file.unlock(LockLevel::None);
-            assert_eq!(bytes(&mut open(&vfs, "back"), 28)[27], counter);
-        }
-    }
-}
+#[path = "main_file_tests.rs"]
+mod tests;

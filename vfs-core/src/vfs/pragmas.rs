@@ -4,12 +4,13 @@ use std::fmt::Write as _;
 
 use super::locks::LockLevel;
 use super::main_file::MainFile;
+use crate::engine::Role;
 use crate::error::{Error, Result};
 
 /// What pragmas have told SQLite about a file.
 #[derive(Debug)]
 pub(super) struct Modes {
-    exclusive: bool,
+    pub(super) exclusive: bool,
     journal: &'static str,
 }
 
@@ -24,7 +25,7 @@ impl MainFile {
     pub fn pragma(&mut self, name: &str, argument: Option<&str>) -> Option<Result<String>> {
         let name = name.to_ascii_lowercase();
         match (name.as_str(), argument) {
-            ("locking_mode", Some(mode)) => self.locking_mode(mode),
+            ("locking_mode", Some(mode)) => return self.locking_mode(mode),
             ("journal_mode", Some(mode)) => return self.journal_mode(mode).map(Ok),
             _ => {}
         }
@@ -46,18 +47,17 @@ impl MainFile {
         })
     }
 
-    /// SQLite is about to change the locking mode. Its lock stays between transactions then, and the lease with it.
-    fn locking_mode(&mut self, mode: &str) {
+    /// SQLite is about to change the locking mode. Its lock stays between transactions then, and the lease with it. A follower
+    /// keeps nobody from writing, and would never see another commit: the answer in SQLite's place is the mode that stays.
+    fn locking_mode(&mut self, mode: &str) -> Option<Result<String>> {
         let exclusive = mode.eq_ignore_ascii_case("exclusive");
-        if exclusive || mode.eq_ignore_ascii_case("normal") {
-            self.set_exclusive(exclusive);
+        if !exclusive && !mode.eq_ignore_ascii_case("normal") {
+            return None;
         }
-    }
-
-    pub(super) fn set_exclusive(&mut self, exclusive: bool) {
-        if std::mem::replace(&mut self.modes().exclusive, exclusive) != exclusive {
-            self.database().keep_lease(exclusive);
+        if exclusive && self.database().role() == Role::Follower {
+            return Some(Ok("normal".to_owned()));
         }
+        self.set_exclusive(exclusive).err().map(Err)
     }
 
     /// SQLite is about to change the journal mode: the answer in its place for a WAL under `locking_mode=EXCLUSIVE`, where it
@@ -95,7 +95,10 @@ impl MainFile {
                 line("epoch", &epoch);
                 line("holder", &fleet.settings().label);
             }
-            None => line("holder", &"not this process"),
+            None => match &status.holder {
+                Some(label) => line("holder", &format_args!("{label}, as last heard")),
+                None => line("holder", &"none, as last heard"),
+            },
         }
         line("size_bytes", &status.size);
         line("tail_records", &status.tail_records);
@@ -121,6 +124,11 @@ impl MainFile {
     fn release_now(&mut self) -> Result<String> {
         if self.level() > LockLevel::Shared || self.database().has_writer() {
             return Err(Error::invalid("end the write transaction before the lease is given back"));
+        }
+        if self.database().needs_lease() {
+            let words =
+                "a connection has locked the database exclusively: PRAGMA locking_mode=NORMAL, and a read, end that";
+            return Err(Error::invalid(words));
         }
         let released = self.vfs().fleet().release(self.database())?;
         Ok(if released { "released" } else { "the lease was not held" }.to_owned())

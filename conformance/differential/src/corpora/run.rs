@@ -163,7 +163,7 @@ fn import(fleet: &Fleet, name: &DatabaseName, image: &[u8]) -> litefleet::Result
     file.write_as_foreigner()?;
     file.write(0, image)?;
     file.commit_point(None)?;
-    file.commit_confirmed();
+    file.commit_confirmed()?;
     file.unlock(LockLevel::None);
     Ok(())
 }

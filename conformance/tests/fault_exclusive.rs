@@ -1,0 +1,127 @@
+//! `locking_mode=EXCLUSIVE` of connections that only read: SQLite does not look at the change counter again, so nobody may
+//! commit in the meantime, in this process or in another.
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use litefleet::DatabaseName;
+use litefleet::clock::ManualClock;
+use litefleet::store::{MemoryStore, PageStore};
+use litefleet_conformance::faults::{Process, code, pause};
+use rusqlite::{Connection, ErrorCode};
+
+fn count(connection: &Connection) -> i64 {
+    connection.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap()
+}
+
+fn insert(connection: &Connection) -> rusqlite::Result<usize> {
+    connection.execute("INSERT INTO t VALUES (1)", [])
+}
+
+fn is_busy(outcome: rusqlite::Result<usize>) -> bool {
+    outcome.is_err_and(|error| code(&error) == Some(ErrorCode::DatabaseBusy))
+}
+
+/// The lease went to another process, whose commits the reader never saw, and its own writing failed for ever.
+#[test]
+fn a_lease_that_an_exclusive_reader_needs_is_not_idle() {
+    let clock = Arc::new(ManualClock::default());
+    let store: Arc<dyn PageStore> = Arc::new(MemoryStore::new(Arc::<ManualClock>::clone(&clock)));
+    let mut settings = Process::small();
+    settings.session_lifetime = Duration::from_secs(3600);
+    settings.database.lease_idle = Duration::from_secs(60);
+    let [one, two] =
+        [(); 2].map(|()| Process::with_clock(Arc::clone(&store), settings.clone(), Arc::<ManualClock>::clone(&clock)));
+    let reader = one.open("a", "");
+    reader.execute_batch("CREATE TABLE t (v); INSERT INTO t VALUES (1)").unwrap();
+    drop(reader);
+    let reader = one.open("a", "");
+    reader.execute_batch("PRAGMA locking_mode=EXCLUSIVE").unwrap();
+    assert_eq!(count(&reader), 1);
+    let other = two.open("a", "");
+    assert!(is_busy(insert(&other)));
+    // Idle databases are looked at every second.
+    clock.advance(Duration::from_secs(120));
+    pause(Duration::from_millis(2500));
+    assert!(is_busy(insert(&other)), "the lease stays");
+    let asked = reader.query_row("PRAGMA litefleet_release", [], |_| Ok(())).unwrap_err();
+    assert!(asked.to_string().contains("exclusively"), "{asked}");
+    let database = one.fleet().connect(&DatabaseName::new("a").unwrap(), litefleet::Role::Writer, false);
+    assert!(!one.fleet().release(&database).unwrap());
+    one.fleet().disconnect(&database);
+    assert!(is_busy(insert(&other)), "the lease still stays");
+    insert(&reader).unwrap();
+    assert_eq!(count(&reader), 2);
+    reader.execute_batch("PRAGMA locking_mode=NORMAL").unwrap();
+    assert_eq!(count(&reader), 2);
+    reader.query_row("PRAGMA litefleet_release", [], |_| Ok(())).unwrap();
+    insert(&other).unwrap();
+    assert_eq!(count(&other), 3);
+}
+
+/// With `lease=transaction` a reader holds no lease: one that locks exclusively takes it, at its first read or, when it has
+/// read already, with the pragma, and gives it back with its lock.
+#[test]
+fn an_exclusive_reader_of_a_shared_database_keeps_the_lease_until_it_unlocks() {
+    let store: Arc<dyn PageStore> = Arc::new(MemoryStore::default());
+    let mut settings = Process::small();
+    settings.database.checkpoint_records = 1000;
+    let [one, two] = [(); 2].map(|()| Process::new(Arc::clone(&store), settings.clone()));
+    let parameters = "&lease=transaction";
+    let (reader, other) = (one.open("a", parameters), two.open("a", parameters));
+    reader.execute_batch("CREATE TABLE t (v); INSERT INTO t VALUES (1)").unwrap();
+    for read_before in [false, true] {
+        let before = count(&reader);
+        if read_before {
+            reader.execute_batch("BEGIN").unwrap();
+            assert_eq!(count(&reader), before);
+        }
+        reader.execute_batch("PRAGMA locking_mode=EXCLUSIVE").unwrap();
+        assert_eq!(count(&reader), before);
+        assert!(is_busy(insert(&other)));
+        if read_before {
+            reader.execute_batch("COMMIT").unwrap();
+        }
+        assert!(is_busy(insert(&other)), "between transactions, too");
+        reader.execute_batch("PRAGMA locking_mode=NORMAL").unwrap();
+        assert!(is_busy(insert(&other)), "until its lock is given back, with the end of the next read");
+        assert_eq!(count(&reader), before);
+        insert(&other).unwrap();
+        assert_eq!(count(&reader), before + 1);
+    }
+    // What it has read is old already: the pragma says so, and nothing is locked.
+    reader.execute_batch("BEGIN").unwrap();
+    assert_eq!(count(&reader), 3);
+    insert(&other).unwrap();
+    let refused = reader.execute_batch("PRAGMA locking_mode=EXCLUSIVE").unwrap_err();
+    assert!(refused.to_string().contains("begin again"), "{refused}");
+    reader.execute_batch("COMMIT").unwrap();
+    assert_eq!(count(&reader), 4);
+    insert(&other).unwrap();
+    assert_eq!(count(&reader), 5);
+}
+
+/// A follower excludes nobody. Under EXCLUSIVE it stayed at its first state for ever.
+#[test]
+fn a_follower_does_not_lock_exclusively() {
+    let process = Process::new(Arc::new(MemoryStore::default()), Process::small());
+    let writer = process.open("a", "");
+    writer.execute_batch("CREATE TABLE t (v)").unwrap();
+    let follower = process.follow("a");
+    let mode: String = follower.query_row("PRAGMA locking_mode=EXCLUSIVE", [], |row| row.get(0)).unwrap();
+    assert_eq!(mode, "normal");
+    for rows in 1..4 {
+        insert(&writer).unwrap();
+        assert_eq!(count(&follower), rows);
+    }
+    // A snapshot of before the writer's transaction does not stand in its way either.
+    let other = process.open("a", "");
+    writer.execute_batch("BEGIN IMMEDIATE").unwrap();
+    other.execute_batch("PRAGMA locking_mode=EXCLUSIVE").unwrap();
+    assert!(other.query_row("SELECT count(*) FROM t", [], |_| Ok(())).is_err(), "it waits for the writer to end");
+    insert(&writer).unwrap();
+    writer.execute_batch("COMMIT").unwrap();
+    assert_eq!(count(&other), 4);
+    assert!(is_busy(insert(&writer)));
+}
