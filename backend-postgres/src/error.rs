@@ -153,7 +153,8 @@ fn lost_message(error: &tokio_postgres::Error) -> String {
         return "the server has no TLS: turn its setting ssl on, or connect with sslmode=prefer or sslmode=disable"
             .into();
     }
-    if said.starts_with(TLS_FAILED) {
+    // A server that does not like the client's certificate says so when for us the handshake is over.
+    if said.starts_with(TLS_FAILED) || said.contains("received fatal alert") {
         return format!(
             "{said}: check sslmode, that sslrootcert names the authority of the server's certificate, that the URL's host is \
              a name in it, and, if the server asks for a certificate of the client, sslcert and sslkey"

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use litefleet::ErrorKind;
 use litefleet::store::PageStore as _;
-use litefleet_postgres::testing::wait_until;
+use litefleet_postgres::testing::{Server, ServerOptions, wait_until};
 use litefleet_postgres::{PostgresConfig, PostgresStore};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use support::{connect, fresh_schema, server};
 use tokio::runtime::Runtime;
 use tokio_postgres::NoTls;
@@ -107,6 +108,52 @@ fn unix_socket_and_application_name() {
         );
         assert_eq!(server().sql(&here), "t");
     }
+}
+
+/// Who may connect is told by a certificate of the client.
+#[test]
+fn client_certificates() {
+    let mut parameters = CertificateParams::new(vec![]).unwrap();
+    parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let (root_key, other_key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    let root = parameters.self_signed(&root_key).unwrap();
+    let (authority, other) = (Issuer::new(parameters.clone(), root_key), Issuer::new(parameters, other_key));
+    let folder = tempfile::tempdir().unwrap();
+    // A file with the certificate, and one with its key.
+    let signed = |name: &str, authority: &Issuer<'_, KeyPair>| {
+        let mut parameters = CertificateParams::new(vec!["localhost".into()]).unwrap();
+        parameters.distinguished_name.push(DnType::CommonName, name);
+        let key = KeyPair::generate().unwrap();
+        let certificate = parameters.signed_by(&key, authority).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    };
+    let files = |what: &str, (certificate, key): (String, String)| {
+        let path = |ending: &str| folder.path().join(format!("{what}.{ending}")).display().to_string();
+        std::fs::write(path("crt"), certificate).unwrap();
+        std::fs::write(path("key"), key).unwrap();
+        format!("&sslcert={}&sslkey={}", path("crt"), path("key"))
+    };
+    let mut server = Server::start(&ServerOptions {
+        settings: vec!["ssl_ca_file = 'root.crt'".into()],
+        access: vec!["hostssl all known 127.0.0.1/32 cert".into()],
+        ..ServerOptions::default()
+    });
+    server.sql("CREATE ROLE known LOGIN; GRANT CREATE ON DATABASE postgres TO known");
+    server.stop();
+    std::fs::write(server.folder().join("data/root.crt"), root.pem()).unwrap();
+    let (certificate, key) = signed("server", &authority);
+    server.encrypt(&certificate, &key);
+    server.resume();
+    let url = format!("postgres://known@127.0.0.1:{}/postgres?sslmode=require", server.port());
+    at(&(url.clone() + &files("right", signed("known", &authority)))).expect("it is known");
+    refused(at(&url), ErrorKind::Invalid, &["valid client certificate", "pg_hba.conf"]);
+    let another = at(&(url.clone() + &files("another", signed("another", &authority))));
+    refused(another, ErrorKind::Invalid, &["authentication failed", "pg_hba.conf"]);
+    let strangers = at(&(url.clone() + &files("stranger", signed("known", &other))));
+    refused(strangers, ErrorKind::Invalid, &["alert", "sslcert and sslkey"]);
+    let missing = at(&(url.clone() + "&sslcert=/nowhere&sslkey=/nowhere"));
+    refused(missing, ErrorKind::Invalid, &["sslcert", "/nowhere"]);
+    refused(at(&(url + "&sslcert=/nowhere")), ErrorKind::Invalid, &["belong together"]);
 }
 
 /// The server closes connections that nobody uses. Whoever calls does not notice.

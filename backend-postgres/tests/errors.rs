@@ -11,7 +11,7 @@ use litefleet::store::{CommitMode, CommitRequest, LeaseRequest, OpenRequest, Pag
 use litefleet::{CommitId, DatabaseId, DatabaseName, Epoch, ErrorKind, SessionId, Txid};
 use litefleet_postgres::testing::{Server, ServerOptions, wait_until};
 use litefleet_postgres::{PostgresConfig, PostgresStore};
-use support::{connect, fresh_schema, server};
+use support::{connect, fresh_schema, grant_serving, server};
 use tokio::runtime::Runtime;
 
 const PASSWORD: &str = "s3cret-w0rd";
@@ -121,15 +121,8 @@ fn roles_have_what_they_need_and_no_more() {
     drop(try_connect(&url("migrates", "")).expect("one that migrates can"));
     // nor use it before it may,
     refused(try_connect(&url("serves", "")), ErrorKind::Invalid, &["permission denied", "docs/operations.md"]);
-    server.sql(&format!(
-        "GRANT USAGE ON SCHEMA {schema} TO serves; \
-         GRANT SELECT ON {schema}.version TO serves; \
-         GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.heads, {schema}.names, {schema}.warm, {schema}.sessions, \
-             {schema}.epoch_ends, {schema}.log, {schema}.pages, {schema}.staged, {schema}.checkpoints, {schema}.condemned \
-             TO serves; \
-         GRANT USAGE ON SEQUENCE {schema}.database_ids TO serves"
-    ));
-    // and with what the manual says it does everything.
+    grant_serving(&schema, "serves");
+    // and with what the manual says it does everything: all cases of the contract run as such a role (store.rs).
     let mut writer = Writer::new(try_connect(&url("serves", "&migrate=off")).unwrap(), "a");
     writer.commit(100).unwrap();
     let store = Arc::clone(&writer.store);

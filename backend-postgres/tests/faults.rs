@@ -12,6 +12,7 @@ use std::time::Duration;
 use litefleet::FleetSettings;
 use litefleet_conformance::faults::Process;
 use litefleet_postgres::testing::{Cut, Proxy, pause, wait_until};
+use litefleet_postgres::{PostgresConfig, Prepared};
 use rusqlite::Connection;
 use support::{connect, fresh_schema, server};
 
@@ -31,8 +32,13 @@ struct Place {
 
 impl Place {
     fn new(call_timeout: Duration, settings: FleetSettings) -> Self {
+        Self::with(Prepared::Off, call_timeout, settings)
+    }
+
+    fn with(prepared: Prepared, call_timeout: Duration, settings: FleetSettings) -> Self {
         let (proxy, schema) = (Proxy::start(server().port()), fresh_schema());
-        let store = connect(&proxy.url(), &schema, |config| config.call_timeout(call_timeout).pool_size(3));
+        let change = |config: PostgresConfig| config.prepared(prepared).call_timeout(call_timeout).pool_size(3);
+        let store = connect(&proxy.url(), &schema, change);
         Self { process: Process::new(Arc::new(store), settings), proxy, schema }
     }
 
@@ -78,6 +84,41 @@ fn work(process: &Process, from: i64) -> Vec<i64> {
     acknowledged
 }
 
+/// Works while the proxy breaks connections, and afterwards; nothing acknowledged is lost, and nothing else is there.
+/// Says how many it broke.
+fn work_through(place: Place, what: &str) -> u64 {
+    let acknowledged = work(&place.process, 0);
+    let fired = place.proxy.fired();
+    place.proxy.resume();
+    let more = work(&place.process, 1000);
+    drop(place.process);
+    let other = Process::new(Arc::new(connect(&server().url(), &place.schema, |config| config)), settings());
+    let connection = other.open("a", "&takeover=1");
+    let expected: Vec<i64> = acknowledged.iter().chain(&more).copied().collect();
+    // An engine that cannot tell stops the database, so that what is not acknowledged did not happen.
+    assert_eq!(values(&connection), expected, "{what}");
+    assert_eq!(more.len(), 16, "all is well afterwards: {what}");
+    assert_eq!(other.problems("a"), Vec::<String>::new(), "{what}");
+    fired
+}
+
+/// Where statements are prepared, requests do not have the names of functions in them: every third request is broken.
+#[test]
+fn connections_that_prepare_break_at_every_request() {
+    for cut in [Cut::Before, Cut::After] {
+        let mut broken = 0;
+        for skip in (0..).step_by(3) {
+            let place = Place::with(Prepared::On, Duration::from_secs(5), settings());
+            place.proxy.arm(cut, "", skip, 2);
+            if work_through(place, &format!("{cut:?} {skip}")) == 0 {
+                break;
+            }
+            broken += 1;
+        }
+        assert!(broken > 10, "{broken} requests");
+    }
+}
+
 #[test]
 fn connections_break_at_every_call() {
     let functions =
@@ -88,19 +129,7 @@ fn connections_break_at_every_call() {
             for skip in 0..3 {
                 let place = Place::new(Duration::from_secs(5), settings());
                 place.proxy.arm(cut, &place.call(function), skip, 2);
-                let acknowledged = work(&place.process, 0);
-                place.proxy.resume();
-                let more = work(&place.process, 1000);
-                fired += place.proxy.fired();
-                drop(place.process);
-                let other =
-                    Process::new(Arc::new(connect(&server().url(), &place.schema, |config| config)), settings());
-                let connection = other.open("a", "&takeover=1");
-                let expected: Vec<i64> = acknowledged.iter().chain(&more).copied().collect();
-                // An engine that cannot tell stops the database, so that what is not acknowledged did not happen.
-                assert_eq!(values(&connection), expected, "{cut:?} {function}, {skip}");
-                assert_eq!(more.len(), 16, "all is well afterwards: {cut:?} {function}, {skip}");
-                assert_eq!(other.problems("a"), Vec::<String>::new(), "{cut:?} {function}, {skip}");
+                fired += work_through(place, &format!("{cut:?} {function}, {skip}"));
             }
             assert!(fired > 0, "{function} was never called");
         }

@@ -62,18 +62,42 @@ pub(crate) fn connect(url: &str, schema: &str, change: impl FnOnce(PostgresConfi
     PostgresStore::connect_blocking(change(config)).expect("the store connects")
 }
 
+/// The rights that `docs/operations.md` lists for a role that only serves.
+pub(crate) fn grant_serving(schema: &str, role: &str) {
+    server().sql(&format!(
+        "GRANT USAGE ON SCHEMA {schema} TO {role}; \
+         GRANT SELECT ON {schema}.version TO {role}; \
+         GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.heads, {schema}.names, {schema}.warm, {schema}.sessions, \
+             {schema}.epoch_ends, {schema}.log, {schema}.pages, {schema}.staged, {schema}.checkpoints, {schema}.condemned \
+             TO {role}; \
+         GRANT USAGE ON SEQUENCE {schema}.database_ids TO {role}"
+    ));
+}
+
+/// A role that owns nothing.
+fn role() -> &'static str {
+    static ROLE: OnceLock<&str> = OnceLock::new();
+    ROLE.get_or_init(|| {
+        server().sql("CREATE ROLE only_serves LOGIN");
+        "only_serves"
+    })
+}
+
 /// Stores for the cases.
 #[derive(Debug)]
 pub(crate) struct Stores {
     url: String,
     limits: Option<StoreLimits>,
+    only_serves: bool,
+    moves_times: bool,
     /// The schemas of the stores, by the stores' addresses.
     schemas: Mutex<HashMap<usize, String>>,
 }
 
 impl Stores {
     pub(crate) fn at(url: impl Into<String>) -> Self {
-        Self { url: url.into(), limits: None, schemas: Mutex::default() }
+        let (only_serves, moves_times) = (false, false);
+        Self { url: url.into(), limits: None, only_serves, moves_times, schemas: Mutex::default() }
     }
 
     #[must_use]
@@ -82,12 +106,33 @@ impl Stores {
         self
     }
 
+    /// Stores used by a role that has no more than it needs. The schemas are made by another.
+    #[must_use]
+    pub(crate) fn only_serves(mut self) -> Self {
+        self.only_serves = true;
+        self
+    }
+
+    /// Stores whose clock can be moved: the server's cannot, so what is in the tables is made older.
+    #[must_use]
+    pub(crate) fn moves_times(mut self) -> Self {
+        self.moves_times = true;
+        self
+    }
+
     /// A store of a schema that is there or not.
     pub(crate) fn open(&self, schema: &str) -> PostgresStore {
-        connect(&self.url, schema, |config| match self.limits {
+        let limited = |config: PostgresConfig| match self.limits {
             Some(limits) => config.limits(limits),
             None => config,
-        })
+        };
+        if !self.only_serves {
+            return connect(&self.url, schema, limited);
+        }
+        drop(connect(&self.url, schema, limited));
+        grant_serving(schema, role());
+        let url = self.url.replacen("postgres@", &format!("{}@", role()), 1) + "&migrate=off";
+        connect(&url, schema, limited)
     }
 
     fn give(&self, schema: String) -> Arc<dyn PageStore> {
@@ -114,7 +159,16 @@ impl Harness for Stores {
         Some(tokio::task::block_in_place(|| self.give(schema.expect("a store of this harness"))))
     }
 
-    fn advance(&self, _: Duration) -> bool {
-        false
+    fn advance(&self, by: Duration) -> bool {
+        if self.moves_times && !by.is_zero() {
+            for schema in self.schemas.lock().expect("no test panics with it").values() {
+                let back = format!("interval '{} seconds'", by.as_secs_f64());
+                server().sql(&format!(
+                    "UPDATE {schema}.sessions SET expires = expires - {back}; \
+                     UPDATE {schema}.epoch_ends SET at = at - {back}"
+                ));
+            }
+        }
+        self.moves_times
     }
 }
