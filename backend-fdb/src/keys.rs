@@ -22,8 +22,8 @@ const COUNTER: u8 = 0x01;
 const RECORD: u8 = 0x00;
 const FENCE: u8 = 0x01;
 
-/// What is kept of a database. The order matters: `Head` and `Staging` are one range, these and `Lease` another, and
-/// everything up to `Warm` a third.
+/// What is kept of a database. The order matters: `Head`, `Staging` and `Lease` are one range, everything up to `Warm`
+/// another, and everything below `Log` a third. A `Slot` is never written: it is only conflicted on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum Kind {
@@ -36,6 +36,7 @@ pub(crate) enum Kind {
     Checkpoint = 0x10,
     EpochEnd = 0x11,
     Staged = 0x12,
+    Slot = 0x13,
     Log = 0x20,
     Rows = 0x30,
 }
@@ -196,11 +197,6 @@ impl Keys {
         (from, to)
     }
 
-    /// Head and staging: what a commit is conditional on while the holder's session is known to be untouched.
-    pub(crate) fn state(&self, database: DatabaseId) -> Range {
-        self.between(database, Kind::Head as u8, Kind::Lease as u8)
-    }
-
     /// Head, staging and lease: what every write is conditional on.
     pub(crate) fn core(&self, database: DatabaseId) -> Range {
         self.between(database, Kind::Head as u8, Kind::Progress as u8)
@@ -263,6 +259,15 @@ impl Keys {
     /// All lists of staged pages.
     pub(crate) fn all_staged(&self, database: DatabaseId) -> Range {
         self.between(database, Kind::Staged as u8, Kind::Staged as u8 + 1)
+    }
+
+    /// What every change from one state of head, staging entry and lease on conflicts on, and has in its write conflict
+    /// set. `state` are bytes that no other state of the database has.
+    pub(crate) fn slot(&self, database: DatabaseId, state: &[u8]) -> Key {
+        let mut key = self.database(database, 1 + state.len());
+        key.push(Kind::Slot as u8);
+        key.extend_from_slice(state);
+        key
     }
 
     /// A piece of a commit record; the first is number 0.

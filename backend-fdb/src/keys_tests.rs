@@ -81,14 +81,17 @@ fn ranges_hold_what_they_say() {
         let key = keys().of(id, kind);
         assert_eq!(keys().kind_in(id, &key), Some(kind));
         assert_eq!(keys().kind_in(DatabaseId(6), &key), None);
-        assert_eq!(within(&keys().state(id), &key), index < 2);
         assert_eq!(within(&keys().core(id), &key), index < 3);
         assert!(within(&keys().singles(id), &key) && within(&keys().small(id), &key) && within(&keys().all(), &key));
         assert!(!within(&keys().bulk(id), &key));
     }
-    for key in
-        [keys().checkpoint(id, Txid::MAX), keys().epoch_end(id, Epoch(u64::MAX)), keys().staged(id, u64::MAX, u64::MAX)]
-    {
+    for key in [
+        keys().checkpoint(id, Txid::MAX),
+        keys().epoch_end(id, Epoch(u64::MAX)),
+        keys().staged(id, u64::MAX, u64::MAX),
+        keys().slot(id, &[]),
+        keys().slot(id, &[0xff; 40]),
+    ] {
         assert!(within(&keys().small(id), &key) && !within(&keys().singles(id), &key));
     }
     for key in [keys().log(id, Txid(1), 3), keys().row(id, PageNo(u32::MAX), Txid::MAX)] {

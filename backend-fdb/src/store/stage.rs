@@ -155,6 +155,7 @@ impl FdbStore {
         }
         // Whoever has relied on the staging entry conflicts, also when it is the same as before.
         tx.conflict_with_readers(&self.keys.of(id, crate::keys::Kind::Staging))?;
+        self.leave(&tx, id, &core)?;
         self.announce(&tx, &core, fence)?;
         let discarded = Discarded { generation, done };
         *last = Some((first, discarded));

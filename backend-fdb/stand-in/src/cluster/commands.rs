@@ -30,6 +30,9 @@ impl Cluster {
             ["advance", versions] => self.lock().ahead += number(versions)?,
             ["window", "default"] => self.lock().window = WINDOW,
             ["window", versions] => self.lock().window = number(versions)?,
+            ["gather", commits] => {
+                self.lock().gather = usize::try_from(number(commits)?).map_err(|error| error.to_string())?;
+            }
             ["reset"] => self.lock().counters = Counters::default(),
             _ => return Err("unknown".to_owned()),
         }
