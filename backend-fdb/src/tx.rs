@@ -222,10 +222,15 @@ impl Tx {
         self.0.trx.clear(key);
     }
 
+    /// What removing a range costs of a transaction's size: the mutation, and its conflict range.
+    pub(crate) fn size_of_clearing(range: &Range) -> usize {
+        2 * (range.0.len() + range.1.len()) + 80
+    }
+
     /// Removes a range.
     pub(crate) fn clear_range(&self, range: &Range) {
         if range.0 < range.1 {
-            self.count(2 * (range.0.len() + range.1.len()) + 32);
+            self.count(Self::size_of_clearing(range));
             self.0.trx.clear_range(&range.0, &range.1);
         }
     }

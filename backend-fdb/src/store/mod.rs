@@ -7,6 +7,7 @@ mod change;
 mod checkpoint;
 mod collect;
 mod commit;
+mod dead;
 mod ids;
 mod lease;
 mod log;
