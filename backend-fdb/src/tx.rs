@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::{Bytes, BytesMut};
-use foundationdb::future::{FdbSlice, FdbValues};
+use foundationdb::future::FdbSlice;
 use foundationdb::options::{ConflictRangeType, StreamingMode, TransactionOption};
 use foundationdb::{KeySelector, RangeOption, Transaction};
 use litefleet::Error;
@@ -58,18 +58,16 @@ pub(crate) struct Piece {
 }
 
 impl Piece {
-    /// Copies a reply, all of it into one piece of memory.
-    fn copy(values: &FdbValues, more: bool) -> Self {
-        let bytes = values.iter().map(|pair| pair.key().len() + pair.value().len()).sum();
-        let mut all = BytesMut::with_capacity(bytes);
-        for pair in values {
-            all.extend_from_slice(pair.key());
-            all.extend_from_slice(pair.value());
+    /// Copies a reply: the keys, which nobody keeps, into one piece of memory, and each value into its own. A page cache
+    /// may keep one row of a reply for long, and must not keep all of it.
+    fn copy<'r>(pairs: impl Iterator<Item = (&'r [u8], &'r [u8])> + Clone, more: bool) -> Self {
+        let mut keys = BytesMut::with_capacity(pairs.clone().map(|(key, _)| key.len()).sum());
+        for (key, _) in pairs.clone() {
+            keys.extend_from_slice(key);
         }
-        let mut all = all.freeze();
-        let pairs = values
-            .iter()
-            .map(|pair| Pair { key: all.split_to(pair.key().len()), value: all.split_to(pair.value().len()) });
+        let mut keys = keys.freeze();
+        let pairs =
+            pairs.map(|(key, value)| Pair { key: keys.split_to(key.len()), value: Bytes::copy_from_slice(value) });
         Self { pairs: pairs.collect(), more }
     }
 
@@ -165,7 +163,7 @@ impl Tx {
         let values = self.0.trx.get_range(&option, 1, true).await?;
         // With a limit, `more` is also said when the limit was reached: then the caller has all that it asked for.
         let more = values.more() && (limit == 0 || values.len() < limit);
-        Ok(Piece::copy(&values, more))
+        Ok(Piece::copy(values.iter().map(|pair| (pair.key(), pair.value())), more))
     }
 
     /// The key that comes `place` keys after the first one of a range, without its value, and without a conflict.
@@ -240,4 +238,19 @@ impl Tx {
 pub(crate) fn only(key: Key) -> Range {
     let end = after_key(key.clone());
     (key, end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_one_reply_share_no_memory() {
+        let reply = [(b"a".as_slice(), [1; 100].as_slice()), (b"bc", &[2; 4_000]), (b"d", b"")];
+        let piece = Piece::copy(reply.iter().copied(), false);
+        for (pair, (key, value)) in piece.pairs().iter().zip(reply) {
+            assert_eq!((pair.key(), pair.value().as_ref()), (key, value));
+            assert!(value.is_empty() || pair.value().is_unique(), "another row is in the same piece of memory");
+        }
+    }
 }
