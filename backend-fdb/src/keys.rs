@@ -9,6 +9,14 @@ pub(crate) type Key = Vec<u8>;
 /// The longest prefix that is accepted. The longest key is about 600 bytes more; FoundationDB allows 10,000.
 pub(crate) const MAX_PREFIX_BYTES: usize = 1_000;
 
+/// What a key has after the prefix at the most, unless it is a name's: a row's with all numbers large, and a slot's.
+const REST_BYTES: usize = 48;
+
+/// The most bytes of a key that is not a name's.
+pub(crate) fn key_bytes(prefix: usize) -> usize {
+    prefix + REST_BYTES
+}
+
 const STORE: u8 = 0x01;
 const NAMES: u8 = 0x02;
 const SESSIONS: u8 = 0x03;
@@ -75,6 +83,11 @@ impl Keys {
         key.extend_from_slice(&self.prefix);
         key.extend_from_slice(parts);
         key
+    }
+
+    /// The most bytes of a key, unless it is a name's.
+    pub(crate) fn key_bytes(&self) -> usize {
+        key_bytes(self.prefix.len())
     }
 
     /// Everything of the store.

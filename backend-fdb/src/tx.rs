@@ -18,6 +18,10 @@ use crate::values::Value;
 const VALUE_BYTES: usize = 100_000;
 /// The bytes of a key that FoundationDB allows.
 const KEY_BYTES: usize = 10_000;
+/// What a mutation costs of a transaction's size besides its bytes, and a conflict range besides its two keys: no client
+/// version counts more.
+const MUTATION: usize = 48;
+const RANGE: usize = 25;
 
 struct Inner {
     trx: Transaction,
@@ -118,7 +122,7 @@ impl Tx {
 
     /// Reads a value, and conflicts with whoever changes it before the commit.
     pub(crate) async fn get<T: Value>(&self, key: &[u8]) -> Outcome<Option<T>> {
-        self.count(2 * key.len());
+        self.count(2 * key.len() + RANGE);
         self.value(key, false).await
     }
 
@@ -178,14 +182,14 @@ impl Tx {
 
     /// Conflicts with whoever writes in the range before the commit.
     pub(crate) fn conflict_with_writers(&self, range: &Range) -> Outcome<()> {
-        self.count(range.0.len() + range.1.len());
+        self.count(range.0.len() + range.1.len() + RANGE);
         Ok(self.0.trx.add_conflict_range(&range.0, &range.1, ConflictRangeType::Read)?)
     }
 
     /// Whoever has read this key before the commit conflicts, as if it were written.
     pub(crate) fn conflict_with_readers(&self, key: &[u8]) -> Outcome<()> {
         let end = after_key(key.to_vec());
-        self.count(key.len() + end.len());
+        self.count(key.len() + end.len() + RANGE);
         Ok(self.0.trx.add_conflict_range(key, &end, ConflictRangeType::Write)?)
     }
 
@@ -207,22 +211,27 @@ impl Tx {
             return Err(Error::internal(format!("a key of {} and a value of {} bytes", key.len(), value.len())).into());
         }
         // The mutation and the conflict range: the key three times.
-        self.count(3 * key.len() + value.len() + 32);
+        self.count(3 * key.len() + value.len() + MUTATION + RANGE);
         self.0.keys_written.fetch_add(1, Ordering::Relaxed);
         self.0.bytes_written.fetch_add(key.len() + value.len(), Ordering::Relaxed);
         self.0.trx.set(key, value);
         Ok(())
     }
 
+    /// What removing a key of so many bytes costs of a transaction's size.
+    pub(crate) fn size_of_clearing_one(key_bytes: usize) -> usize {
+        4 * key_bytes + MUTATION + 2 * RANGE
+    }
+
     /// Removes a key.
     pub(crate) fn clear(&self, key: &[u8]) {
-        self.count(4 * key.len() + 32);
+        self.count(Self::size_of_clearing_one(key.len()));
         self.0.trx.clear(key);
     }
 
     /// What removing a range costs of a transaction's size: the mutation, and its conflict range.
     pub(crate) fn size_of_clearing(range: &Range) -> usize {
-        2 * (range.0.len() + range.1.len()) + 80
+        2 * (range.0.len() + range.1.len()) + MUTATION + RANGE
     }
 
     /// Removes a range.

@@ -7,9 +7,9 @@ use std::sync::{Mutex, PoisonError};
 use litefleet::store::{CollectRequest, Collected};
 use litefleet::{DatabaseId, PageNo, PageRange, PageSet, Result, Txid, UnixMillis};
 
-use super::FdbStore;
 use super::dead::{Looked, read_runs};
 use super::read::{Singles, missing};
+use super::{DELETION_BYTES, FdbStore};
 use crate::error::Outcome;
 use crate::keys::Kind;
 use crate::transact::{Priority, Step, Tx, only};
@@ -19,8 +19,6 @@ use crate::values::{ProgressValue, Value};
 const PAGES: usize = 128;
 /// How many neighbouring pages one range read is asked for: with one row each, about as much as one reply holds.
 const RUN_PAGES: usize = 18;
-/// About how many bytes the deletions of one transaction may take.
-const DELETION_BYTES: usize = 400_000;
 /// How many completed checkpoints are looked at in one step.
 const CHECKPOINTS: usize = 100;
 
