@@ -288,9 +288,16 @@ impl Knowledge {
         }
     }
 
-    /// A session is over.
+    /// A session is over, and with it what was known of its databases: nobody may ever ask for them again.
     pub(crate) fn forget(&self, session: SessionId) {
-        self.lock().chains.remove(&session);
+        let mut inner = self.lock();
+        inner.chains.remove(&session);
+        inner.databases.retain(|_, tracked| {
+            if tracked.session == Some(session) {
+                (tracked.session, tracked.state) = (None, None);
+            }
+            tracked.in_flight > 0 || tracked.session.is_some()
+        });
     }
 }
 
@@ -345,11 +352,13 @@ impl Touch {
 impl Drop for Touch {
     fn drop(&mut self) {
         let mut inner = self.knowledge.lock();
+        let inner = &mut *inner;
         let Some(tracked) = inner.databases.get_mut(&self.database) else { return };
         tracked.in_flight = tracked.in_flight.saturating_sub(1);
         let alone = self.alone && tracked.begun == self.begun;
         match self.learned.take() {
-            Some(Learned::State(known)) => {
+            // Unless the session was lost meanwhile.
+            Some(Learned::State(known)) if inner.chains.contains_key(&known.session) => {
                 tracked.session = Some(known.session);
                 if alone {
                     tracked.state = Some(known);
@@ -358,7 +367,7 @@ impl Drop for Touch {
             Some(Learned::Session(session)) => tracked.session = Some(session),
             // One that began later may have taken the lease again.
             Some(Learned::NotHeld) if alone => tracked.session = None,
-            Some(Learned::NotHeld) | None => {}
+            Some(Learned::NotHeld | Learned::State(_)) | None => {}
         }
         if tracked.in_flight == 0 && tracked.session.is_none() {
             inner.databases.remove(&self.database);

@@ -56,6 +56,7 @@ fn a_chain_vouches_while_it_is_young_and_its_fence_stands() {
 #[test]
 fn what_is_known_comes_back_only_from_a_change_that_was_alone() {
     let knowledge = Arc::new(Knowledge::new(ME));
+    assert_eq!(knowledge.witnessed(&witness(1, 10), (20, at(0))), Some(1));
     knowledge.begin(ID).made(known(1, 5));
     let mut touch = knowledge.begin(ID);
     assert_eq!(touch.state.as_ref().map(|known| known.core.head.txid), Some(Txid(5)));
@@ -88,6 +89,7 @@ fn pages_are_read_at_a_version_only_where_nothing_newer_can_be_missed() {
     knowledge.committed((20, at(1)));
     knowledge.committed((15, at(2)));
     assert_eq!(reading(2), None, "not held");
+    assert_eq!(knowledge.witnessed(&witness(1, 10), (12, at(0))), Some(1));
     knowledge.begin(ID).made(known(1, 5));
     assert_eq!(reading(2), Some((20, None)));
     assert_eq!(reading(4), None, "too old");
@@ -144,4 +146,24 @@ fn no_two_states_have_the_same_identity() {
         }
     }
     assert_eq!(seen.len(), states);
+}
+
+#[test]
+fn a_lost_session_leaves_nothing_behind() {
+    let knowledge = Arc::new(Knowledge::new(ME));
+    let other = SessionId([2; 16]);
+    let chain = knowledge.witnessed(&witness(1, 10), (20, at(0))).unwrap();
+    let others = knowledge.witnessed(&Witness { session: other, ..witness(2, 10) }, (21, at(0))).unwrap();
+    for id in 1..100 {
+        knowledge.begin(DatabaseId(id)).made(known(chain, 5));
+    }
+    knowledge.begin(DatabaseId(100)).made(Known { session: other, ..known(others, 5) });
+    // One change is under way, and made when the session is over already.
+    let mut late = knowledge.begin(DatabaseId(1));
+    knowledge.forget(SESSION);
+    late.made(known(chain, 6));
+    drop(late);
+    let kept: Vec<DatabaseId> = knowledge.lock().databases.keys().copied().collect();
+    assert_eq!(kept, [DatabaseId(100)]);
+    assert!(knowledge.begin(DatabaseId(100)).state.is_some());
 }

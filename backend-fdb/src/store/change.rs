@@ -279,7 +279,12 @@ impl FdbStore {
         if whose == Some(commit.id) || end.is_some_and(|found| found.end.commit_id == commit.id) {
             return Ok(Ok(Verdict::Done));
         }
-        if whose.is_none() && end.is_none() && core.head.txid > commit.expected {
+        // The record may be gone because a later commit of the same epoch was checkpointed.
+        let went_on = match end {
+            Some(found) => found.end.txid > commit.expected.next(),
+            None => core.head.txid > commit.expected,
+        };
+        if whose.is_none() && went_on {
             return Ok(Err(Error::commit_unknown("the reply was lost, and the record was collected meanwhile")));
         }
         Ok(Err(error))
