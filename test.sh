@@ -25,6 +25,7 @@ readonly ROUNDS=${LITEFLEET_KILL_ROUNDS:-300}
 readonly TARGET=${CARGO_TARGET_DIR:-target}
 readonly LOGS=$TARGET/test-logs
 readonly CORPORA_EVERY=100
+readonly FDB_SEEDS=10
 WANTED=("$@")
 LEFT_OUT=()
 BROKEN=()
@@ -192,7 +193,24 @@ if wanted fdb; then
     step fdb-build 1200 "fdb: build" cargo test --locked "${fdb[@]}" --no-run
     step fdb 1500 "fdb: the FoundationDB store, $where" \
         bash -c 'ulimit -v 16777216 2>/dev/null || true; exec cargo test --locked "$@" --no-fail-fast' fdb "${fdb[@]}"
-    step fdb-command 600 "fdb: the command with --store fdb:" cargo check --locked -p litefleet-cli --features fdb
+    # Another seed is another choice of requests that meet a fault.
+    if [ -z "${LITEFLEET_FDB_CLUSTER_FILE:-}" ]; then
+        # shellcheck disable=SC2016
+        step fdb-seeds 900 "fdb: the store cases with faults, $FDB_SEEDS more seeds" \
+            bash -c 'for seed in $(seq 1 "$1"); do
+                [ $((seed % 2)) -eq 0 ] && module=many:: || module=many_tiny::
+                echo "seed $((LITEFLEET_SEED + seed)), $module"
+                LITEFLEET_SEED=$((LITEFLEET_SEED + seed)) cargo test --locked -p litefleet-fdb --test store_faults -- "$module" || exit
+            done' seeds "$FDB_SEEDS"
+    fi
+    # The command is linked to the library that the tests use: the stand-in is among their dependencies.
+    libraries=${LITEFLEET_FDB_LIBRARY_DIR:-$PWD/$TARGET/debug/deps}
+    [ -n "${LITEFLEET_FDB_LIBRARY_DIR:-}" ] || [ "${TARGET#/}" = "$TARGET" ] || libraries=$TARGET/debug/deps
+    # shellcheck disable=SC2016
+    step fdb-command 900 "fdb: the command with --store fdb:, $where" \
+        bash -c 'LIBRARY_PATH=$1 cargo build --locked -p litefleet-cli --features fdb &&
+            LITEFLEET_COMMAND=$2/debug/litefleet cargo test --locked -p litefleet-fdb --test command -- --ignored' \
+        command "$libraries" "$(realpath "$TARGET")"
 fi
 
 # Throwaway servers of the system's packages, each in a temporary folder and on a free port.

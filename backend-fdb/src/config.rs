@@ -9,7 +9,7 @@ use litefleet::store::StoreLimits;
 use litefleet::{Error, Result};
 use percent_encoding::percent_decode_str;
 
-use crate::keys::MAX_PREFIX_BYTES;
+use crate::keys::{MAX_PREFIX_BYTES, key_bytes};
 pub use crate::network::NetworkConfig;
 
 /// The most bytes that one transaction may change. Everything is cut to be well below it, and below FoundationDB's own
@@ -44,7 +44,8 @@ pub struct FdbConfig {
     pub max_watches: u32,
     /// TLS, tracing, and what else holds for the whole process.
     pub network: NetworkConfig,
-    /// Bounds that callers must keep to.
+    /// Bounds that callers must keep to. Under a long prefix, whose bytes count in every key of a transaction, fewer
+    /// databases fit into one atomic commit: the store lowers `atomic_databases` then.
     pub limits: StoreLimits,
     /// The clock by which sessions are watched. Its wall clock is not used.
     pub clock: Arc<dyn Clock>,
@@ -201,32 +202,39 @@ impl FdbConfig {
         if self.tags.len() > 5 || self.tags.iter().any(|tag| tag.len() > 16) {
             return wrong("there may be 5 transaction tags, of 16 bytes each".into());
         }
-        self.check_limits()
+        // A directory's prefix is not known yet, and short.
+        self.limits_under(self.prefix.len()).map(|_| ())
     }
 
-    fn check_limits(&self) -> Result<()> {
-        let limits = &self.limits;
+    /// The limits of a store with a prefix of so many bytes.
+    pub(crate) fn limits_under(&self, prefix: usize) -> Result<StoreLimits> {
+        let mut limits = self.limits;
+        let (key, commit) = (key_bytes(prefix), commit_bytes(key_bytes(prefix)));
+        // Each may be staged, and may release its lease.
+        let fit = TRANSACTION_BYTES.saturating_sub(limits.atomic_bytes) / (commit + 16 * key);
+        limits.atomic_databases = limits.atomic_databases.min(fit.max(1));
         let all = [
-            ("record_bytes", limits.record_bytes.saturating_add(COMMIT_BYTES)),
-            ("atomic_bytes", limits.atomic_databases.saturating_mul(COMMIT_BYTES).saturating_add(limits.atomic_bytes)),
-            ("write_rows", limits.write_rows.saturating_mul(ROW_BYTES)),
-            // A row's deletion.
-            ("collect_pages", limits.collect_pages.saturating_mul(64)),
+            ("record_bytes", limits.record_bytes.saturating_add(commit)),
+            ("atomic_bytes", limits.atomic_bytes.saturating_add(commit)),
+            ("write_rows", limits.write_rows.saturating_mul(3 * key + ROW_BYTES).saturating_add(commit)),
         ];
         match all.iter().find(|(_, bytes)| *bytes > TRANSACTION_BYTES) {
             Some((name, bytes)) => Err(Error::invalid(format!(
                 "the limit {name} allows transactions of {bytes} bytes; {TRANSACTION_BYTES} is the most"
             ))),
-            None => Ok(()),
+            None => Ok(limits),
         }
     }
 }
 
-/// What a commit writes besides the record, and its conflict ranges, at the most.
-const COMMIT_BYTES: usize = 1024;
+/// What a commit takes of a transaction besides the record, when its keys have so many bytes: head and record are the
+/// key three times each, with the conflict ranges that they make, and the slot four times.
+pub(crate) fn commit_bytes(key: usize) -> usize {
+    10 * key + 384
+}
 
-/// About what a row of a page that does not compress costs in a transaction.
-const ROW_BYTES: usize = 4096 + 512;
+/// About what a row of a page that does not compress costs in a transaction, besides its key.
+const ROW_BYTES: usize = 4096 + 128;
 
 fn decode(text: &str) -> Result<String> {
     let decoded = percent_decode_str(text).decode_utf8();
@@ -292,5 +300,17 @@ mod tests {
         config.check().unwrap();
         config.limits.write_rows = 1024;
         assert!(config.check().is_err());
+    }
+
+    #[test]
+    fn a_long_prefix_leaves_room_for_fewer_databases() {
+        let databases = |prefix: usize| {
+            let config = FdbConfig::default().prefix(vec![b'p'; prefix]);
+            config.check().unwrap();
+            config.limits_under(prefix).unwrap().atomic_databases
+        };
+        assert_eq!(databases(10), 256);
+        assert!((20..256).contains(&databases(900)), "{}", databases(900));
+        assert!(databases(MAX_PREFIX_BYTES) > 1);
     }
 }

@@ -9,6 +9,14 @@ pub(crate) type Key = Vec<u8>;
 /// The longest prefix that is accepted. The longest key is about 600 bytes more; FoundationDB allows 10,000.
 pub(crate) const MAX_PREFIX_BYTES: usize = 1_000;
 
+/// What a key has after the prefix at the most, unless it is a name's: a row's with all numbers large, and a slot's.
+const REST_BYTES: usize = 48;
+
+/// The most bytes of a key that is not a name's.
+pub(crate) fn key_bytes(prefix: usize) -> usize {
+    prefix + REST_BYTES
+}
+
 const STORE: u8 = 0x01;
 const NAMES: u8 = 0x02;
 const SESSIONS: u8 = 0x03;
@@ -22,8 +30,8 @@ const COUNTER: u8 = 0x01;
 const RECORD: u8 = 0x00;
 const FENCE: u8 = 0x01;
 
-/// What is kept of a database. The order matters: `Head` and `Staging` are one range, these and `Lease` another, and
-/// everything up to `Warm` a third.
+/// What is kept of a database. The order matters: `Head`, `Staging` and `Lease` are one range, everything up to `Warm`
+/// another, and everything below `Log` a third. A `Slot` is never written: it is only conflicted on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum Kind {
@@ -36,6 +44,7 @@ pub(crate) enum Kind {
     Checkpoint = 0x10,
     EpochEnd = 0x11,
     Staged = 0x12,
+    Slot = 0x13,
     Log = 0x20,
     Rows = 0x30,
 }
@@ -74,6 +83,11 @@ impl Keys {
         key.extend_from_slice(&self.prefix);
         key.extend_from_slice(parts);
         key
+    }
+
+    /// The most bytes of a key, unless it is a name's.
+    pub(crate) fn key_bytes(&self) -> usize {
+        key_bytes(self.prefix.len())
     }
 
     /// Everything of the store.
@@ -196,11 +210,6 @@ impl Keys {
         (from, to)
     }
 
-    /// Head and staging: what a commit is conditional on while the holder's session is known to be untouched.
-    pub(crate) fn state(&self, database: DatabaseId) -> Range {
-        self.between(database, Kind::Head as u8, Kind::Lease as u8)
-    }
-
     /// Head, staging and lease: what every write is conditional on.
     pub(crate) fn core(&self, database: DatabaseId) -> Range {
         self.between(database, Kind::Head as u8, Kind::Progress as u8)
@@ -263,6 +272,15 @@ impl Keys {
     /// All lists of staged pages.
     pub(crate) fn all_staged(&self, database: DatabaseId) -> Range {
         self.between(database, Kind::Staged as u8, Kind::Staged as u8 + 1)
+    }
+
+    /// What every change from one state of head, staging entry and lease on conflicts on, and has in its write conflict
+    /// set. `state` are bytes that no other state of the database has.
+    pub(crate) fn slot(&self, database: DatabaseId, state: &[u8]) -> Key {
+        let mut key = self.database(database, 1 + state.len());
+        key.push(Kind::Slot as u8);
+        key.extend_from_slice(state);
+        key
     }
 
     /// A piece of a commit record; the first is number 0.

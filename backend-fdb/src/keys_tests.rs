@@ -81,14 +81,17 @@ fn ranges_hold_what_they_say() {
         let key = keys().of(id, kind);
         assert_eq!(keys().kind_in(id, &key), Some(kind));
         assert_eq!(keys().kind_in(DatabaseId(6), &key), None);
-        assert_eq!(within(&keys().state(id), &key), index < 2);
         assert_eq!(within(&keys().core(id), &key), index < 3);
         assert!(within(&keys().singles(id), &key) && within(&keys().small(id), &key) && within(&keys().all(), &key));
         assert!(!within(&keys().bulk(id), &key));
     }
-    for key in
-        [keys().checkpoint(id, Txid::MAX), keys().epoch_end(id, Epoch(u64::MAX)), keys().staged(id, u64::MAX, u64::MAX)]
-    {
+    for key in [
+        keys().checkpoint(id, Txid::MAX),
+        keys().epoch_end(id, Epoch(u64::MAX)),
+        keys().staged(id, u64::MAX, u64::MAX),
+        keys().slot(id, &[]),
+        keys().slot(id, &[0xff; 40]),
+    ] {
         assert!(within(&keys().small(id), &key) && !within(&keys().singles(id), &key));
     }
     for key in [keys().log(id, Txid(1), 3), keys().row(id, PageNo(u32::MAX), Txid::MAX)] {
@@ -128,5 +131,14 @@ fn the_longest_key_is_far_below_the_limit() {
     let keys = Keys::new(vec![0x20; MAX_PREFIX_BYTES]);
     let name = DatabaseName::new(&"x".repeat(512)).unwrap();
     assert!(keys.name(&name).len() < 10_000);
-    assert!(keys.row(DatabaseId(u64::MAX), PageNo(u32::MAX), Txid::MAX).len() < 10_000);
+    let id = DatabaseId(u64::MAX);
+    let longest = [
+        keys.row(id, PageNo(u32::MAX), Txid::MAX),
+        keys.staged(id, u64::MAX, u64::MAX),
+        keys.log(id, Txid::MAX, 255),
+        keys.session_fence(SessionId([1; 16])),
+        // Epochs, txids and generations of 2^40 and more do not come in a lifetime.
+        keys.slot(id, &[0xff; 37]),
+    ];
+    assert!(longest.iter().all(|key| key.len() <= keys.key_bytes()), "{longest:?}");
 }

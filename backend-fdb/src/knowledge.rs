@@ -2,9 +2,10 @@
 //! can have changed them. This is what lets a commit go out without a read (`docs/decisions/0011`).
 //!
 //! Every write to a database by anybody but the instance that owns the holder's session also writes that session's
-//! *fence*. A transaction of ours that conflicts on the fence, with the version of an earlier one as its read version,
-//! proves by its success that the fence was not written between the two. A *chain* of such transactions therefore
-//! vouches for all databases of the session at once, from the moment each was last read or written by us.
+//! *fence*. A transaction of ours that conflicts on the fence, with a read version just below the version of an earlier
+//! one, proves by its success that the fence was not written between the two: also not in the earlier one's own batch,
+//! all commits of which have one version. A *chain* of such transactions therefore vouches for all databases of the
+//! session at once, from the moment each was last read or written by us.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,6 +14,7 @@ use std::time::Duration;
 use litefleet::store::Head;
 use litefleet::{DatabaseId, Epoch, Error, Result, SessionId, Txid};
 
+use crate::keys::put_number;
 use crate::values::{Entry, FenceValue, HeadValue, LeaseValue, ProgressValue, StagingValue};
 
 /// For how long a version of ours serves as a read version of a commit. FoundationDB forgets after five seconds; what is
@@ -39,6 +41,26 @@ impl Core {
 
     pub(crate) fn holder(&self) -> Option<SessionId> {
         self.lease.holder.as_ref().map(|holder| holder.session)
+    }
+
+    /// Bytes that say which state of the database this is, and that no other of its states has: epochs, txids and
+    /// generations only grow, within an epoch a lease is held and then free, and within a generation a staging entry is
+    /// being discarded, then none, then open with a sequence that grows.
+    pub(crate) fn identity(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(16);
+        put_number(&mut out, self.lease.epoch.get());
+        put_number(&mut out, self.head.txid.get());
+        put_number(&mut out, self.staging.generation);
+        let held = u8::from(self.lease.holder.is_some());
+        match self.staging.entry {
+            Entry::Discarding => out.push(held),
+            Entry::None => out.push(2 | held),
+            Entry::Open { last } => {
+                out.push(4 | held);
+                put_number(&mut out, last);
+            }
+        }
+        out
     }
 
     /// `Fenced` unless the epoch is the current one, and held.
@@ -175,14 +197,13 @@ impl Knowledge {
         tracked.in_flight += 1;
         tracked.begun += 1;
         let (begun, session, state) = (tracked.begun, tracked.session, tracked.state.take());
-        Touch { knowledge: Arc::clone(self), database, begun, alone, session, state, learned: None }
-    }
-
-    /// The read version for a change of databases that a chain vouches for.
-    pub(crate) fn read_version(&self, session: SessionId, chain: u64, now: Duration) -> Option<i64> {
-        let inner = self.lock();
-        let found = inner.chains.get(&session)?;
-        (found.id == chain && now.saturating_sub(found.at) < FRESH).then_some(found.version)
+        // Not later: the version must not be newer than a change of ours that begins after this one, which this one has
+        // to see.
+        let vouched = state.as_ref().and_then(|known| {
+            let chain = inner.chains.get(&known.session)?;
+            (chain.id == known.chain).then_some((chain.version, chain.at))
+        });
+        Touch { knowledge: Arc::clone(self), database, begun, alone, session, state, vouched, learned: None }
     }
 
     /// A version to read the pages of a database at that we hold, when it was asked for, and its horizon then, if known.
@@ -267,9 +288,16 @@ impl Knowledge {
         }
     }
 
-    /// A session is over.
+    /// A session is over, and with it what was known of its databases: nobody may ever ask for them again.
     pub(crate) fn forget(&self, session: SessionId) {
-        self.lock().chains.remove(&session);
+        let mut inner = self.lock();
+        inner.chains.remove(&session);
+        inner.databases.retain(|_, tracked| {
+            if tracked.session == Some(session) {
+                (tracked.session, tracked.state) = (None, None);
+            }
+            tracked.in_flight > 0 || tracked.session.is_some()
+        });
     }
 }
 
@@ -285,6 +313,8 @@ pub(crate) struct Touch {
     pub(crate) session: Option<SessionId>,
     /// What was known before.
     pub(crate) state: Option<Known>,
+    /// The version of the chain that vouches for it, and when the commit that got it was begun.
+    vouched: Option<(i64, Duration)>,
     learned: Option<Learned>,
 }
 
@@ -296,6 +326,13 @@ enum Learned {
 }
 
 impl Touch {
+    /// The read version for a change that relies on what is known: just below the chain's, because what others have
+    /// committed in the same batch has the same version, and must be seen.
+    pub(crate) fn read_version(&self, now: Duration) -> Option<i64> {
+        let (version, at) = self.vouched?;
+        (now.saturating_sub(at) < FRESH).then_some(version - 1)
+    }
+
     /// The change was made, and this is how the database stands.
     pub(crate) fn made(&mut self, known: Known) {
         self.learned = Some(Learned::State(known));
@@ -315,11 +352,13 @@ impl Touch {
 impl Drop for Touch {
     fn drop(&mut self) {
         let mut inner = self.knowledge.lock();
+        let inner = &mut *inner;
         let Some(tracked) = inner.databases.get_mut(&self.database) else { return };
         tracked.in_flight = tracked.in_flight.saturating_sub(1);
         let alone = self.alone && tracked.begun == self.begun;
         match self.learned.take() {
-            Some(Learned::State(known)) => {
+            // Unless the session was lost meanwhile.
+            Some(Learned::State(known)) if inner.chains.contains_key(&known.session) => {
                 tracked.session = Some(known.session);
                 if alone {
                     tracked.state = Some(known);
@@ -328,7 +367,7 @@ impl Drop for Touch {
             Some(Learned::Session(session)) => tracked.session = Some(session),
             // One that began later may have taken the lease again.
             Some(Learned::NotHeld) if alone => tracked.session = None,
-            Some(Learned::NotHeld) | None => {}
+            Some(Learned::NotHeld | Learned::State(_)) | None => {}
         }
         if tracked.in_flight == 0 && tracked.session.is_none() {
             inner.databases.remove(&self.database);

@@ -10,7 +10,7 @@ use litefleet::clock::Clock;
 
 use crate::values::SessionValue;
 
-/// More sightings than a process ever needs at once. Past them the oldest are forgotten, and watched anew.
+/// More sightings than a process ever needs at once. Past them one is forgotten, and watched anew.
 const SIGHTINGS: usize = 10_000;
 
 #[derive(Clone, Copy, Debug)]
@@ -25,12 +25,27 @@ struct Sighting {
     renewals: u64,
     /// When it was first seen with that many renewals.
     since: Duration,
+    /// When it was looked at last.
+    last: Duration,
+    lifetime: Duration,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     own: HashMap<SessionId, Own>,
     seen: HashMap<SessionId, Sighting>,
+}
+
+impl Inner {
+    /// Forgets the sighting that is missed least: one that nobody has looked at for a whole lifetime, else the youngest,
+    /// which has the longest way to go. The oldest are about to show that their sessions have expired.
+    fn forget_one(&mut self, now: Duration) {
+        let idle = |sighting: &Sighting| now.saturating_sub(sighting.last) > sighting.lifetime;
+        let least = self.seen.iter().max_by_key(|(_, sighting)| (idle(sighting), sighting.since));
+        if let Some(session) = least.map(|(session, _)| *session) {
+            self.seen.remove(&session);
+        }
+    }
 }
 
 /// What this process knows of sessions.
@@ -92,12 +107,12 @@ impl Sessions {
         let now = self.now();
         let mut inner = self.lock();
         if inner.seen.len() >= SIGHTINGS && !inner.seen.contains_key(&session) {
-            let oldest = inner.seen.iter().min_by_key(|(_, sighting)| sighting.since).map(|(session, _)| *session);
-            oldest.and_then(|session| inner.seen.remove(&session));
+            inner.forget_one(now);
         }
         // Counted from now, after the reply: whenever the renewal was made that wrote this, it was before.
-        let fresh = Sighting { renewals: record.renewals, since: now };
+        let fresh = Sighting { renewals: record.renewals, since: now, last: now, lifetime: record.lifetime };
         let sighting = inner.seen.entry(session).or_insert(fresh);
+        sighting.last = now;
         if sighting.renewals != record.renewals {
             *sighting = fresh;
         }
@@ -161,5 +176,25 @@ mod tests {
             sessions.judge(SessionId(number.to_be_bytes()), &record(1), Duration::ZERO);
         }
         assert_eq!(sessions.lock().seen.len(), SIGHTINGS);
+    }
+
+    #[test]
+    fn those_that_were_watched_for_long_are_not_forgotten() {
+        let clock = Arc::new(ManualClock::default());
+        let sessions = Sessions::new(clock.clone());
+        let id = |number: u128| SessionId((number + 1).to_be_bytes());
+        let judge = |session| sessions.judge(session, &record(1), sessions.now());
+        let unwatched = SessionId([9; 16]);
+        judge(unwatched);
+        clock.advance(LIFETIME * 2);
+        // More than there is room for, one after the other, while one of them is looked at again and again.
+        for number in 0..SIGHTINGS as u128 + 100 {
+            judge(id(number));
+            judge(id(0));
+            clock.advance(LIFETIME / 40_000);
+        }
+        assert!(!sessions.lock().seen.contains_key(&unwatched), "nobody waits for it");
+        let Standing::Unchanged(time) = judge(id(0)) else { panic!("not for a lifetime yet") };
+        assert!(time > LIFETIME / 5, "{time:?}");
     }
 }

@@ -7,10 +7,15 @@ use foundationdb::options::{DatabaseOption, TransactionOption};
 use foundationdb::{Database, Transaction, TransactionCommitError};
 use litefleet::Error;
 use litefleet::clock::{Clock, SystemClock};
+use litefleet::store::deadline;
 
 use crate::config::FdbConfig;
 use crate::error::{Fault, Outcome, code};
 pub(crate) use crate::tx::{Pair, Piece, Tx, only};
+
+/// For how long a call is tried at least, however little its caller waits: else one that comes with the last of its
+/// caller's time would never be made.
+const SHORTEST: Duration = Duration::from_secs(1);
 
 /// What a store has written since it was opened, as FoundationDB is given it: before replication, and without what was
 /// cleared.
@@ -126,28 +131,40 @@ impl Cluster {
         &self.database
     }
 
+    /// Until when a call that begins now is tried: for as long as the settings say, and no longer than its caller waits.
+    pub(crate) fn deadline(&self, priority: Priority) -> Duration {
+        let waits = if priority == Priority::Normal { deadline::left() } else { None };
+        self.now() + waits.map_or(self.timeout, |left| self.timeout.min(left.max(SHORTEST)))
+    }
+
     /// The tries of one call.
     pub(crate) fn attempts(&self, what: &'static str, priority: Priority) -> Attempts<'_> {
-        Attempts {
-            cluster: self,
-            what,
-            priority,
-            deadline: self.now() + self.timeout,
-            count: 0,
-            unknown: false,
-            reusable: None,
-        }
+        self.attempts_until(what, priority, self.deadline(priority))
+    }
+
+    /// The tries of one call until a moment, by [`now`](Self::now).
+    pub(crate) fn attempts_until(&self, what: &'static str, priority: Priority, deadline: Duration) -> Attempts<'_> {
+        Attempts { cluster: self, what, priority, deadline, count: 0, unknown: false, reusable: None }
     }
 
     /// Makes a call that does no harm when it is made twice. The body is told whether an earlier try may have been
     /// committed.
-    pub(crate) async fn run<T, F, B>(&self, what: &'static str, priority: Priority, mut body: F) -> Outcome<Done<T>>
+    pub(crate) async fn run<T, F, B>(&self, what: &'static str, priority: Priority, body: F) -> Outcome<Done<T>>
     where
         F: FnMut(Tx, bool) -> B + Send,
         B: Future<Output = Outcome<Step<T>>> + Send,
         T: Send,
     {
-        let mut attempts = self.attempts(what, priority);
+        Self::run_with(self.attempts(what, priority), body).await
+    }
+
+    /// As [`run`](Self::run), with tries of a certain kind.
+    pub(crate) async fn run_with<T, F, B>(mut attempts: Attempts<'_>, mut body: F) -> Outcome<Done<T>>
+    where
+        F: FnMut(Tx, bool) -> B + Send,
+        B: Future<Output = Outcome<Step<T>>> + Send,
+        T: Send,
+    {
         loop {
             let tx = attempts.begin()?;
             let step = body(tx.clone(), attempts.unknown()).await;

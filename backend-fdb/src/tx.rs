@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::{Bytes, BytesMut};
-use foundationdb::future::{FdbSlice, FdbValues};
+use foundationdb::future::FdbSlice;
 use foundationdb::options::{ConflictRangeType, StreamingMode, TransactionOption};
 use foundationdb::{KeySelector, RangeOption, Transaction};
 use litefleet::Error;
@@ -18,6 +18,10 @@ use crate::values::Value;
 const VALUE_BYTES: usize = 100_000;
 /// The bytes of a key that FoundationDB allows.
 const KEY_BYTES: usize = 10_000;
+/// What a mutation costs of a transaction's size besides its bytes, and a conflict range besides its two keys: no client
+/// version counts more.
+const MUTATION: usize = 48;
+const RANGE: usize = 25;
 
 struct Inner {
     trx: Transaction,
@@ -58,18 +62,16 @@ pub(crate) struct Piece {
 }
 
 impl Piece {
-    /// Copies a reply, all of it into one piece of memory.
-    fn copy(values: &FdbValues, more: bool) -> Self {
-        let bytes = values.iter().map(|pair| pair.key().len() + pair.value().len()).sum();
-        let mut all = BytesMut::with_capacity(bytes);
-        for pair in values {
-            all.extend_from_slice(pair.key());
-            all.extend_from_slice(pair.value());
+    /// Copies a reply: the keys, which nobody keeps, into one piece of memory, and each value into its own. A page cache
+    /// may keep one row of a reply for long, and must not keep all of it.
+    fn copy<'r>(pairs: impl Iterator<Item = (&'r [u8], &'r [u8])> + Clone, more: bool) -> Self {
+        let mut keys = BytesMut::with_capacity(pairs.clone().map(|(key, _)| key.len()).sum());
+        for (key, _) in pairs.clone() {
+            keys.extend_from_slice(key);
         }
-        let mut all = all.freeze();
-        let pairs = values
-            .iter()
-            .map(|pair| Pair { key: all.split_to(pair.key().len()), value: all.split_to(pair.value().len()) });
+        let mut keys = keys.freeze();
+        let pairs =
+            pairs.map(|(key, value)| Pair { key: keys.split_to(key.len()), value: Bytes::copy_from_slice(value) });
         Self { pairs: pairs.collect(), more }
     }
 
@@ -120,7 +122,7 @@ impl Tx {
 
     /// Reads a value, and conflicts with whoever changes it before the commit.
     pub(crate) async fn get<T: Value>(&self, key: &[u8]) -> Outcome<Option<T>> {
-        self.count(2 * key.len());
+        self.count(2 * key.len() + RANGE);
         self.value(key, false).await
     }
 
@@ -165,7 +167,7 @@ impl Tx {
         let values = self.0.trx.get_range(&option, 1, true).await?;
         // With a limit, `more` is also said when the limit was reached: then the caller has all that it asked for.
         let more = values.more() && (limit == 0 || values.len() < limit);
-        Ok(Piece::copy(&values, more))
+        Ok(Piece::copy(values.iter().map(|pair| (pair.key(), pair.value())), more))
     }
 
     /// The key that comes `place` keys after the first one of a range, without its value, and without a conflict.
@@ -180,14 +182,14 @@ impl Tx {
 
     /// Conflicts with whoever writes in the range before the commit.
     pub(crate) fn conflict_with_writers(&self, range: &Range) -> Outcome<()> {
-        self.count(range.0.len() + range.1.len());
+        self.count(range.0.len() + range.1.len() + RANGE);
         Ok(self.0.trx.add_conflict_range(&range.0, &range.1, ConflictRangeType::Read)?)
     }
 
     /// Whoever has read this key before the commit conflicts, as if it were written.
     pub(crate) fn conflict_with_readers(&self, key: &[u8]) -> Outcome<()> {
         let end = after_key(key.to_vec());
-        self.count(key.len() + end.len());
+        self.count(key.len() + end.len() + RANGE);
         Ok(self.0.trx.add_conflict_range(key, &end, ConflictRangeType::Write)?)
     }
 
@@ -209,23 +211,33 @@ impl Tx {
             return Err(Error::internal(format!("a key of {} and a value of {} bytes", key.len(), value.len())).into());
         }
         // The mutation and the conflict range: the key three times.
-        self.count(3 * key.len() + value.len() + 32);
+        self.count(3 * key.len() + value.len() + MUTATION + RANGE);
         self.0.keys_written.fetch_add(1, Ordering::Relaxed);
         self.0.bytes_written.fetch_add(key.len() + value.len(), Ordering::Relaxed);
         self.0.trx.set(key, value);
         Ok(())
     }
 
+    /// What removing a key of so many bytes costs of a transaction's size.
+    pub(crate) fn size_of_clearing_one(key_bytes: usize) -> usize {
+        4 * key_bytes + MUTATION + 2 * RANGE
+    }
+
     /// Removes a key.
     pub(crate) fn clear(&self, key: &[u8]) {
-        self.count(4 * key.len() + 32);
+        self.count(Self::size_of_clearing_one(key.len()));
         self.0.trx.clear(key);
+    }
+
+    /// What removing a range costs of a transaction's size: the mutation, and its conflict range.
+    pub(crate) fn size_of_clearing(range: &Range) -> usize {
+        2 * (range.0.len() + range.1.len()) + MUTATION + RANGE
     }
 
     /// Removes a range.
     pub(crate) fn clear_range(&self, range: &Range) {
         if range.0 < range.1 {
-            self.count(2 * (range.0.len() + range.1.len()) + 32);
+            self.count(Self::size_of_clearing(range));
             self.0.trx.clear_range(&range.0, &range.1);
         }
     }
@@ -235,4 +247,19 @@ impl Tx {
 pub(crate) fn only(key: Key) -> Range {
     let end = after_key(key.clone());
     (key, end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_one_reply_share_no_memory() {
+        let reply = [(b"a".as_slice(), [1; 100].as_slice()), (b"bc", &[2; 4_000]), (b"d", b"")];
+        let piece = Piece::copy(reply.iter().copied(), false);
+        for (pair, (key, value)) in piece.pairs().iter().zip(reply) {
+            assert_eq!((pair.key(), pair.value().as_ref()), (key, value));
+            assert!(value.is_empty() || pair.value().is_unique(), "another row is in the same piece of memory");
+        }
+    }
 }

@@ -11,8 +11,9 @@ use super::FdbStore;
 use super::read::missing;
 use crate::chunk;
 use crate::error::{Fault, Outcome};
+use crate::keys::Key;
 use crate::knowledge::{Core, Known, Touch, Witness};
-use crate::transact::{Attempts, Failed, Priority, Tx, says_read_first};
+use crate::transact::{Attempts, Failed, Priority, Tx, only, says_read_first};
 use crate::values::{EpochEndValue, FenceValue, HeadValue, LeaseValue, StagingValue};
 
 /// What a condition says.
@@ -96,8 +97,7 @@ impl FdbStore {
         changes: &[C],
         touches: &mut [Touch],
     ) -> Outcome<bool> {
-        let Some((session, chain)) = common_chain(touches) else { return Ok(false) };
-        let Some(version) = self.knowledge.read_version(session, chain, self.cluster.now()) else { return Ok(false) };
+        let Some((session, chain, version)) = common_chain(touches, self.cluster.now()) else { return Ok(false) };
         let mut cores = Vec::with_capacity(changes.len());
         for (change, touch) in changes.iter().zip(touches.iter()) {
             match &touch.state {
@@ -110,9 +110,11 @@ impl FdbStore {
         }
         let tx = attempts.begin()?;
         tx.read_at(version);
-        tx.conflict_with_writers(&crate::transact::only(self.keys.session_fence(session)))?;
+        tx.conflict_with_writers(&only(self.keys.session_fence(session)))?;
         for (change, core) in changes.iter().zip(&mut cores) {
-            tx.conflict_with_writers(&self.keys.state(change.database()))?;
+            // Their keys were written at a version above the one that is read at, by ourselves: so they are no help.
+            tx.conflict_with_writers(&only(self.slot(change.database(), core)))?;
+            self.leave(&tx, change.database(), core)?;
             *core = change.apply(self, &tx, core)?;
         }
         match attempts.commit(tx).await {
@@ -202,9 +204,10 @@ impl FdbStore {
             };
             let witness = found.witness;
             self.announce(&tx, &core, witness.map(|witness| (witness.session, witness.fence)))?;
+            self.leave(&tx, change.database(), &core)?;
             cores.push(Some(change.apply(self, &tx, &core)?));
             if let Some(witness) = witness.filter(|new| witnesses.iter().all(|old| old.session != new.session)) {
-                tx.conflict_with_writers(&crate::transact::only(self.keys.session_fence(witness.session)))?;
+                tx.conflict_with_writers(&only(self.keys.session_fence(witness.session)))?;
                 witnesses.push(witness);
             }
         }
@@ -276,7 +279,12 @@ impl FdbStore {
         if whose == Some(commit.id) || end.is_some_and(|found| found.end.commit_id == commit.id) {
             return Ok(Ok(Verdict::Done));
         }
-        if whose.is_none() && end.is_none() && core.head.txid > commit.expected {
+        // The record may be gone because a later commit of the same epoch was checkpointed.
+        let went_on = match end {
+            Some(found) => found.end.txid > commit.expected.next(),
+            None => core.head.txid > commit.expected,
+        };
+        if whose.is_none() && went_on {
             return Ok(Err(Error::commit_unknown("the reply was lost, and the record was collected meanwhile")));
         }
         Ok(Err(error))
@@ -316,6 +324,16 @@ impl FdbStore {
         singles.core().map(Some).map_err(Into::into)
     }
 
+    fn slot(&self, database: DatabaseId, core: &Core) -> Key {
+        self.keys.slot(database, &core.identity())
+    }
+
+    /// A transaction changes the database from this state. Every one does this: so whoever relies on the state without
+    /// having read it conflicts, however late its request arrives.
+    pub(super) fn leave(&self, tx: &Tx, database: DatabaseId, core: &Core) -> Outcome<()> {
+        tx.conflict_with_readers(&self.slot(database, core))
+    }
+
     /// Writes a head.
     pub(super) fn put_head(&self, tx: &Tx, database: DatabaseId, head: &HeadValue) -> Outcome<()> {
         tx.put(&self.keys.of(database, crate::keys::Kind::Head), head)
@@ -326,18 +344,21 @@ impl FdbStore {
         tx.put(&self.keys.of(database, crate::keys::Kind::Staging), staging)
     }
 
-    /// Writes a lease. Whoever has relied on the head conflicts.
+    /// Writes a lease.
     pub(super) fn put_lease(&self, tx: &Tx, database: DatabaseId, lease: &LeaseValue) -> Outcome<()> {
-        tx.conflict_with_readers(&self.keys.of(database, crate::keys::Kind::Head))?;
         tx.put(&self.keys.of(database, crate::keys::Kind::Lease), lease)
     }
 }
 
-/// The session and chain that vouch for all of them.
-fn common_chain(touches: &[Touch]) -> Option<(SessionId, u64)> {
+/// The session and chain that vouch for all of them, and the version to read at.
+fn common_chain(touches: &[Touch], now: Duration) -> Option<(SessionId, u64, i64)> {
     let mut chains = touches.iter().map(|touch| touch.state.as_ref().map(|known| (known.session, known.chain)));
-    let first = chains.next()??;
-    chains.all(|chain| chain == Some(first)).then_some(first)
+    let (session, chain) = chains.next()??;
+    if chains.any(|other| other != Some((session, chain))) {
+        return None;
+    }
+    let versions = touches.iter().map(|touch| touch.read_version(now)).collect::<Option<Vec<i64>>>()?;
+    Some((session, chain, versions.into_iter().min()?))
 }
 
 fn ended(attempts: &Attempts<'_>, fault: Fault) -> Ended {

@@ -7,13 +7,11 @@ use litefleet::{DatabaseId, Error, Result};
 use super::FdbStore;
 use super::change::{Change, Commit, Ended, Verdict};
 use crate::chunk;
+use crate::config::commit_bytes;
 use crate::error::{Fault, Outcome};
 use crate::knowledge::Core;
 use crate::transact::Tx;
 use crate::values::{Entry, HeadValue, LeaseValue, StagingValue};
-
-/// About how many bytes of a transaction a commit takes besides its record.
-const COMMIT_BYTES: usize = 512;
 
 /// The most bytes that commits are gathered to in one transaction. A larger one goes alone.
 const SHARED_BYTES: usize = 400_000;
@@ -87,7 +85,7 @@ impl FdbStore {
         }
         let valid = requests.iter().enumerate().zip(&outcomes).filter(|(_, outcome)| outcome.is_none());
         let valid: Vec<Committing<'_>> = valid.map(|((index, request), _)| Committing(index, request)).collect();
-        let groups = if atomic { vec![valid] } else { groups(valid) };
+        let groups = if atomic { vec![valid] } else { groups(valid, self.keys.key_bytes()) };
         let calls = groups
             .iter()
             .filter(|group| !group.is_empty())
@@ -133,12 +131,14 @@ fn unknown(fault: Fault, count: usize) -> Error {
     Error::commit_unknown(format!("the outcome of {count} commits is not known: {cause}")).with_source(cause)
 }
 
-/// Gathers commits into transactions of a bounded size.
-fn groups(commits: Vec<Committing<'_>>) -> Vec<Vec<Committing<'_>>> {
+/// Gathers commits into transactions of a bounded size, where keys have so many bytes.
+fn groups(commits: Vec<Committing<'_>>, key: usize) -> Vec<Vec<Committing<'_>>> {
     let mut groups = vec![Vec::new()];
     let mut bytes = 0;
     for commit in commits {
-        let size = commit.1.record.len() + COMMIT_BYTES;
+        // A release writes the lease too, and a staged commit the staging entry, whose lists it clears.
+        let more = [commit.1.release, commit.1.staged.is_some()].into_iter().filter(|more| *more).count() * 8 * key;
+        let size = commit.1.record.len() + commit_bytes(key) + more;
         if bytes > 0 && bytes + size > SHARED_BYTES {
             groups.push(Vec::new());
             bytes = 0;

@@ -84,6 +84,7 @@ impl FdbStore {
         let end = EpochEnd { epoch: core.lease.epoch, txid: core.head.txid, commit_id: core.head.commit_id };
         let end = EpochEndValue { end, version: version_of(tx).await?, holder: core.holder() };
         tx.put(&self.keys.epoch_end(id, core.lease.epoch), &end)?;
+        self.leave(tx, id, core)?;
         let holder = HolderValue { session, label: asking.record.label.clone() };
         let lease = LeaseValue { epoch: core.lease.epoch.next(), holder: Some(holder) };
         self.put_lease(tx, id, &lease)?;

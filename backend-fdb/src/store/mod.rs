@@ -7,6 +7,7 @@ mod change;
 mod checkpoint;
 mod collect;
 mod commit;
+mod dead;
 mod ids;
 mod lease;
 mod log;
@@ -48,6 +49,9 @@ const FORMAT: u64 = 1;
 
 /// The most bytes of one page row.
 const ROW_BYTES: usize = 64 * 1024;
+
+/// About how many bytes the deletions of one transaction may take.
+const DELETION_BYTES: usize = 400_000;
 
 /// A store on a FoundationDB cluster, under a prefix of its own.
 pub struct FdbStore {
@@ -95,8 +99,8 @@ impl FdbStore {
         let [owner @ .., _, _, _, _, _, _, _, _] = randomness.id();
         let store = Self {
             cluster,
+            limits: config.limits_under(prefix.len())?,
             keys: Keys::new(prefix),
-            limits: config.limits,
             knowledge: Arc::new(Knowledge::new(owner)),
             sessions: Sessions::new(config.clock),
             randomness,

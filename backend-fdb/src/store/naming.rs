@@ -126,6 +126,7 @@ impl FdbStore {
         };
         core.fence(epoch)?;
         tx.clear(&self.keys.name(&DatabaseName::new(&name)?));
+        // The slots too: whoever relies on a state of it conflicts.
         tx.clear_range(&self.keys.small(database));
         tx.put_bytes(&deleted, &[])?;
         self.announce(&tx, &core, fence)?;

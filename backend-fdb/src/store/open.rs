@@ -16,17 +16,22 @@ use super::sessions::over;
 use crate::error::{Fault, Outcome};
 use crate::keys::Kind;
 use crate::knowledge::{Core, Known, Touch, Witness};
-use crate::transact::{Failed, Piece, Priority, Step, Tx, only, says_read_first};
+use crate::transact::{Cluster, Failed, Piece, Priority, Step, Tx, only, says_read_first};
 use crate::values::{EpochEndValue, FenceValue, ProgressValue, SessionValue};
 
 /// How many ends of epochs a grant looks at, to remove those that are old enough.
 const EPOCH_ENDS: usize = 8;
+
+/// For how long an open waits for its warm pages.
+const WARM_TIME: Duration = Duration::from_secs(2);
 
 /// One call, and what its tries share.
 pub(super) struct Call<'r> {
     pub(super) request: &'r OpenRequest,
     /// The time, by the sessions' clock, before anything was asked.
     pub(super) before: Duration,
+    /// Until when it is tried, by the cluster's clock.
+    deadline: Duration,
     tries: Mutex<Tries>,
 }
 
@@ -87,7 +92,8 @@ impl FdbStore {
             self.end(lease.session).await?;
             return Err(over(lease.session));
         }
-        let call = Call { request, before: self.sessions.now(), tries: Mutex::default() };
+        let deadline = self.cluster.deadline(Priority::Normal);
+        let call = Call { request, before: self.sessions.now(), deadline, tries: Mutex::default() };
         let (opened, committed) = self.open_in_tries(&call).await?;
         self.names.remember(&request.name, opened.database);
         let mut tries = call.tries();
@@ -110,7 +116,7 @@ impl FdbStore {
 
     /// Tries until it is open. Says at which version the lease was granted, if it was by the last try.
     async fn open_in_tries(&self, call: &Call<'_>) -> Outcome<(Opened, Option<(i64, Duration)>)> {
-        let mut attempts = self.cluster.attempts("open", Priority::Normal);
+        let mut attempts = self.cluster.attempts_until("open", Priority::Normal, call.deadline);
         let mut version = call.request.lease.and_then(|_| self.knowledge.version_for_changing(self.cluster.now()));
         loop {
             let tx = attempts.begin()?;
@@ -132,12 +138,15 @@ impl FdbStore {
                             None => Ok(Vec::new()),
                         }
                     };
+                    // A lease that was granted is not kept back for what is only a convenience.
+                    let rows = tokio::time::timeout(WARM_TIME, rows);
                     match join(attempts.commit(tx), rows).await {
-                        (Ok(committed), Ok(rows)) => {
+                        (Ok(committed), Ok(Ok(rows))) => {
                             opened.warm = rows.into_iter().flat_map(|(_, found)| found.rows(id)).collect();
                             return Ok((opened, Some(committed)));
                         }
-                        (Ok(committed), Err(_)) => {
+                        (Ok(committed), Err(_)) => return Ok((opened, Some(committed))),
+                        (Ok(committed), Ok(Err(_))) => {
                             opened.warm = self.warm_rows(&opened, &warm).await;
                             return Ok((opened, Some(committed)));
                         }
@@ -163,7 +172,9 @@ impl FdbStore {
         let lineage = [Lineage { database: opened.database, max_txid: Txid::MAX }];
         let (lineage, at) = (&lineage, opened.head.checkpoint);
         let body = |tx, _| self.try_pages(tx, lineage, warm, at, self.cluster.now(), None);
-        match self.cluster.run("read warm pages", Priority::Normal, body).await {
+        let deadline = self.cluster.now() + WARM_TIME;
+        let attempts = self.cluster.attempts_until("read warm pages", Priority::Normal, deadline);
+        match Cluster::run_with(attempts, body).await {
             Ok(done) => done.value,
             Err(fault) => {
                 tracing::debug!(database = %opened.database, %fault, "opened without warm pages");
@@ -305,7 +316,7 @@ impl FdbStore {
         let reserved = call.tries().fresh;
         let id = match reserved {
             Some(id) => id,
-            None => self.next_id().await?,
+            None => self.next_id(call.deadline).await?,
         };
         call.tries().fresh = Some(id);
         let (core, progress) = (Core::empty(), ProgressValue::default());

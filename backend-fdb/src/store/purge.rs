@@ -6,8 +6,8 @@ use std::time::Duration;
 use litefleet::store::Purged;
 use litefleet::{DatabaseId, Result, SessionId};
 
-use super::FdbStore;
 use super::sessions::version_of;
+use super::{DELETION_BYTES, FdbStore};
 use crate::error::Outcome;
 use crate::keys::{Key, Range};
 use crate::sessions::Standing;
@@ -21,8 +21,10 @@ const KEYS: usize = 1_000;
 /// Until then a late request cannot start them again.
 const SESSION_VERSIONS: u64 = 24 * 3600 * 1_000_000;
 
-/// The most sessions that one purge looks at.
-const SESSIONS: usize = 500;
+/// The most keys of sessions that one purge looks at.
+const SESSION_KEYS: usize = 1_000;
+/// What the end of a session takes of a transaction besides its keys: its record and its fence.
+const SESSION_BYTES: usize = 600;
 
 /// How many keys a range has that has one at least, and fewer than `most`, or as many: by halves, since to list them would
 /// bring their values along.
@@ -130,14 +132,26 @@ impl FdbStore {
         after: Option<SessionId>,
         before: Duration,
     ) -> Outcome<Step<Option<SessionId>>> {
-        let piece = tx.peek_range(&self.keys.sessions(after), SESSIONS).await?;
+        // A session that has ended is written twice, and read: its key eight times.
+        let fit = DELETION_BYTES / (8 * self.keys.key_bytes() + SESSION_BYTES);
+        // Two keys are one session.
+        let keys = SESSION_KEYS.min(2 * fit.max(1));
+        let piece = tx.peek_range(&self.keys.sessions(after), keys).await?;
         let now = version_of(&tx).await?;
         let mut last = None;
         let mut changed = false;
         for pair in piece.pairs() {
             let Some((session, is_record)) = self.keys.session_in(pair.key()) else { continue };
-            last = Some(session);
+            let known = last.replace(session) == Some(session);
             if !is_record {
+                if !known {
+                    // Whoever took a lease of a session that was forgotten has left it. Its record would have come before
+                    // it; should that be made just now, the session is alive.
+                    let all = self.keys.session_all(session);
+                    tx.conflict_with_writers(&all)?;
+                    tx.clear_range(&all);
+                    changed = true;
+                }
                 continue;
             }
             let record = SessionValue::decode(pair.key(), pair.value())?;
@@ -154,7 +168,7 @@ impl FdbStore {
                 Some(_) | None => {}
             }
         }
-        let all = !piece.more && piece.pairs().len() < SESSIONS;
+        let all = !piece.more && piece.pairs().len() < keys;
         let next = last.filter(|_| !all);
         Ok(if changed { Step::Commit(next) } else { Step::Return(next) })
     }

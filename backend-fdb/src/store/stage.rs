@@ -8,9 +8,9 @@ use std::sync::{Mutex, PoisonError};
 use litefleet::store::{DiscardRequest, Discarded, StageRequest};
 use litefleet::{DatabaseId, Error, PageSet, Result};
 
-use super::FdbStore;
 use super::change::{Change, Commit, Ended, Verdict};
 use super::read::missing;
+use super::{DELETION_BYTES, FdbStore};
 use crate::error::Outcome;
 use crate::knowledge::{Core, Touch};
 use crate::transact::{Pair, Priority, Step, Tx};
@@ -101,7 +101,9 @@ impl FdbStore {
         unknown: bool,
     ) -> Outcome<Step<Discarded>> {
         let id = request.database;
-        let limit = request.limit.clamp(1, DELETED_ROWS);
+        // In the worst case each row is the only one of its list.
+        let fit = DELETION_BYTES / (2 * Tx::size_of_clearing_one(self.keys.key_bytes()));
+        let limit = request.limit.clamp(1, fit.clamp(1, DELETED_ROWS));
         let lists = self.keys.all_staged(id);
         let (core, lists, fence) =
             futures_util::try_join!(self.core(&tx, id), tx.peek_range(&lists, limit), self.fence_of_touch(&tx, touch))?;
@@ -155,6 +157,7 @@ impl FdbStore {
         }
         // Whoever has relied on the staging entry conflicts, also when it is the same as before.
         tx.conflict_with_readers(&self.keys.of(id, crate::keys::Kind::Staging))?;
+        self.leave(&tx, id, &core)?;
         self.announce(&tx, &core, fence)?;
         let discarded = Discarded { generation, done };
         *last = Some((first, discarded));

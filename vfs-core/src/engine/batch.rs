@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::store::deadline::{self, Deadline};
 use crate::store::{CommitMode, CommitRequest, PageStore};
 
 #[derive(Debug)]
@@ -24,6 +25,8 @@ enum Signal {
 #[derive(Debug)]
 struct Waiting {
     request: CommitRequest,
+    /// Until when its caller waits.
+    deadline: Option<Deadline>,
     signal: oneshot::Sender<Signal>,
 }
 
@@ -102,7 +105,7 @@ impl CommitBatcher {
                 None
             } else {
                 let (signal, receiver) = oneshot::channel();
-                queue.waiting.push_back(Waiting { request: request.clone(), signal });
+                queue.waiting.push_back(Waiting { request: request.clone(), deadline: deadline::current(), signal });
                 Some(receiver)
             }
         };
@@ -117,9 +120,9 @@ impl CommitBatcher {
     }
 
     async fn lead(&self, own: CommitRequest, mut leadership: Leadership) -> Result<()> {
-        let (requests, signals) = self.take_batch(own, &mut leadership);
+        let (requests, signals, latest) = self.take_batch(own, &mut leadership);
         metrics::histogram!("litefleet_commit_batch_size").record(u32::try_from(requests.len()).unwrap_or(u32::MAX));
-        let mut outcomes = self.send(requests).await.into_iter();
+        let mut outcomes = deadline::scope(latest, self.send(requests)).await.into_iter();
         // The store need not wait until all are told.
         drop(leadership);
         let own = outcomes.next().unwrap_or_else(|| Err(Error::internal("the store returned no outcome")));
@@ -130,17 +133,19 @@ impl CommitBatcher {
         own
     }
 
-    /// The leader's request, and as many of the waiting ones as the store takes at once.
+    /// The leader's request, and as many of the waiting ones as the store takes at once. The call goes on for as long as
+    /// any of their callers waits.
     fn take_batch(
         &self,
         own: CommitRequest,
         leadership: &mut Leadership,
-    ) -> (Vec<CommitRequest>, Vec<oneshot::Sender<Signal>>) {
+    ) -> (Vec<CommitRequest>, Vec<oneshot::Sender<Signal>>, Option<Deadline>) {
         let limits = self.store.limits();
         let mut queue = lock(&self.queue);
         let mut bytes = own.record.len();
         let mut requests = vec![own];
         let mut signals = Vec::new();
+        let mut latest = deadline::current();
         while let Some(next) = queue.waiting.front() {
             bytes += next.request.record.len();
             // Two commits of one database cannot share a call.
@@ -151,11 +156,13 @@ impl CommitBatcher {
             if let Some(next) = queue.waiting.pop_front() {
                 requests.push(next.request);
                 signals.push(next.signal);
+                // `None` is for ever.
+                latest = latest.zip(next.deadline).map(|(one, other)| one.max(other));
             }
         }
         leadership.requests = requests.len();
         queue.under_way += requests.len();
-        (requests, signals)
+        (requests, signals, latest)
     }
 
     async fn send(&self, requests: Vec<CommitRequest>) -> Vec<Result<()>> {

@@ -18,6 +18,7 @@ use crate::bridge::Bridge;
 use crate::clock::{Clock, Randomness, SystemClock};
 use crate::config::FleetSettings;
 use crate::error::{Error, ErrorKind, Result};
+use crate::store::deadline::{self, Deadline};
 use crate::store::{Metered, MetricsLayer, PageStore, StoreCounters};
 use crate::types::{DatabaseName, Txid};
 
@@ -52,16 +53,17 @@ impl FleetInner {
         self.instances.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Calls the store until it can be reached, or the time for it is over.
+    /// Calls the store until it can be reached, or the time for it is over, which the store is told too.
     pub(super) async fn retry<T, F, Fut>(&self, limit: Duration, mut call: F) -> Result<T>
     where
         F: FnMut() -> Fut,
         Fut: Future<Output = Result<T>>,
     {
         let start = self.clock.monotonic();
+        let deadline = Deadline::after(limit);
         let mut pause = FIRST_PAUSE;
         loop {
-            match call().await {
+            match deadline::scope(deadline, call()).await {
                 Err(error) if error.kind() == ErrorKind::Unavailable => {
                     let waited = self.clock.monotonic().saturating_sub(start);
                     if waited + pause > limit {

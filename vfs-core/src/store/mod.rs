@@ -7,6 +7,7 @@
 //! Each clause of the contract names the conformance case that proves it, as `case: name`; the crate
 //! `litefleet-conformance` turns every case into a test of every back end.
 
+pub mod deadline;
 mod layers;
 mod limits;
 mod memory;
@@ -54,6 +55,9 @@ pub enum CommitMode {
 ///
 /// **Deleted databases.** Every method that names a database by id returns `NotFound` after it was deleted (case:
 /// `deleted_database_is_unreadable`).
+///
+/// **Time.** How long a call may take is the store's own setting; where the caller says until when it waits
+/// ([`deadline`]), a store that tries again by itself should give up then, as it does when its own time is over.
 ///
 /// **Cancelling.** A future that is dropped before it is ready leaves its effect unknown, and nothing locked (case:
 /// `dropped_calls_leave_nothing_locked`).

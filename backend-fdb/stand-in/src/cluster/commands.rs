@@ -30,6 +30,14 @@ impl Cluster {
             ["advance", versions] => self.lock().ahead += number(versions)?,
             ["window", "default"] => self.lock().window = WINDOW,
             ["window", versions] => self.lock().window = number(versions)?,
+            ["gather", commits] => {
+                self.lock().gather = usize::try_from(number(commits)?).map_err(|error| error.to_string())?;
+            }
+            ["reply", "default"] => self.lock().store.set_reply_bytes(None),
+            ["reply", bytes] => {
+                let bytes = usize::try_from(number(bytes)?).map_err(|error| error.to_string())?;
+                self.lock().store.set_reply_bytes(Some(bytes));
+            }
             ["reset"] => self.lock().counters = Counters::default(),
             _ => return Err("unknown".to_owned()),
         }

@@ -91,7 +91,9 @@ impl Cluster {
         let first = {
             let mut state = self.lock();
             state.queue.push(Queued { request, generation, outcome });
-            !std::mem::replace(&mut state.batching, true)
+            state.counters.queued += 1;
+            let enough = state.queue.len() >= state.gather;
+            enough && !std::mem::replace(&mut state.batching, true)
         };
         if first {
             tokio::spawn(Arc::clone(self).batch());
@@ -104,6 +106,7 @@ impl Cluster {
         tokio::task::yield_now().await;
         let mut state = self.lock();
         state.batching = false;
+        state.gather = 0;
         let version = self.now(&state).max(state.committed + 1);
         let mut touched = Vec::new();
         let queue = std::mem::take(&mut state.queue);

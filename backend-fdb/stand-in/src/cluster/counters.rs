@@ -35,6 +35,8 @@ counters! {
     range_bytes,
     /// Commits that arrived, with whatever outcome.
     commits,
+    /// Commits that reached the queue of the next batch.
+    queued,
     /// Commits that took effect.
     commits_applied,
     /// Commits refused for a real conflict.

@@ -58,6 +58,8 @@ struct State {
     queue: Vec<Queued>,
     /// A task is on its way that will commit what is queued.
     batching: bool,
+    /// The next batch waits until so many commits are queued.
+    gather: usize,
     /// The newest version that anybody may have seen.
     committed: Version,
     /// What the clock of versions is ahead of the time since the start.
@@ -90,6 +92,7 @@ impl Cluster {
                 latency,
                 queue: Vec::new(),
                 batching: false,
+                gather: 0,
                 committed: 1,
                 // A cluster that has run for a while: a read version just below the first one is not negative.
                 ahead: 10 * WINDOW,

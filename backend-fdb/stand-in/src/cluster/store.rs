@@ -20,11 +20,18 @@ const ROW_OVERHEAD: usize = 8;
 /// The values of one key, oldest first; `None` where it was cleared.
 type History = Vec<(Version, Option<Bytes>)>;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Store {
     keys: BTreeMap<Bytes, History>,
     /// What was changed, in order of version, to find what can be forgotten.
     changed: VecDeque<(Version, Bytes)>,
+    reply_bytes: usize,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self { keys: BTreeMap::new(), changed: VecDeque::new(), reply_bytes: REPLY_BYTES }
+    }
 }
 
 /// Where a selector leads.
@@ -35,6 +42,11 @@ struct Resolved {
 }
 
 impl Store {
+    /// Smaller replies from now on, or with `None` those of FoundationDB.
+    pub(crate) fn set_reply_bytes(&mut self, bytes: Option<usize>) {
+        self.reply_bytes = bytes.unwrap_or(REPLY_BYTES);
+    }
+
     pub(crate) fn get(&self, key: &[u8], version: Version) -> Option<&Bytes> {
         value_at(self.keys.get(key)?, version)
     }
@@ -139,7 +151,7 @@ impl Store {
         let end = cut(&request.end);
         let mut present = self.present(&begin, &end, version);
         let next = || if request.reverse { present.next_back() } else { present.next() };
-        let (pairs, more) = bounded(next, request.rows, request.bytes);
+        let (pairs, more) = bounded(next, request.rows, request.bytes, self.reply_bytes);
         Rows { pairs, more, over_begin, over_end }
     }
 
@@ -174,9 +186,10 @@ fn bounded<'a>(
     mut next: impl FnMut() -> Option<(&'a Bytes, &'a Bytes)>,
     most_rows: usize,
     most_bytes: usize,
+    reply_bytes: usize,
 ) -> (Vec<(Bytes, Bytes)>, bool) {
     let most_rows = if most_rows == 0 { usize::MAX } else { most_rows };
-    let most_bytes = if most_bytes == 0 { REPLY_BYTES } else { most_bytes.min(REPLY_BYTES) };
+    let most_bytes = if most_bytes == 0 { reply_bytes } else { most_bytes.min(reply_bytes) };
     let mut rows = Vec::new();
     let mut bytes = 0;
     while let Some((key, value)) = next() {

@@ -1,0 +1,150 @@
+//! That waiting, and what is kept, is bounded.
+
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::Place;
+use common::holder::{Holder, LONG, image, open_request, session};
+use litefleet::clock::{Clock, SystemClock};
+use litefleet::store::{CollectRequest, PageStore};
+use litefleet::{ErrorKind, Fleet, FleetSettings, PageNo, Txid, UnixMillis};
+use litefleet_fdb::FdbStore;
+use rusqlite::{Connection, OpenFlags};
+
+async fn store(place: &Place) -> Arc<FdbStore> {
+    Arc::new(FdbStore::open(place.config()).await.expect("the store opens"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(real_cluster, ignore = "needs a cluster whose versions can be moved by a day")]
+async fn a_fence_whose_session_was_forgotten_is_purged() {
+    let place = Place::new();
+    let (gone, taker) = (store(&place).await, store(&place).await);
+    let old = session(&gone, LONG).await;
+    Holder::new(&gone, old, "a").await;
+    gone.end_session(old).await.expect("it ends");
+    place.command(&format!("advance {}", 25_u64 * 3600 * 1_000_000));
+    let session = session(&taker, LONG).await;
+    assert!(taker.purge(1).await.expect("a purge").done);
+    assert_eq!(session_keys(&place).await, 2, "a record and a fence are left");
+    let mut holder = Holder::new(&taker, session, "a").await;
+    holder.commit(b"record").await.expect("the holder can");
+    for _ in 0..2 {
+        taker.purge(1).await.expect("a purge");
+    }
+    assert_eq!(session_keys(&place).await, 2, "the taker has left nothing of the other session");
+    holder.commit(b"record").await.expect("the holder can");
+}
+
+/// How many keys there are of sessions.
+async fn session_keys(place: &Place) -> usize {
+    let database = foundationdb::Database::from_path(place.cluster_file.to_str().expect("UTF-8")).expect("a database");
+    let (first, end) = ([place.prefix.as_slice(), b"\x03"].concat(), [place.prefix.as_slice(), b"\x04"].concat());
+    let trx = database.create_trx().expect("a transaction");
+    let range = foundationdb::RangeOption::from((first.as_slice(), end.as_slice()));
+    trx.get_range(&range, 1, true).await.expect("it can be read").len()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(real_cluster, ignore = "needs a reply that is lost")]
+async fn a_lost_commit_that_was_collected_is_not_said_to_be_undone() {
+    // The commit is made, and its reply is lost. Before its process looks, another that shares the session commits more
+    // in the same epoch, and has the record collected; then the lease is taken. What is left tells only of later commits.
+    let place = Place::new();
+    let (ours, beside, theirs) = (store(&place).await, store(&place).await, store(&place).await);
+    let our_session = session(&ours, LONG).await;
+    let their_session = session(&theirs, LONG).await;
+    let mut holder = Holder::new(&ours, our_session, "a").await;
+    holder.commit(b"first").await.expect("the holder can");
+    let mut other = Holder { store: Arc::clone(&beside), ..holder.clone() };
+    let before = place.counter("read_versions");
+    place.command("next commit.1039.done version.slow.4000");
+    let lost = tokio::spawn(async move { holder.commit(b"lost").await });
+    while place.counter("read_versions") == before {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    other.txid = other.txid.next();
+    other.commit(b"later").await.expect("it has the epoch");
+    other.checkpoint(vec![image(1, other.txid)], true).await.expect("it has the epoch");
+    let request = CollectRequest {
+        database: other.database,
+        epoch: other.epoch,
+        at_most: Txid::MAX,
+        completed_before: UnixMillis(u64::MAX / 4),
+        pages: Vec::new(),
+        log_through: Txid::MAX,
+    };
+    assert_eq!(beside.collect(request).await.expect("it has the epoch").records, 3);
+    Holder::taking(&theirs, their_session, "a", true).await.expect("force takes over");
+    let error = lost.await.expect("no panic").expect_err("nobody can say");
+    assert_eq!(error.kind(), ErrorKind::CommitUnknown, "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(real_cluster, ignore = "needs slow reads")]
+async fn a_granted_lease_does_not_wait_for_slow_warm_pages() {
+    let place = Place::new();
+    let first = store(&place).await;
+    let owner = session(&first, LONG).await;
+    let mut holder = Holder::new(&first, owner, "a").await;
+    holder.commit(b"record").await.expect("the holder can");
+    holder.checkpoint(vec![image(1, holder.txid)], true).await.expect("the holder can");
+    first.release(holder.database, holder.epoch, vec![PageNo(1)]).await.expect("the holder can");
+    let fresh = store(&place).await;
+    // The name, the session with its fence, the small values with the tail and the ends of epochs; then the warm page.
+    place.command(&format!("next {} read.slow.30000", ["read.ok"; 6].join(" ")));
+    let opened = fresh.open(open_request("a", Some(owner))).await.expect("the lease is free");
+    assert!(opened.warm.is_empty(), "it came without its warm page");
+    let again = store(&place).await.open(open_request("a", Some(owner))).await.expect("it is its own");
+    assert_eq!(again.warm.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(real_cluster, ignore = "needs a cluster that does not answer")]
+async fn creators_that_wait_for_each_other_do_not_add_up_their_time() {
+    let place = Place::new();
+    let limit = Duration::from_secs(1);
+    let store = Arc::new(FdbStore::open(place.config().timeout(limit)).await.expect("the store opens"));
+    place.command("latency commit=60000000");
+    let clock = SystemClock::default();
+    let mut creators = tokio::task::JoinSet::new();
+    for index in 0..20 {
+        let store = Arc::clone(&store);
+        creators.spawn(async move { store.open(open_request(&format!("db-{index}"), None)).await });
+    }
+    for outcome in creators.join_all().await {
+        assert_eq!(outcome.expect_err("no commit is answered").kind(), ErrorKind::Unavailable);
+    }
+    assert!(clock.monotonic() < limit * 10, "each has waited for the others in turn: {:?}", clock.monotonic());
+}
+
+#[test]
+#[cfg_attr(real_cluster, ignore = "needs a cluster that does not answer")]
+fn a_callers_time_out_is_the_stores() {
+    let place = Place::new();
+    let store = FdbStore::open_blocking(place.config()).expect("the store opens");
+    let mut settings = FleetSettings::default();
+    settings.database.store_timeout = Duration::from_millis(300);
+    let fleet = Fleet::builder(Arc::new(store)).settings(settings).build().expect("a fleet");
+    fleet.register("bounds", false).expect("registered");
+    let connect = || Connection::open_with_flags("file:a?vfs=bounds", OpenFlags::default()).expect("it opens");
+    let connection = connect();
+    connection.execute_batch("CREATE TABLE t(v INTEGER NOT NULL); INSERT INTO t VALUES(1)").expect("made");
+    // The commit is made, and the reply lost. The next look would take longer than the caller waits, the one after it not.
+    place.command("next commit.1039.done version.slow.20000");
+    connection.execute("INSERT INTO t VALUES(2)", ()).expect("it is found to be done");
+    let count = |connection: &Connection| -> i64 {
+        connection.query_row("SELECT count(*) FROM t WHERE v = 2", (), |row| row.get(0)).expect("it reads")
+    };
+    assert_eq!(count(&connection), 1, "once");
+    // The store itself would try for a minute.
+    let clock = SystemClock::default();
+    place.command("latency version=90000000 read=90000000 commit=90000000");
+    connection.execute("INSERT INTO t VALUES(3)", ()).expect_err("nobody answers");
+    assert!(clock.monotonic() < Duration::from_secs(30), "{:?}", clock.monotonic());
+    place.command("latency version=0 read=0 commit=0");
+    drop(connection);
+    assert_eq!(count(&connect()), 1, "it can be used again");
+}

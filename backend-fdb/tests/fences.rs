@@ -1,0 +1,127 @@
+//! Takeovers and late requests, where a process commits without reading: commits that share a version with a takeover,
+//! and commits whose reply was lost and that arrive after later ones.
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use common::Place;
+use common::holder::{Holder, LONG, session};
+use litefleet::store::PageStore;
+use litefleet::{ErrorKind, Result};
+use litefleet_fdb::FdbStore;
+
+async fn store(place: &Place) -> Arc<FdbStore> {
+    Arc::new(FdbStore::open(place.config()).await.expect("the store opens"))
+}
+
+#[track_caller]
+fn fenced(result: Result<()>) {
+    match result {
+        Err(error) if error.kind() == ErrorKind::Fenced => {}
+        other => panic!("expected Fenced, got {other:?}"),
+    }
+}
+
+/// Waits until so many commits have reached the queue of a batch.
+async fn queued(place: &Place, commits: u64) {
+    while place.counter("queued") < commits {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(real_cluster, ignore = "needs commits that share a version")]
+async fn a_takeover_at_the_version_of_our_own_commit_is_not_missed() {
+    // All commits of a batch have one version, and "changed since" means at a greater one. So a commit that goes by the
+    // version of ours would not see a takeover in the same batch, however many follow.
+    for lifted in [0, 1, 3] {
+        let place = Place::new();
+        let (ours, theirs) = (store(&place).await, store(&place).await);
+        let our_session = session(&ours, LONG).await;
+        let mut resting = Holder::new(&ours, our_session, "resting").await;
+        let mut busy = Holder::new(&ours, our_session, "busy").await;
+        resting.commit(b"first").await.expect("the holder can");
+        // After that, so that the taker's first look, at an older version, finds the database.
+        let their_session = session(&theirs, LONG).await;
+        let before = place.counter("queued");
+        place.command("gather 2");
+        let mut first = busy.clone();
+        let first = tokio::spawn(async move { first.commit(b"record").await });
+        queued(&place, before + 1).await;
+        let mut taken = Holder::taking(&theirs, their_session, "resting", true).await.expect("force takes over");
+        first.await.expect("no panic").expect("this one is still ours");
+        assert_eq!(place.counter("queued"), before + 2, "one batch");
+        busy.txid = busy.txid.next();
+        for _ in 0..lifted {
+            busy.commit(b"record").await.expect("this one is still ours");
+        }
+        fenced(resting.commit(b"late").await);
+        taken.commit(b"theirs").await.expect("the taker can");
+        assert_eq!(taken.log().await, [b"first".as_slice(), b"theirs"], "{lifted} commits later");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(real_cluster, ignore = "needs a commit that arrives late")]
+async fn a_lost_commit_that_arrives_after_later_ones_does_nothing() {
+    let place = Place::new();
+    let store = store(&place).await;
+    let session = session(&store, LONG).await;
+    let mut busy = Holder::new(&store, session, "busy").await;
+    place.command("latency late=300000");
+    for late in ["1039.late", "1021.late"] {
+        let mut holder = Holder::new(&store, session, late).await;
+        let mut expected = Vec::new();
+        for round in 0..8_u8 {
+            let before = place.counter("queued");
+            place.command(&format!("next commit.{late}"));
+            let mut all = 1;
+            for number in 0..3_u8 {
+                holder.commit(&[round, number]).await.expect("it is tried again, and then made");
+                busy.commit(b"record").await.expect("the holder can");
+                expected.push(vec![round, number]);
+                all += 2;
+            }
+            // When the lost one came first, it was not tried again.
+            let early = place.counter("queued") < before + all - 1;
+            queued(&place, before + all - u64::from(early)).await;
+            assert_eq!(holder.log().await, expected, "{late}, round {round}");
+        }
+    }
+    assert!(place.counter("conflicts") > 0, "none was late enough to show anything");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn takeovers_beside_a_busy_database_lose_no_acknowledged_commit() {
+    let rounds = if cfg!(real_cluster) { 300 } else { 60 };
+    let place = Place::new();
+    let (ours, theirs) = (store(&place).await, store(&place).await);
+    let their_session = session(&theirs, LONG).await;
+    for round in 0..rounds {
+        let our_session = session(&ours, LONG).await;
+        let mut resting = Holder::new(&ours, our_session, &format!("resting-{round}")).await;
+        resting.commit(b"first").await.expect("the holder can");
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut busy = tokio::task::JoinSet::new();
+        for index in 0..4 {
+            let mut holder = Holder::taking(&ours, our_session, &format!("busy-{index}"), true).await.expect("taken");
+            let stop = Arc::clone(&stop);
+            busy.spawn(async move {
+                while !stop.load(Ordering::SeqCst) {
+                    holder.commit(b"record").await.expect("this one is still ours");
+                }
+            });
+        }
+        let text = format!("resting-{round}");
+        let mut taken = Holder::taking(&theirs, their_session, &text, true).await.expect("force takes over");
+        fenced(resting.commit(b"late").await);
+        stop.store(true, Ordering::SeqCst);
+        busy.join_all().await;
+        taken.commit(b"theirs").await.expect("the taker can");
+        assert_eq!(taken.log().await, [b"first".as_slice(), b"theirs"], "round {round}");
+        theirs.release(taken.database, taken.epoch, Vec::new()).await.expect("the holder can");
+    }
+}
