@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt, join, try_join_all};
+use litefleet::store::deadline;
 use rand::Rng;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -25,6 +26,9 @@ use crate::link::Link;
 use crate::statements::{Call, Statements};
 use crate::wire::Param;
 
+/// For how long a call is tried at least, however little its caller waits: else one that comes with the last of its
+/// caller's time would never be made.
+const SHORTEST: Duration = Duration::from_secs(1);
 /// How often a call that was in another's way is tried again at once.
 const TRIES: usize = 6;
 /// How long to wait for a connection to come back when the server takes no more.
@@ -128,7 +132,8 @@ impl Pool {
 
     async fn run(&self, asked: Asked<'_>, repeatable: bool) -> Outcome<(Call, Vec<Row>)> {
         let begun = Instant::now();
-        let deadline = begun + self.config.call_timeout;
+        let waits = deadline::left().map_or(self.config.call_timeout, |left| left.max(SHORTEST));
+        let (patience, deadline) = (self.patience.min(waits), begun + self.config.call_timeout.min(waits));
         let mut tries = 0;
         loop {
             tries += 1;
@@ -141,14 +146,14 @@ impl Pool {
                     (suited.0, suited.1.as_slice())
                 }
             };
-            let answer = timeout(self.patience, in_use.connection.ask(&self.statements, call, params)).await;
+            let answer = timeout(patience, in_use.connection.ask(&self.statements, call, params)).await;
             let fault = match answer {
                 Ok(Ok(rows)) => {
                     self.give_back(in_use.connection);
                     return Ok((call, rows));
                 }
                 Ok(Err(fault)) => fault,
-                Err(_) => Fault::Silent(self.patience),
+                Err(_) => Fault::Silent(patience),
             };
             // The server was restarted, or failed over, since the connection was used last: the others are as dead.
             let stale = in_use.reused && fault.ends_connection() && !matches!(fault, Fault::Silent(_));

@@ -63,6 +63,24 @@ fn silent_connections_are_given_up_together() {
     }
 }
 
+/// A call waits no longer than its caller, whatever `call_timeout` says.
+#[test]
+fn a_call_ends_when_its_caller_waits_no_longer() {
+    let (proxy, schema) = (Proxy::start(server().port()), fresh_schema());
+    let store = connect(&proxy.url(), &schema, |config| config.call_timeout(Duration::from_secs(3600)));
+    let process = Process::new(Arc::new(store), Process::small());
+    let connection = process.open("a", "&store_timeout=500");
+    connection.execute_batch("CREATE TABLE t (v INTEGER)").unwrap();
+    proxy.silence();
+    proxy.refuse(true);
+    connection.execute("INSERT INTO t VALUES (1)", []).expect_err("the server is out of reach");
+    proxy.refuse(false);
+    drop(connection);
+    let other = Process::new(Arc::new(connect(&server().url(), &schema, |config| config)), Process::small());
+    let count = other.open("a", "&takeover=1").query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0));
+    assert_eq!(count, Ok(0));
+}
+
 /// What waits for a lock on the server is given up there too: else each call that ran out of time left one behind, until
 /// the server had no connections left for anybody.
 #[test]

@@ -11,6 +11,7 @@ const LAST_PAGE: u32 = 100_000;
 struct File {
     interior: BTreeMap<u32, Bytes>,
     there: RefCell<HashSet<u32>>,
+    fits: bool,
 }
 
 impl Cached for File {
@@ -24,6 +25,10 @@ impl Cached for File {
 
     fn last_page(&self) -> u32 {
         LAST_PAGE
+    }
+
+    fn has_room(&self) -> bool {
+        self.fits
     }
 }
 
@@ -127,6 +132,30 @@ fn lookups_bring_nothing_along() {
     let order = scattered(3000, 12_800).flat_map(|leaf| paths[leaf].iter().copied());
     let wanted: HashSet<u32> = order.clone().collect();
     let (_, pages) = read(&mut prefetcher, &file, order);
+    assert!(pages * 100 <= wanted.len() * 110, "{pages} pages for {}", wanted.len());
+}
+
+#[test]
+fn lookups_all_over_a_file_that_fits_take_few_round_trips() {
+    for fan_out in [450, 100, 12] {
+        let mut file = File { fits: true, ..File::default() };
+        let paths = tree(&mut file, 12_800, fan_out, 1);
+        let count = 12_800 + file.interior.len();
+        let order = scattered(100_000, 12_800).flat_map(|leaf| paths[leaf].iter().copied());
+        let (trips, pages) = read(&mut Prefetcher::default(), &file, order);
+        let lists = file.interior.len();
+        assert!(trips <= count / 8 + lists * 5, "{trips}, {fan_out} children each");
+        assert_eq!(pages, count, "nothing twice, and nothing else");
+    }
+}
+
+#[test]
+fn a_few_lookups_bring_nothing_along_even_where_all_fits() {
+    let mut file = File { fits: true, ..File::default() };
+    let paths = tree(&mut file, 12_800, 450, 1);
+    let order = scattered(600, 12_800).flat_map(|leaf| paths[leaf].iter().copied());
+    let wanted: HashSet<u32> = order.clone().collect();
+    let (_, pages) = read(&mut Prefetcher::default(), &file, order);
     assert!(pages * 100 <= wanted.len() * 110, "{pages} pages for {}", wanted.len());
 }
 

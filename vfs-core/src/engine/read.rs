@@ -36,6 +36,10 @@ impl Cached for Newest<'_> {
     fn last_page(&self) -> u32 {
         self.last_page
     }
+
+    fn has_room(&self) -> bool {
+        self.last_page as usize <= self.database.fleet.cache.capacity()
+    }
 }
 
 /// The images that rows hold, each as of its row's txid: deltas are applied to the bases that follow them.

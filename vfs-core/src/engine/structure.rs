@@ -15,6 +15,10 @@ use crate::types::{PAGE_SIZE, PageNo};
 const REMEMBERED: usize = 16 << 10;
 /// What a list takes besides its children, counted as children.
 const LIST_OVERHEAD: usize = 32;
+/// One of so many children of a list missed one by one costs about as much as all others at once.
+const LOOKUPS_PART: usize = 8;
+/// … but not fewer than these.
+const FEWEST_LOOKUPS: usize = 4;
 /// No b-tree is deeper: pages that point at each other are damaged, or are no b-tree pages.
 const DEEPEST: usize = 20;
 
@@ -58,6 +62,9 @@ pub(super) trait Cached {
 
     /// Pages of the file now.
     fn last_page(&self) -> u32;
+
+    /// Whether the whole file has room in it.
+    fn has_room(&self) -> bool;
 }
 
 #[derive(Debug)]
@@ -67,6 +74,8 @@ struct List {
     run: Option<(usize, Run)>,
     /// The last child that was missed and was part of no run: one may begin there.
     lone: Option<usize>,
+    /// How many of those there were since the rest of the list was asked for, if it ever was.
+    lookups: usize,
     /// When it was last used.
     used: u64,
 }
@@ -233,11 +242,20 @@ impl Structure {
         None
     }
 
-    /// Notes a miss that belongs to no run.
-    pub(super) fn note_lone(&mut self, place: Place) {
-        if let Some(list) = self.lists.get_mut(&place.list) {
-            list.lone = Some(place.at);
-        }
+    /// Notes a miss that belongs to no run. Whether there were so many that the rest of the list is no dearer.
+    pub(super) fn note_lone(&mut self, place: Place) -> bool {
+        let Some(list) = self.lists.get_mut(&place.list) else { return false };
+        list.lone = Some(place.at);
+        list.lookups += 1;
+        list.lookups >= (list.children.len() / LOOKUPS_PART).max(FEWEST_LOOKUPS)
+    }
+
+    /// All that is not in the cache of the list that a place is in, but for the page there.
+    pub(super) fn rest(&mut self, place: Place, cached: &dyn Cached) -> Vec<u32> {
+        let Some(list) = self.lists.get_mut(&place.list) else { return Vec::new() };
+        list.lookups = 0;
+        let others = list.children.iter().enumerate().filter(|(at, page)| *at != place.at && !cached.has(**page));
+        others.map(|(_, page)| *page).collect()
     }
 
     /// Notes how far a run has come.
@@ -298,7 +316,7 @@ impl Structure {
         self.remembered += children.len() + LIST_OVERHEAD;
         // A page may stand in the list of an interior page that has changed since: the newest knows best.
         self.parents.extend(children.iter().map(|child| (*child, page.get())));
-        self.lists.insert(page.get(), List { children, run: None, lone: None, used: self.clock });
+        self.lists.insert(page.get(), List { children, run: None, lone: None, lookups: 0, used: self.clock });
         while self.remembered > REMEMBERED
             && let Some(oldest) = self.lists.iter().min_by_key(|(_, list)| list.used).map(|(page, _)| *page)
         {
