@@ -355,9 +355,10 @@ impl MainFile {
     /// Gets from the engine what a level of lock stands for.
     fn take(&mut self, level: LockLevel) -> Result<()> {
         if level >= LockLevel::Shared && self.snapshot.is_none() {
-            self.exclusive = self.modes.exclusive;
-            let begun = if self.exclusive { self.database.begin_exclusive() } else { self.database.begin_read() };
-            self.snapshot = Some(begun.inspect_err(|_| self.exclusive = false)?);
+            let exclusive = self.modes.exclusive;
+            let begun = if exclusive { self.database.begin_exclusive() } else { self.database.begin_read() };
+            self.snapshot = Some(begun?);
+            self.exclusive = exclusive;
             self.as_read = true;
             self.level = LockLevel::Shared;
         }
