@@ -92,7 +92,7 @@ impl Fault {
     pub(crate) fn is_passing(&self) -> bool {
         match self {
             Self::Server(error) => {
-                !is_fatal(error) && matches!(error.code().code(), "40001" | "40P01" | "55P03" | "0A000" | "26000")
+                !is_fatal(error) && matches!(error.code().code(), "40001" | "40P01" | "0A000" | "26000")
             }
             _ => false,
         }

@@ -15,6 +15,7 @@ use litefleet_postgres::testing::{Cut, Proxy, pause, wait_until};
 use litefleet_postgres::{PostgresConfig, Prepared};
 use rusqlite::Connection;
 use support::{connect, fresh_schema, server};
+use tokio_postgres::NoTls;
 
 /// Patient enough for a few broken connections in a row.
 fn settings() -> FleetSettings {
@@ -236,56 +237,102 @@ fn server_that_cannot_be_reached_is_reported_promptly() {
     assert_eq!(values(&connection), [1, 3]);
 }
 
+/// Databases of a process whose commits are made to come in one statement.
+struct Together {
+    place: Place,
+    connections: [Connection; 4],
+}
+
+impl Together {
+    /// With triggers that count the records of the first three, and may fail.
+    fn new(fails: &str) -> Self {
+        let mut settings = FleetSettings::default();
+        // Nothing is tried again: who fails fails.
+        settings.database.store_timeout = Duration::ZERO;
+        let place = Place::new(Duration::from_secs(30), settings);
+        let connections = ["a", "b", "c", "d"].map(|name| place.process.open(name, ""));
+        for connection in &connections {
+            connection.execute_batch("CREATE TABLE t (v INTEGER)").unwrap();
+        }
+        let schema = &place.schema;
+        server().sql(&format!(
+            "CREATE SEQUENCE {schema}.seen; \
+             CREATE FUNCTION {schema}.fails() RETURNS trigger LANGUAGE plpgsql AS $$ \
+             DECLARE called text := (SELECT name FROM {schema}.names WHERE database = NEW.database); \
+             BEGIN IF called <> 'd' THEN PERFORM nextval('{schema}.seen'); END IF; {fails} RETURN NEW; END $$; \
+             CREATE TRIGGER fails BEFORE INSERT ON {schema}.log FOR EACH ROW EXECUTE FUNCTION {schema}.fails()"
+        ));
+        Self { place, connections }
+    }
+
+    /// How many records of the first three were inserted, undone or not.
+    fn seen(&self) -> i64 {
+        let schema = &self.place.schema;
+        let text = server().sql(&format!("SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {schema}.seen"));
+        text.parse().unwrap()
+    }
+
+    /// Commits to all four; the last one is held back until the others have come, which takes so long.
+    fn commit(&mut self, long: Duration) -> Vec<Result<usize, String>> {
+        let (proxy, fired) = (&self.place.proxy, self.place.proxy.fired());
+        proxy.arm(Cut::HoldRequest, &self.place.call("commit"), 0, 1);
+        std::thread::scope(|scope| {
+            let write = |connection: &mut Connection| {
+                let written = connection.execute("INSERT INTO t VALUES (1)", []);
+                written.map_err(|_| connection.query_row("PRAGMA litefleet_error", [], |row| row.get(0)).unwrap())
+            };
+            let mut commits = Vec::new();
+            for connection in self.connections.iter_mut().rev() {
+                commits.push(scope.spawn(move || write(connection)));
+                wait_until("the first is held back", Duration::from_secs(20), || proxy.fired() > fired);
+            }
+            pause(long);
+            proxy.resume();
+            commits.into_iter().rev().map(|commit| commit.join().unwrap()).collect()
+        })
+    }
+}
+
 /// One of three databases cannot commit, for a reason that the server has. The others, whose commits came in the same
 /// statement, can.
 #[test]
 fn database_that_cannot_commit_holds_up_no_other() {
-    let mut settings = FleetSettings::default();
-    // Nothing is tried again: who fails fails.
-    settings.database.store_timeout = Duration::ZERO;
-    let place = Place::new(Duration::from_secs(20), settings);
-    let mut connections = ["a", "b", "c", "d"].map(|name| place.process.open(name, ""));
-    for connection in &connections {
-        connection.execute_batch("CREATE TABLE t (v INTEGER)").unwrap();
-    }
-    let schema = &place.schema;
-    server().sql(&format!(
-        "CREATE SEQUENCE {schema}.seen; \
-         CREATE FUNCTION {schema}.fails() RETURNS trigger LANGUAGE plpgsql AS $$ \
-         DECLARE called text := (SELECT name FROM {schema}.names WHERE database = NEW.database); \
-         BEGIN IF called <> 'd' THEN PERFORM nextval('{schema}.seen'); END IF; \
-         IF called = 'c' THEN RAISE EXCEPTION 'not this one'; END IF; RETURN NEW; END $$; \
-         CREATE TRIGGER fails BEFORE INSERT ON {schema}.log FOR EACH ROW EXECUTE FUNCTION {schema}.fails()"
-    ));
-    let seen = || -> i64 {
-        let text = server().sql(&format!("SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {schema}.seen"));
-        text.parse().unwrap()
-    };
+    let mut four = Together::new("IF called = 'c' THEN RAISE EXCEPTION 'not this one'; END IF;");
     // Until all three were in one statement, which is then sent in parts: six records.
     let together = (1..=20).any(|round| {
-        let (before, fired) = (seen(), place.proxy.fired());
-        place.proxy.arm(Cut::HoldRequest, &place.call("commit"), 0, 1);
-        let outcomes = std::thread::scope(|scope| {
-            let write = |connection: &mut Connection| {
-                connection.execute("INSERT INTO t VALUES (1)", []).map_err(|_| {
-                    connection
-                        .query_row("PRAGMA litefleet_error", [], |row| row.get::<_, String>(0))
-                        .expect("it says why")
-                })
-            };
-            let mut commits = Vec::new();
-            for connection in connections.iter_mut().rev() {
-                commits.push(scope.spawn(move || write(connection)));
-                wait_until("the first is held back", Duration::from_secs(20), || place.proxy.fired() > fired);
-            }
-            pause(Duration::from_millis(100 * round));
-            place.proxy.resume();
-            commits.into_iter().rev().map(|commit| commit.join().unwrap()).collect::<Vec<_>>()
-        });
+        let before = four.seen();
+        let outcomes = four.commit(Duration::from_millis(100 * round));
         let [a, b, c, d] = &outcomes[..] else { panic!("{outcomes:?}") };
         assert_eq!([a, b, d], [&Ok(1); 3], "{c:?}");
         assert!(c.as_ref().unwrap_err().contains("not this one"), "{c:?}");
-        seen() - before == 6
+        four.seen() - before == 6
+    });
+    assert!(together, "they never came in one statement");
+}
+
+/// Somebody has locked the head of one of three databases. All three commits were in doubt, and the head before it in the
+/// statement was locked as well.
+#[test]
+fn database_that_is_locked_holds_up_no_other() {
+    let mut four = Together::new("");
+    let schema = four.place.schema.clone();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (locker, connection) = runtime.block_on(tokio_postgres::connect(&server().url(), NoTls)).unwrap();
+    runtime.spawn(connection);
+    let lock = format!(
+        "BEGIN; SELECT FROM {schema}.heads WHERE id = (SELECT database FROM {schema}.names WHERE name = 'b') FOR UPDATE"
+    );
+    // Until all three were in one statement: the first one's record was inserted, undone, and inserted again.
+    let together = (1..=20).any(|round| {
+        runtime.block_on(locker.batch_execute(&lock)).unwrap();
+        let before = four.seen();
+        let outcomes = four.commit(Duration::from_millis(100 * round));
+        runtime.block_on(locker.batch_execute("ROLLBACK")).unwrap();
+        let [a, b, c, d] = &outcomes[..] else { panic!("{outcomes:?}") };
+        assert_eq!([a, c, d], [&Ok(1); 3], "{b:?}");
+        let words = b.as_ref().unwrap_err();
+        assert!(words.contains("55P03") && words.contains("pg_blocking_pids()"), "{words}");
+        four.seen() - before == 3
     });
     assert!(together, "they never came in one statement");
 }
