@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::Place;
-use common::holder::{Holder, LONG, session};
-use litefleet::store::PageStore;
+use common::holder::{Holder, LONG, open_request, session};
+use litefleet::store::{DiscardRequest, PageStore};
 use litefleet::{ErrorKind, Result};
 use litefleet_fdb::FdbStore;
 
@@ -89,6 +89,71 @@ async fn a_lost_commit_that_arrives_after_later_ones_does_nothing() {
             let early = place.counter("queued") < before + all - 1;
             queued(&place, before + all - u64::from(early)).await;
             assert_eq!(holder.log().await, expected, "{late}, round {round}");
+        }
+    }
+    assert!(place.counter("conflicts") > 0, "none was late enough to show anything");
+}
+
+/// What our own process does while a commit of it is on its way that nobody waits for any more.
+#[derive(Clone, Copy, Debug)]
+enum Then {
+    Reopens,
+    Discards,
+    Releases,
+    Deletes,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(real_cluster, ignore = "needs a commit that arrives late")]
+async fn a_commit_that_was_given_up_does_nothing_after_any_other_change_of_ours() {
+    const LATE: Duration = Duration::from_millis(500);
+    let place = Place::new();
+    let store = store(&place).await;
+    let session = session(&store, LONG).await;
+    let mut busy = Holder::new(&store, session, "busy").await;
+    place.command(&format!("latency late={}", LATE.as_micros()));
+    for round in 0..3 {
+        let mut changed = Vec::new();
+        for then in [Then::Reopens, Then::Discards, Then::Releases, Then::Deletes] {
+            let text = format!("{then:?}-{round}");
+            let mut holder = Holder::new(&store, session, &text).await;
+            holder.commit(b"first").await.expect("the holder can");
+            let before = place.counter("read_versions");
+            place.command("next commit.1039.late version.slow.60000");
+            let mut lost = holder.clone();
+            let lost = tokio::spawn(async move { lost.commit(b"lost").await });
+            // It is about to look what came of it.
+            while place.counter("read_versions") == before {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            lost.abort();
+            let generation = holder.head().await.generation;
+            holder.txid = holder.head().await.txid;
+            let (database, epoch) = (holder.database, holder.epoch);
+            let outcome = match then {
+                Then::Reopens => Holder::taking(&store, session, &text, false).await.map(|_| ()),
+                Then::Discards => {
+                    let request = DiscardRequest { database, epoch, expected: holder.txid, generation, limit: 10 };
+                    store.discard_staged(request).await.map(|_| ())
+                }
+                Then::Releases => store.release(database, epoch, Vec::new()).await,
+                Then::Deletes => store.delete(database, epoch).await,
+            };
+            // It may have arrived just before the discard.
+            assert!(outcome.is_ok() || matches!(then, Then::Discards), "{then:?}: {outcome:?}");
+            busy.commit(b"record").await.expect("the holder can");
+            let head = if matches!(then, Then::Deletes) { None } else { Some(holder.head().await) };
+            changed.push((then, holder, head));
+        }
+        tokio::time::sleep(LATE + LATE / 4).await;
+        for (then, holder, head) in changed {
+            let Some(head) = head else {
+                assert!(store.open(open_request(&format!("{then:?}-{round}"), None)).await.expect("made").created);
+                let gone = holder.try_head().await.expect_err("it stays deleted");
+                assert_eq!(gone.kind(), ErrorKind::NotFound);
+                continue;
+            };
+            assert_eq!(holder.head().await, head, "{then:?}");
         }
     }
     assert!(place.counter("conflicts") > 0, "none was late enough to show anything");

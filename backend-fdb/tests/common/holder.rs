@@ -83,8 +83,12 @@ impl Holder {
     }
 
     pub(crate) async fn head(&self) -> Head {
+        self.try_head().await.expect("the database exists")
+    }
+
+    pub(crate) async fn try_head(&self) -> Result<Head> {
         let request = HeadRequest { database: self.database, known: Txid(0), epoch: None, tail_bytes: 0 };
-        self.store.head(request).await.expect("the database exists").head
+        self.store.head(request).await.map(|reply| reply.head)
     }
 
     /// All records.

@@ -99,7 +99,13 @@ pub async fn ten_thousand_databases_are_listed(harness: &dyn Harness) {
     expected.sort();
     let listed = list_all(&store, "", 700).await;
     let listed: Vec<_> = listed.into_iter().map(|e| (e.name, e.database, e.head.epoch, e.head.txid)).collect();
-    assert!(listed == expected, "the listing is exactly what was made");
+    let differ = listed.iter().zip(&expected).find(|(listed, made)| listed != made);
+    assert!(
+        listed == expected,
+        "the listing is exactly what was made: {} and {}, {differ:?}",
+        listed.len(),
+        expected.len()
+    );
     assert_eq!(list_all(&store, "42/", 7).await.len(), 100);
     store.end_session(session).await.expect("it lives");
     Writer::new(&store, "77/77").await;
