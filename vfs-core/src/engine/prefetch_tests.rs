@@ -137,7 +137,8 @@ fn lookups_bring_nothing_along() {
 
 #[test]
 fn lookups_all_over_a_file_that_fits_take_few_round_trips() {
-    for fan_out in [450, 100, 12] {
+    // So many that all lists are remembered.
+    for fan_out in [450, 200] {
         let mut file = File { fits: true, ..File::default() };
         let paths = tree(&mut file, 12_800, fan_out, 1);
         let count = 12_800 + file.interior.len();
