@@ -26,9 +26,9 @@ use crate::link::Link;
 use crate::statements::{Call, Statements};
 use crate::wire::Param;
 
-/// For how long a call is tried at least, however little its caller waits: else one that comes with the last of its
-/// caller's time would never be made.
-const SHORTEST: Duration = Duration::from_secs(1);
+/// For how long a call is tried at least, however little its caller waits: longer than the server waits for a lock, so that a
+/// commit that meets one is known to be undone, and not in doubt.
+const SHORTEST: Duration = Duration::from_secs(3);
 /// How often a call that was in another's way is tried again at once.
 const TRIES: usize = 6;
 /// How long to wait for a connection to come back when the server takes no more.
@@ -36,10 +36,10 @@ const CROWDED: Duration = Duration::from_millis(5);
 /// A connection that was not needed for so long is closed.
 const IDLE: Duration = Duration::from_secs(300);
 
-/// On a connection that leads to the server itself: the plans that the schema's functions ask for, so that the frequent
-/// statements need no function around them.
+/// On a connection that leads to the server itself: what the schema's functions ask for, `commit` first of all
+/// (`schema/sql/11_plans.sql`), so that the frequent statements need no function around them.
 const SETTINGS: &str = "SET plan_cache_mode = force_generic_plan; SET jit = off; SET enable_seqscan = off; \
-    SET enable_hashjoin = off; SET enable_mergejoin = off;";
+    SET enable_hashjoin = off; SET enable_mergejoin = off; SET lock_timeout = '2s';";
 
 /// An open connection.
 struct Connection {

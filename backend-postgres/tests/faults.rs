@@ -240,16 +240,18 @@ fn server_that_cannot_be_reached_is_reported_promptly() {
 /// Databases of a process whose commits are made to come in one statement.
 struct Together {
     place: Place,
+    /// What a commit's request has in it. Nothing that is known where statements are prepared.
+    request: String,
     connections: [Connection; 4],
 }
 
 impl Together {
     /// With triggers that count the records of the first three, and may fail.
-    fn new(fails: &str) -> Self {
+    fn new(prepared: Prepared, fails: &str) -> Self {
         let mut settings = FleetSettings::default();
         // Nothing is tried again: who fails fails.
         settings.database.store_timeout = Duration::ZERO;
-        let place = Place::new(Duration::from_secs(30), settings);
+        let place = Place::with(prepared, Duration::from_secs(30), settings);
         let connections = ["a", "b", "c", "d"].map(|name| place.process.open(name, ""));
         for connection in &connections {
             connection.execute_batch("CREATE TABLE t (v INTEGER)").unwrap();
@@ -262,7 +264,8 @@ impl Together {
              BEGIN IF called <> 'd' THEN PERFORM nextval('{schema}.seen'); END IF; {fails} RETURN NEW; END $$; \
              CREATE TRIGGER fails BEFORE INSERT ON {schema}.log FOR EACH ROW EXECUTE FUNCTION {schema}.fails()"
         ));
-        Self { place, connections }
+        let request = if prepared == Prepared::On { String::new() } else { place.call("commit") };
+        Self { place, request, connections }
     }
 
     /// How many records of the first three were inserted, undone or not.
@@ -275,7 +278,7 @@ impl Together {
     /// Commits to all four; the last one is held back until the others have come, which takes so long.
     fn commit(&mut self, long: Duration) -> Vec<Result<usize, String>> {
         let (proxy, fired) = (&self.place.proxy, self.place.proxy.fired());
-        proxy.arm(Cut::HoldRequest, &self.place.call("commit"), 0, 1);
+        proxy.arm(Cut::HoldRequest, &self.request, 0, 1);
         std::thread::scope(|scope| {
             let write = |connection: &mut Connection| {
                 let written = connection.execute("INSERT INTO t VALUES (1)", []);
@@ -295,9 +298,8 @@ impl Together {
 
 /// One of three databases cannot commit, for a reason that the server has. The others, whose commits came in the same
 /// statement, can.
-#[test]
-fn database_that_cannot_commit_holds_up_no_other() {
-    let mut four = Together::new("IF called = 'c' THEN RAISE EXCEPTION 'not this one'; END IF;");
+fn one_cannot_commit(prepared: Prepared) {
+    let mut four = Together::new(prepared, "IF called = 'c' THEN RAISE EXCEPTION 'not this one'; END IF;");
     // Until all three were in one statement, which is then sent in parts: six records.
     let together = (1..=20).any(|round| {
         let before = four.seen();
@@ -310,11 +312,20 @@ fn database_that_cannot_commit_holds_up_no_other() {
     assert!(together, "they never came in one statement");
 }
 
+#[test]
+fn database_that_cannot_commit_holds_up_no_other() {
+    one_cannot_commit(Prepared::Off);
+}
+
+#[test]
+fn database_that_cannot_commit_holds_up_no_other_where_statements_are_prepared() {
+    one_cannot_commit(Prepared::On);
+}
+
 /// Somebody has locked the head of one of three databases. All three commits were in doubt, and the head before it in the
 /// statement was locked as well.
-#[test]
-fn database_that_is_locked_holds_up_no_other() {
-    let mut four = Together::new("");
+fn one_is_locked(prepared: Prepared) {
+    let mut four = Together::new(prepared, "");
     let schema = four.place.schema.clone();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (locker, connection) = runtime.block_on(tokio_postgres::connect(&server().url(), NoTls)).unwrap();
@@ -335,4 +346,14 @@ fn database_that_is_locked_holds_up_no_other() {
         four.seen() - before == 3
     });
     assert!(together, "they never came in one statement");
+}
+
+#[test]
+fn database_that_is_locked_holds_up_no_other() {
+    one_is_locked(Prepared::Off);
+}
+
+#[test]
+fn database_that_is_locked_holds_up_no_other_where_statements_are_prepared() {
+    one_is_locked(Prepared::On);
 }
