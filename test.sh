@@ -126,6 +126,8 @@ if [ -x /usr/lib/apt/apt-helper ]; then
     command -v make >/dev/null || packages+=(make)
     command -v xz >/dev/null || packages+=(xz-utils)
 fi
+# What export gives is compared with what import took.
+command -v sqldiff >/dev/null || ! apt-cache show sqlite3-tools >/dev/null 2>&1 || packages+=(sqlite3-tools)
 command -v unshare >/dev/null || packages+=(util-linux)
 command -v mount >/dev/null || packages+=(mount)
 [ ${#packages[@]} -eq 0 ] || install "${packages[@]}"
@@ -179,6 +181,12 @@ if wanted tests; then
     # shellcheck disable=SC2016
     step tests 2400 "tests: cargo test --workspace" \
         bash -c 'ulimit -v 16777216 2>/dev/null || true; exec cargo test --locked "$@"' tests "${all[@]}" --no-fail-fast -- "${skip[@]}"
+    if command -v sqldiff >/dev/null; then
+        step sqldiff 300 "tests: what import took and export gave, compared by SQLite's sqldiff" \
+            cargo test --locked -p litefleet-cli --test command -- --ignored sqldiff
+    else
+        left_out "tests: import and export compared by SQLite's sqldiff" "sqldiff is not installed (Debian's sqlite3-tools)"
+    fi
 fi
 
 if wanted fdb; then

@@ -28,6 +28,30 @@ fn round_trip() {
     assert_eq!(fs::read(&file).unwrap(), before, "the source is not touched");
 }
 
+/// SQLite's own `sqldiff` finds no difference between what went in, from a file in rollback or in WAL mode, and what came out.
+#[test]
+#[ignore = "needs SQLite's sqldiff (Debian's sqlite3-tools); ./test.sh runs it"]
+fn sqldiff_finds_no_difference() {
+    for mode in ["delete", "wal"] {
+        let place = Place::new();
+        let (file, copy) = (place.file("source.db"), place.file("copy.db"));
+        let source = sample(&file);
+        source.pragma_update(None, "journal_mode", mode).unwrap();
+        source.execute("INSERT INTO many VALUES (-1, 'the last')", []).unwrap();
+        place.import(&file, "a");
+        place.run([OsStr::new("export"), OsStr::new("a"), copy.as_os_str()]).ok();
+        let differences = || {
+            let ran =
+                std::process::Command::new("sqldiff").args([&file, &copy]).output().expect("sqldiff is installed");
+            assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+            String::from_utf8(ran.stdout).unwrap()
+        };
+        assert_eq!(differences(), "", "{mode}");
+        Connection::open(&copy).unwrap().execute("DELETE FROM many WHERE rowid = -1", []).unwrap();
+        assert_ne!(differences(), "", "it does compare");
+    }
+}
+
 #[test]
 fn every_page_size_and_an_empty_file() {
     for size in [512, 4096, 65536] {
