@@ -9,6 +9,7 @@
 # Works on a fresh Debian with Rust: installs what is missing with apt-get. Whole output of each step: target/test-logs.
 # LITEFLEET_TEST_SECONDS bounds the whole run; LITEFLEET_KILL_ROUNDS sets the rounds of the kill test. LITEFLEET_SEED seeds
 # the fault tests: the same each time unless it says otherwise, so that a run can be repeated; 'random' tries others.
+# LITEFLEET_FDB_SEEDS is how many more of them the step fdb tries, a minute each.
 # LITEFLEET_POSTGRES_BIN names the folders of the servers (postgres, initdb, pg_ctl) that the step postgres runs on, one after
 # the other, divided by colons; without it that is the newest of Debian's.
 # LITEFLEET_FDB_CLUSTER_FILE, with LITEFLEET_FDB_LIBRARY_DIR for the folder of the real libfdb_c, runs the step fdb on a real
@@ -25,7 +26,7 @@ readonly ROUNDS=${LITEFLEET_KILL_ROUNDS:-300}
 readonly TARGET=${CARGO_TARGET_DIR:-target}
 readonly LOGS=$TARGET/test-logs
 readonly CORPORA_EVERY=100
-readonly FDB_SEEDS=10
+readonly FDB_SEEDS=${LITEFLEET_FDB_SEEDS:-2}
 WANTED=("$@")
 LEFT_OUT=()
 BROKEN=()
@@ -207,8 +208,10 @@ if wanted fdb; then
         step fdb-seeds 900 "fdb: the store cases with faults, $FDB_SEEDS more seeds" \
             bash -c 'for seed in $(seq 1 "$1"); do
                 [ $((seed % 2)) -eq 0 ] && module=many:: || module=many_tiny::
-                echo "seed $((LITEFLEET_SEED + seed)), $module"
-                LITEFLEET_SEED=$((LITEFLEET_SEED + seed)) cargo test --locked -p litefleet-fdb --test store_faults -- "$module" || exit
+                next=random
+                [ "$LITEFLEET_SEED" = random ] || next=$((LITEFLEET_SEED + seed))
+                echo "seed $next, $module"
+                LITEFLEET_SEED=$next cargo test --locked -p litefleet-fdb --test store_faults -- "$module" || exit
             done' seeds "$FDB_SEEDS"
     fi
     # The command is linked to the library that the tests use: the stand-in is among their dependencies.

@@ -5,9 +5,10 @@
 pub(crate) mod holder;
 
 use std::collections::HashMap;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -37,11 +38,25 @@ fn number() -> u64 {
     LAST.fetch_add(1, Ordering::SeqCst)
 }
 
+/// What `LITEFLEET_SEED` moves all seeds by.
+fn moved() -> u64 {
+    static MOVED: OnceLock<u64> = OnceLock::new();
+    *MOVED.get_or_init(|| match std::env::var("LITEFLEET_SEED").as_deref() {
+        Ok("random") => {
+            let seed: u32 = rand::random();
+            // Past the harness, which shows what a test prints only where that test fails.
+            writeln!(std::io::stderr(), "LITEFLEET_SEED={seed}").expect("somebody listens");
+            seed.into()
+        }
+        Ok(seed) => seed.parse().expect("LITEFLEET_SEED is a number, or 'random'"),
+        Err(_) => 0,
+    })
+}
+
 /// The command for faults of every kind: of 10,000 commits, `rate` meet each kind of fault that says nothing of the
 /// outcome, and so forth.
 pub(crate) fn faults(seed: u64, rate: u32) -> String {
-    let moved = std::env::var("LITEFLEET_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0_u64);
-    let seed = seed.wrapping_add(moved.wrapping_mul(1_000));
+    let seed = seed.wrapping_add(moved().wrapping_mul(1_000));
     let (often, seldom) = (rate, rate.div_ceil(30));
     let faults = [
         ("commit.not_committed", often),
