@@ -9,7 +9,7 @@ use tracing::Instrument;
 use super::TransactionBuffer;
 use super::core::{Core, Lease};
 use super::database::{Database, Role, Snapshot};
-use crate::config::LeaseMode;
+use crate::config::{LeaseMode, Locking};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::store::LeaseRequest;
 use crate::types::Txid;
@@ -57,7 +57,7 @@ impl Database {
     }
 
     /// The same for a connection that locks exclusively: until [`end_exclusive`](Self::end_exclusive) no other connection
-    /// writes, and the lease stays. `LeaseHeld` while another one is writing.
+    /// writes (with `locking=sqlite`: commits), and the lease stays. `LeaseHeld` while another one is writing.
     pub fn begin_exclusive(&self) -> Result<Snapshot> {
         self.begin(true)
     }
@@ -86,7 +86,7 @@ impl Database {
 
     fn pin(&self, core: &mut Core, now: Duration, exclusive: bool) -> Result<Snapshot> {
         if exclusive {
-            if core.writer {
+            if core.writer && self.shuts_out() {
                 return Err(another_writes().context(self.words("lock exclusively")));
             }
             core.exclusive += 1;
@@ -94,12 +94,18 @@ impl Database {
         Ok(core.pin(now))
     }
 
+    /// Whether a connection that locks exclusively and writer shut each other out here. With `locking=sqlite` the locks do it: such a
+    /// reader lets others prepare a transaction, and none of them commit.
+    fn shuts_out(&self) -> bool {
+        self.settings().locking == Locking::Snapshot
+    }
+
     /// A connection that has read before it locked exclusively keeps its snapshot, which must be the head and stay it.
     /// `writes`: it is the writer itself.
     pub fn make_exclusive(&self, snapshot: Snapshot, writes: bool) -> Result<()> {
         self.fleet.bridge.wait(self.ensure_lease()).context(self.words("lock exclusively"))?;
         let mut core = self.core();
-        if !writes && core.writer {
+        if !writes && core.writer && self.shuts_out() {
             return Err(another_writes().context(self.words("lock exclusively")));
         }
         if !writes && snapshot.txid != core.head {
@@ -166,7 +172,7 @@ impl Database {
         if core.writer {
             return Err(another_writes());
         }
-        if core.exclusive > usize::from(exclusive) {
+        if core.exclusive > usize::from(exclusive) && self.shuts_out() {
             return Err(Error::lease_held("another connection of this process has locked the database exclusively"));
         }
         core.writer = true;

@@ -342,6 +342,10 @@ impl MainFile {
         self.vfs.fleet().check_process()?;
         let strict = self.database.settings().locking == Locking::Sqlite;
         let before = self.level;
+        if before == LockLevel::Shared && level == LockLevel::Exclusive {
+            // Only to play back a journal that somebody has left beside the database: what that changes is to be stored.
+            self.as_read = false;
+        }
         let (reached, allowed) = self.locks.raise(self.connection, before, level, strict);
         let taken = self.take(reached);
         if taken.is_err() {

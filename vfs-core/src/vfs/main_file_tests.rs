@@ -145,6 +145,7 @@ fn what_looks_like_a_rollback_is_stored_when_it_is_confirmed() {
     // The first is the first commit of all. The third is given a fresh counter, and the last one raises that.
     for (filling, counter, confirmed) in [(1, 1, true), (2, 1, false), (3, 1, true), (4, 1, false), (5, 3, false)] {
         file.lock(LockLevel::Shared).unwrap();
+        file.lock(LockLevel::Reserved).unwrap();
         file.lock(LockLevel::Exclusive).unwrap();
         file.write(0, &page_one(counter, 0)).unwrap();
         file.write(4096, &[filling; 4096]).unwrap();
@@ -177,5 +178,22 @@ fn after_a_commit_under_the_same_lock_the_counter_tells_nothing() {
         file.commit_confirmed().unwrap();
         // Some statement is still reading.
         file.unlock(LockLevel::Shared);
+    }
+}
+
+/// A journal that was left beside the database is played back under a lock that is taken past RESERVED. It brings back a page
+/// 1 with a counter that was used before, as a rollback does; and it is stored.
+#[test]
+fn what_is_played_back_from_a_journal_that_was_left_is_stored() {
+    let vfs = vfs();
+    let mut file = open(&vfs, "a");
+    for (counter, filling) in [(1, 1), (2, 2), (1, 1)] {
+        file.lock(LockLevel::Shared).unwrap();
+        file.lock(LockLevel::Exclusive).unwrap();
+        file.write(0, &page_one(counter, 0)).unwrap();
+        file.write(4096, &[filling; 4096]).unwrap();
+        file.commit_point(None).unwrap();
+        file.unlock(LockLevel::None);
+        assert_eq!(bytes(&mut open(&vfs, "a"), 4097)[4096], filling);
     }
 }
