@@ -205,13 +205,17 @@ fn run_corpora(
         for difference in &tally.differences {
             eprintln!("  {}: {}", difference.id, difference.words);
         }
-        let corpora::Tally { inputs, left_out, statements, errors, images, differences } = &tally;
+        let corpora::Tally { inputs, left_out, statements, errors, images, cut_short, differences } = &tally;
         let differ = differences.len();
         eprintln!(
-            "{name}: {inputs} inputs ({images} images), {statements} statements, {differ} inputs differ; {left_out} left out"
+            "{name}: {inputs} inputs ({images} images), {statements} statements, {differ} inputs differ; {left_out} left out, \
+             {cut_short} in part"
         );
         // Writing to a string cannot fail.
-        let _ = writeln!(rows, "| `{name}` | {inputs} | {images} | {statements} | {errors} | {left_out} | {differ} |");
+        let _ = writeln!(
+            rows,
+            "| `{name}` | {inputs} | {images} | {statements} | {errors} | {left_out} | {cut_short} | {differ} |"
+        );
         sum.add(tally);
     }
     let failed = sum.differences.len();

@@ -44,6 +44,9 @@ pub struct Tally {
     pub errors: usize,
     /// Inputs with a database, most of them corrupt.
     pub images: usize,
+    /// Inputs that were compared only up to where SQLite's own rollback has left other bytes in its file. On a database that is
+    /// whole these are in free pages; on one that is not they may be anywhere. Ours has the bytes from before.
+    pub cut_short: usize,
     /// What was not the same.
     pub differences: Vec<Difference>,
 }
@@ -56,6 +59,7 @@ impl Tally {
         self.statements += other.statements;
         self.errors += other.errors;
         self.images += other.images;
+        self.cut_short += other.cut_short;
         self.differences.extend(other.differences);
     }
 }
@@ -65,6 +69,8 @@ impl Tally {
 struct Side {
     answers: Vec<String>,
     errors: usize,
+    /// How many answers had come when a rollback left other bytes in the file.
+    cut_at: Option<usize>,
     /// The file at the end.
     image: Vec<u8>,
 }
@@ -87,6 +93,7 @@ pub fn run(inputs: &[Input], opener: Opener, watch: &mut dyn FnMut(&Input)) -> R
         tally.images += usize::from(!input.image.is_empty());
         tally.statements += stock.answers.len();
         tally.errors += stock.errors;
+        tally.cut_short += usize::from(stock.cut_at.is_some());
         if let Some(words) = difference(&stock, &ours) {
             tally.differences.push(Difference { id: input.id.clone(), words });
         }
@@ -138,7 +145,7 @@ fn both(place: &Place, folder: &Path, input: &Input) -> Result<(Side, Side), Str
         fs::write(&file, &stock_image).map_err(|e| e.to_string())?;
     }
     let path = file.display().to_string();
-    let mut stock = side(&path, &path, &input.sql)?;
+    let mut stock = side(&path, &path, &input.sql, Some(&file))?;
     stock.image = fs::read(&file).unwrap_or_default();
     let _none = fs::remove_file(folder.join("input-of-a-fuzzer-journal"));
 
@@ -146,7 +153,7 @@ fn both(place: &Place, folder: &Path, input: &Input) -> Result<(Side, Side), Str
     if !image.is_empty() {
         import(fleet, &name(OURS)?, image).map_err(|e| e.to_string())?;
     }
-    let mut ours = side(&place.uri(OURS), OURS, &input.sql)?;
+    let mut ours = side(&place.uri(OURS), OURS, &input.sql, None)?;
     if fleet.exists(&name(OURS)?).map_err(|e| e.to_string())? {
         ours.image = export(fleet, &name(OURS)?).map_err(|e| e.to_string())?;
         fleet.remove(&name(OURS)?, true).map_err(|e| e.to_string())?;
@@ -179,9 +186,11 @@ fn export(fleet: &Fleet, name: &DatabaseName) -> litefleet::Result<Vec<u8>> {
     Ok(image)
 }
 
-/// Runs a script on one side, and then looks at the database with a new connection.
-fn side(place: &str, shown: &str, sql: &str) -> Result<Side, String> {
+/// Runs a script on one side, and then looks at the database with a new connection. `file` is SQLite's own.
+fn side(place: &str, shown: &str, sql: &str, file: Option<&Path>) -> Result<Side, String> {
     let mut side = Side::default();
+    let read = || file.map(|file| fs::read(file).unwrap_or_default()).unwrap_or_default();
+    let mut committed = read();
     let open = || -> Result<Session, String> {
         let mut session = Session::open(place).map_err(|e| e.to_string())?;
         limits::set(&mut session).map_err(|e| e.to_string())?;
@@ -189,6 +198,13 @@ fn side(place: &str, shown: &str, sql: &str) -> Result<Side, String> {
     };
     let mut ask = |session: &Session, sql: &str| -> Option<Vec<Vec<String>>> {
         let answer = session.run(sql);
+        if session.is_autocommit() && side.cut_at.is_none() {
+            let now = read();
+            // A commit raises the change counter.
+            let undone = now != committed && now.get(24..28) == committed.get(24..28);
+            side.cut_at = undone.then_some(side.answers.len());
+            committed = now;
+        }
         side.errors += usize::from(answer.is_err());
         // Only its name tells the one from the other.
         side.answers.push(without_names(format!("{answer:?}").replace(shown, "DATABASE")));
@@ -260,10 +276,14 @@ fn is_complete(sql: &str) -> bool {
 
 fn difference(stock: &Side, ours: &Side) -> Option<String> {
     let short = |text: &str| text.chars().take(300).collect::<String>();
-    for (index, (stock, ours)) in stock.answers.iter().zip(&ours.answers).enumerate() {
+    let most = stock.cut_at.unwrap_or(usize::MAX);
+    for (index, (stock, ours)) in stock.answers.iter().zip(&ours.answers).enumerate().take(most) {
         if stock != ours {
             return Some(format!("statement {index}: {} instead of {}", short(ours), short(stock)));
         }
+    }
+    if stock.cut_at.is_some() {
+        return None;
     }
     if stock.answers.len() != ours.answers.len() {
         return Some(format!("{} answers instead of {}", ours.answers.len(), stock.answers.len()));
