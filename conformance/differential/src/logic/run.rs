@@ -59,9 +59,9 @@ impl Case {
         }
     }
 
-    /// SQLite's `cache_size`. So few pages that transactions write before their commit; but a rollback of such a one leaves
-    /// in free pages what it had written there, as with a rollback journal, and that is a commit. Another connection whose
-    /// snapshot is older is then told so when it writes, where SQLite's log has nothing new.
+    /// SQLite's `cache_size`. So few pages that transactions write before their commit; but where a statement is still reading
+    /// after a commit, what a rollback then leaves in free pages is stored as one (`docs/decisions/0013-rollbacks.md`). Another
+    /// connection whose snapshot is older is then told so when it writes, where SQLite's log has nothing new.
     pub(super) fn cache_pages(&self) -> u32 {
         if self.interleaved && self.locking == Locking::Snapshot { 10_000 } else { 10 }
     }
