@@ -127,11 +127,13 @@ if [ -x /usr/lib/apt/apt-helper ]; then
     command -v make >/dev/null || packages+=(make)
     command -v xz >/dev/null || packages+=(xz-utils)
 fi
-# What export gives is compared with what import took.
-command -v sqldiff >/dev/null || ! apt-cache show sqlite3-tools >/dev/null 2>&1 || packages+=(sqlite3-tools)
 command -v unshare >/dev/null || packages+=(util-linux)
 command -v mount >/dev/null || packages+=(mount)
 [ ${#packages[@]} -eq 0 ] || install "${packages[@]}"
+# What export gives is compared with what import took. Where sqldiff cannot be had, that is left out.
+if ! command -v sqldiff >/dev/null && apt-cache show sqlite3-tools >/dev/null 2>&1; then
+    (install sqlite3-tools) || true
+fi
 
 for component in rustfmt clippy; do
     tool=cargo-fmt
