@@ -50,8 +50,8 @@ pub struct PostgresConfig {
     pub connect_timeout: Duration,
     /// `call_timeout` in milliseconds: how long a call waits for the server. Default 10 s.
     pub call_timeout: Duration,
-    /// `statement_timeout` in milliseconds: after which the server itself gives a statement up. Default: `call_timeout` on
-    /// connections that lead to the server itself, and through a pooler as the server is set.
+    /// `statement_timeout` in milliseconds: after which the server itself gives a statement up. Default: as the server has it, and
+    /// where it has none, `call_timeout` on connections that lead to the server itself.
     pub statement_timeout: Option<Duration>,
     /// `watch_interval` in milliseconds: how often the heads are looked at for those who watch them. Default 50 ms.
     pub watch_interval: Duration,
@@ -257,7 +257,7 @@ impl PostgresConfig {
         }
         if let Some(limit) = self.statement_timeout {
             let before = self.server.get_options().map_or_else(String::new, |options| format!("{options} "));
-            self.server.options(format!("{before}-c statement_timeout={}", limit.as_millis()));
+            self.server.options(format!("{before}-c statement_timeout={}", server_millis(limit)));
         }
         Ok(self)
     }
@@ -296,6 +296,11 @@ impl PostgresConfig {
         self.limits = limits;
         self
     }
+}
+
+/// A time as the server's time-outs have it: 0 is none there, and there is a largest one.
+pub(crate) fn server_millis(time: Duration) -> u128 {
+    time.as_millis().min(0x7fff_ffff)
 }
 
 const SSL_MODES: &str = "disable, allow, prefer, require, verify-ca or verify-full";

@@ -19,7 +19,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::config::PostgresConfig;
+use crate::config::{PostgresConfig, server_millis};
 use crate::connect::connect;
 use crate::error::{Fault, Outcome};
 use crate::link::Link;
@@ -260,8 +260,13 @@ impl Connection {
     async fn prepare(&mut self, statements: &Statements, config: &PostgresConfig) -> Outcome<()> {
         let mut settings = SETTINGS.to_owned();
         if config.statement_timeout.is_none() {
-            // Nobody waits any longer, so the server need not go on. It does not end the wait of a commit for its standbys.
-            let _written = write!(settings, " SET statement_timeout = {};", config.call_timeout.as_millis());
+            // Nobody waits any longer, so the server need not go on. It does not end the wait of a commit for its standbys. Where
+            // somebody has set it, for the role or in the URL's options, it stays.
+            let most = server_millis(config.call_timeout).max(1);
+            let _written = write!(
+                settings,
+                " SELECT set_config('statement_timeout', '{most}', false) WHERE current_setting('statement_timeout') = '0';"
+            );
         }
         let prepared = self.link.ask(|client| prepare_all(client, statements, settings).boxed()).await?;
         self.prepared = Call::OFTEN.iter().copied().zip(prepared).collect();

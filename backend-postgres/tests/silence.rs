@@ -81,6 +81,22 @@ fn a_call_ends_when_its_caller_waits_no_longer() {
     assert_eq!(count, Ok(0));
 }
 
+/// A time-out that somebody has set for the server's statements stays, and one of ours may be longer than the server can count.
+#[test]
+fn a_statement_timeout_that_is_set_stays() {
+    let (runtime, schema) = (Runtime::new().unwrap(), fresh_schema());
+    let url = format!("{}&options=-c%20statement_timeout%3D300", server().url());
+    let store = connect(&url, &schema, |config| config.call_timeout(Duration::from_secs(1 << 40)));
+    let (locker, connection) = runtime.block_on(tokio_postgres::connect(&server().url(), NoTls)).unwrap();
+    runtime.spawn(connection);
+    runtime.block_on(locker.batch_execute(&format!("BEGIN; LOCK TABLE {schema}.names"))).unwrap();
+    let error = runtime.block_on(store.list("", None, 10)).expect_err("the table is locked");
+    assert!(error.message().contains("57014"), "{error}");
+    let plain = connect(&server().url(), &schema, |config| config.call_timeout(Duration::from_secs(1 << 40)));
+    runtime.block_on(locker.batch_execute("ROLLBACK")).unwrap();
+    runtime.block_on(plain.list("", None, 10)).unwrap();
+}
+
 /// What waits for a lock on the server is given up there too: else each call that ran out of time left one behind, until
 /// the server had no connections left for anybody.
 #[test]

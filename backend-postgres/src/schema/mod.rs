@@ -13,7 +13,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Transaction};
 
-use crate::config::PostgresConfig;
+use crate::config::{PostgresConfig, server_millis};
 use crate::error::{Fault, Outcome};
 use crate::wire::column;
 
@@ -128,7 +128,9 @@ async fn migrate(client: &mut Client, config: &PostgresConfig) -> Outcome<()> {
 
 /// Takes the lock of those that migrate. Also for whatever else is waited for there is a limit from then on.
 async fn lock(transaction: &Transaction<'_>, config: &PostgresConfig) -> Outcome<()> {
-    transaction.batch_execute(&format!("SET LOCAL lock_timeout = {}", config.call_timeout.as_millis().max(1))).await?;
+    transaction
+        .batch_execute(&format!("SET LOCAL lock_timeout = {}", server_millis(config.call_timeout).max(1)))
+        .await?;
     // Until the end of the transaction, so that it works through a pooler too.
     let lock = format!("SELECT pg_advisory_xact_lock({LOCK})");
     transaction.query_typed(&lock, &[(&config.schema, Type::TEXT)]).await?;
