@@ -134,7 +134,7 @@ fn hits_and_misses_of_the_cache_are_told() {
     let mut buffer = database.begin_write(snapshot, false).unwrap();
     database.write(&mut buffer, 0, &vec![1; 5 * 4096]).unwrap();
     let snapshot = database.commit(&mut buffer, snapshot).unwrap();
-    database.end_write(&buffer);
+    database.end_write(&mut buffer);
     let mut page = [0; 4096];
     for at in [0, 4096, 4096] {
         database.read(snapshot, at, &mut page).unwrap();

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use tokio::sync::oneshot;
+
 use super::header;
 use crate::error::{Error, Result};
 use crate::types::{PAGE_SIZE, PageNo, PageRange, PageSet, Txid, pages_for_size};
@@ -21,7 +23,9 @@ pub struct TransactionBuffer {
     /// The lowest size since the transaction began: what lay beyond is gone, also when the file grew again.
     pub(super) lowest: u64,
     pub(super) pages: HashMap<PageNo, Box<[u8]>>,
-    /// Pages that were written to the store early.
+    /// Pages that are on their way to the store, as they were sent.
+    pub(super) flight: Option<Flight>,
+    /// Pages that were written to the store early, those on their way included.
     pub(super) staged: PageSet,
     /// Those of them that were cut off since: zeros, and staged again as zeros before the commit.
     pub(super) cut: PageSet,
@@ -35,6 +39,13 @@ pub struct TransactionBuffer {
     pub(super) foreign: bool,
     /// The transaction failed in a way that can only be rolled back.
     pub(super) broken: Option<Error>,
+}
+
+/// A request to stage that is under way while the transaction goes on.
+#[derive(Debug)]
+pub(super) struct Flight {
+    pub(super) pages: HashMap<PageNo, Box<[u8]>>,
+    pub(super) outcome: oneshot::Receiver<Result<()>>,
 }
 
 /// Where the bytes of a page come from.
@@ -57,6 +68,7 @@ impl TransactionBuffer {
             size,
             lowest: size,
             pages: HashMap::new(),
+            flight: None,
             staged: PageSet::new(),
             cut: PageSet::new(),
             generation: 0,
@@ -91,8 +103,14 @@ impl TransactionBuffer {
         self.pages.len() * (PAGE_SIZE + OVERHEAD)
     }
 
+    /// The bytes of a page that need not be read from anywhere.
+    fn image(&self, page: PageNo) -> Option<&[u8]> {
+        let flying = || self.flight.as_ref().and_then(|flight| flight.pages.get(&page));
+        self.pages.get(&page).or_else(flying).map(AsRef::as_ref)
+    }
+
     pub(super) fn source(&self, page: PageNo) -> Source<'_> {
-        match self.pages.get(&page) {
+        match self.image(page) {
             Some(image) => Source::Buffer(image),
             None if self.staged.contains(page) && !self.cut.contains(page) => Source::Staged,
             None if page.get() > pages_for_size(self.lowest) => Source::Zeros,
@@ -160,6 +178,9 @@ impl TransactionBuffer {
         }
         let kept = pages_for_size(size);
         self.pages.retain(|page, _| page.get() <= kept);
+        if let Some(flight) = &mut self.flight {
+            flight.pages.retain(|page, _| page.get() <= kept);
+        }
         for range in self.staged.ranges().filter(|range| range.last.get() > kept) {
             let first = PageNo(range.first.get().max(kept.saturating_add(1)));
             self.cut.insert_range(PageRange::new(first, range.last));
@@ -200,6 +221,24 @@ impl TransactionBuffer {
             set.insert_range(PageRange::new(PageNo(next), PageNo(last)));
         }
         set
+    }
+
+    /// Takes pages out, to send them to the store. What is read of them until they have arrived is what they are now.
+    pub(super) fn take_off(&mut self, pages: &[PageNo], outcome: oneshot::Receiver<Result<()>>) {
+        let pages: HashMap<PageNo, Box<[u8]>> = pages.iter().filter_map(|page| self.pages.remove_entry(page)).collect();
+        for page in pages.keys() {
+            self.staged.insert(*page);
+            self.cut.remove(*page);
+        }
+        self.flight = Some(Flight { pages, outcome });
+    }
+
+    /// They have not arrived, or nobody knows: what was not written again meanwhile is buffered again. It counts as staged
+    /// nevertheless: so it is staged again before the commit, or discarded.
+    pub(super) fn turn_back(&mut self, flight: Flight) {
+        for (page, image) in flight.pages {
+            self.pages.entry(page).or_insert(image);
+        }
     }
 
     /// Begins again on top of a commit of its own, or of the snapshot after a rollback.

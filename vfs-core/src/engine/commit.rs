@@ -109,6 +109,7 @@ impl Database {
 
     /// Empties the buffer: the transaction begins again on the snapshot that it began with.
     pub fn rewind(&self, buffer: &mut TransactionBuffer) {
+        self.abandon(buffer);
         if !buffer.staged.is_empty() {
             self.core().leftovers = true;
         }
@@ -132,6 +133,7 @@ impl Database {
 
     /// Turns the buffer into a commit, staging what must be staged. `None` when nothing was changed.
     async fn prepare(&self, buffer: &mut TransactionBuffer) -> Result<Option<Prepared>> {
+        self.land(buffer).await?;
         if let Some(broken) = &buffer.broken {
             return Err(broken.clone());
         }

@@ -21,7 +21,7 @@ fn a_commit_that_cannot_be_taken_over_is_done() {
     let committed = database.commit(&mut buffer, snapshot).unwrap();
     assert_eq!((committed.txid, committed.size), (Txid(1), 5));
     assert!(database.stopped().is_some());
-    database.end_write(&buffer);
+    database.end_write(&mut buffer);
     database.unpin(committed);
     fleet.disconnect(&database);
     let again = fleet.connect(&name, Role::Writer, true);

@@ -216,7 +216,8 @@ impl Database {
     }
 
     /// The writer is done: whoever comes next may write. A transaction that did not commit leaves nothing staged.
-    pub fn end_write(&self, buffer: &TransactionBuffer) {
+    pub fn end_write(&self, buffer: &mut TransactionBuffer) {
+        self.abandon(buffer);
         let left = {
             let mut core = self.core();
             core.leftovers |= !buffer.staged.is_empty();

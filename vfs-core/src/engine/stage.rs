@@ -5,16 +5,21 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
 
+use tokio::sync::oneshot;
+
 use super::TransactionBuffer;
 use super::buffer::Source;
 use super::database::Database;
 use crate::codec::{encode_image, encode_zero};
-use crate::error::{Context, ErrorKind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::store::{DiscardRequest, PageRow, StageRequest};
 use crate::types::{DatabaseId, Epoch, PageNo, pages_for_size};
 
 /// Pages in one stage call, where the store allows it: 1 MiB.
 const CHUNK: usize = 256;
+
+/// A transaction goes on while at least so many pages are on their way; for fewer it waits.
+const WORTH_GOING_ON: usize = 64;
 
 impl Database {
     /// Writes into an open transaction.
@@ -43,20 +48,63 @@ impl Database {
         Ok(needed.into_iter().zip(images.into_iter().map(|image| image.to_vec())).collect())
     }
 
-    /// Stages all that is buffered but page 1, which SQLite writes last.
-    pub(super) async fn spill(&self, buffer: &mut TransactionBuffer) -> Result<()> {
+    /// Makes room in the buffer: sends a part of it to the store, but page 1, which SQLite writes last. A part of some size
+    /// is on its way while SQLite goes on, until the next is to be sent.
+    async fn spill(&self, buffer: &mut TransactionBuffer) -> Result<()> {
+        let database = self.begin_staging(buffer).await?;
         let mut pages: Vec<PageNo> = buffer.pages.keys().copied().filter(|page| *page != PageNo::FIRST).collect();
         pages.sort_unstable();
-        self.stage(buffer, &pages).await
+        pages.truncate(self.chunk().min(pages.len().div_ceil(4)));
+        let Some(this) = self.this.upgrade().filter(|_| !pages.is_empty()) else { return Ok(()) };
+        let rows = self.staged_rows(buffer, database, &pages);
+        let request = next_request(buffer, database, rows);
+        let (landed, outcome) = oneshot::channel();
+        buffer.take_off(&pages, outcome);
+        let sending = async move {
+            let outcome = this.send_staged(&request).await;
+            // The transaction waits for it before it ends, unless its process does.
+            let _gone = landed.send(outcome);
+        };
+        if pages.len() < WORTH_GOING_ON {
+            sending.await;
+            return self.land(buffer).await;
+        }
+        self.fleet.bridge.spawn(sending);
+        Ok(())
     }
 
-    /// Stages pages of the buffer. Those that are not buffered are staged as zeros.
-    pub(super) async fn stage(&self, buffer: &mut TransactionBuffer, pages: &[PageNo]) -> Result<()> {
+    /// Waits for what is on its way to the store.
+    pub(super) async fn land(&self, buffer: &mut TransactionBuffer) -> Result<()> {
+        let Some(flight) = &mut buffer.flight else { return Ok(()) };
+        let stopped = || Err(Error::unavailable("the fleet was shut down before its staged pages had arrived"));
+        let outcome = (&mut flight.outcome).await.unwrap_or_else(|_| stopped());
+        let Some(flight) = buffer.flight.take() else { return outcome };
+        match outcome {
+            Ok(()) => metrics::counter!("litefleet_staged_pages_total").increment(flight.pages.len() as u64),
+            Err(error) => {
+                buffer.turn_back(flight);
+                return Err(self.not_staged(buffer, error));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for what is on its way of a transaction that will not be committed: none of it arrives later.
+    pub(super) fn abandon(&self, buffer: &mut TransactionBuffer) {
+        if buffer.flight.is_some()
+            && let Err(error) = self.fleet.bridge.wait(self.land(buffer))
+        {
+            tracing::debug!(database = %self.name, %error, "pages of a transaction that is rolled back were not staged");
+        }
+    }
+
+    /// What a transaction does before it stages anything.
+    async fn begin_staging(&self, buffer: &mut TransactionBuffer) -> Result<DatabaseId> {
+        self.land(buffer).await?;
         if let Some(broken) = &buffer.broken {
             return Err(broken.clone());
         }
         self.ensure_lease().await?;
-        let database = self.id()?;
         if buffer.staged.is_empty() {
             if self.core().leftovers {
                 self.discard_staged().await?;
@@ -64,15 +112,35 @@ impl Database {
             buffer.generation = self.core().generation;
             buffer.sequence = 0;
         }
-        let chunk = self.fleet.store.limits().write_rows.clamp(1, CHUNK);
-        let mut chunks = pages.chunks(chunk);
+        self.id()
+    }
+
+    /// Pages in one stage call.
+    fn chunk(&self) -> usize {
+        self.fleet.store.limits().write_rows.clamp(1, CHUNK)
+    }
+
+    async fn send_staged(&self, request: &StageRequest) -> Result<()> {
+        self.under_lease(|epoch| self.fleet.store.stage(StageRequest { epoch, ..request.clone() })).await
+    }
+
+    /// After a request to stage has failed. Perhaps it did reach the store.
+    fn not_staged(&self, buffer: &mut TransactionBuffer, error: Error) -> Error {
+        if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Fenced | ErrorKind::NotFound) {
+            buffer.broken = Some(error.clone());
+        }
+        self.core().leftovers = true;
+        error
+    }
+
+    /// Stages pages of the buffer. Those that are not buffered are staged as zeros.
+    pub(super) async fn stage(&self, buffer: &mut TransactionBuffer, pages: &[PageNo]) -> Result<()> {
+        let database = self.begin_staging(buffer).await?;
+        let mut chunks = pages.chunks(self.chunk());
         let mut next = chunks.next().map(|chunk| (chunk, self.staged_rows(buffer, database, chunk)));
         while let Some((chunk, rows)) = next {
-            // Of two requests the later one counts, also when the reply to the earlier one was lost.
-            buffer.sequence += 1;
-            let (expected, generation, sequence) = (buffer.base, buffer.generation, buffer.sequence);
-            let request = |epoch| StageRequest { database, epoch, expected, generation, sequence, rows: rows.clone() };
-            let mut sending = pin!(self.under_lease(|epoch| self.fleet.store.stage(request(epoch))));
+            let request = next_request(buffer, database, rows);
+            let mut sending = pin!(self.send_staged(&request));
             let early = poll_fn(|context| Poll::Ready(sending.as_mut().poll(context))).await;
             // While the store works on these, the next are made ready.
             next = chunks.next().map(|chunk| (chunk, self.staged_rows(buffer, database, chunk)));
@@ -81,13 +149,9 @@ impl Database {
                 Poll::Pending => sending.await,
             };
             if let Err(error) = outcome {
-                if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Fenced | ErrorKind::NotFound) {
-                    buffer.broken = Some(error.clone());
-                }
-                // Perhaps it did reach the store: what it holds is staged again before the commit, or discarded.
+                // What it holds is staged again before the commit, or discarded.
                 buffer.staged.extend(chunk.iter().copied());
-                self.core().leftovers = true;
-                return Err(error);
+                return Err(self.not_staged(buffer, error));
             }
             for page in chunk {
                 buffer.pages.remove(page);
@@ -178,3 +242,15 @@ impl Database {
         }
     }
 }
+
+/// The next request of a transaction to stage. Of two the later one counts, also when the reply to the earlier one was lost. Its
+/// epoch is that under which it is sent.
+fn next_request(buffer: &mut TransactionBuffer, database: DatabaseId, rows: Vec<PageRow>) -> StageRequest {
+    buffer.sequence += 1;
+    let (expected, generation, sequence) = (buffer.base, buffer.generation, buffer.sequence);
+    StageRequest { database, epoch: Epoch(0), expected, generation, sequence, rows }
+}
+
+#[cfg(test)]
+#[path = "stage_tests.rs"]
+mod tests;

@@ -382,10 +382,10 @@ impl MainFile {
         self.learn_failure();
         self.unconfirmed = false;
         if level < LockLevel::Reserved
-            && let Some(buffer) = self.buffer.take()
+            && let Some(mut buffer) = self.buffer.take()
             && self.vfs.fleet().check_process().is_ok()
         {
-            self.database.end_write(&buffer);
+            self.database.end_write(&mut buffer);
         }
         if level == LockLevel::None
             && let Some(snapshot) = self.snapshot.take()
