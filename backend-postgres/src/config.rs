@@ -38,7 +38,8 @@ pub struct PostgresConfig {
     pub(crate) server: tokio_postgres::Config,
     /// How much of the server's certificate is checked.
     pub verify: Verify,
-    /// `sslrootcert`: a PEM file of authorities instead of those of the system.
+    /// `sslrootcert`: a PEM file of authorities instead of those of the system. With `sslrootcert=system` nothing less than
+    /// [`Full`](Verify::Full) is accepted.
     pub root_certificates: Option<PathBuf>,
     /// `sslcert` and `sslkey`: PEM files of this client's certificate and key.
     pub client_certificate: Option<(PathBuf, PathBuf)>,
@@ -46,7 +47,7 @@ pub struct PostgresConfig {
     pub schema: String,
     /// `pool_size`: connections at the most, besides one for sessions. Default 8.
     pub pool_size: usize,
-    /// `connect_timeout` in seconds: for one server to accept a connection. Default 5 s.
+    /// `connect_timeout` in seconds: for one server to accept a connection. Zero or less: as long as the call may take. Default 5 s.
     pub connect_timeout: Duration,
     /// `call_timeout` in milliseconds: how long a call waits for the server. Default 10 s.
     pub call_timeout: Duration,
@@ -118,8 +119,12 @@ impl PostgresConfig {
             Error::invalid(format!("the Postgres URL cannot be read: {}", crate::error::chain(&error)))
         })?;
         let mut config = Self::of_server(server);
-        for (name, value) in own {
-            config.set(name, &value)?;
+        for (name, value) in &own {
+            config.set(name, value)?;
+        }
+        let last = |wanted| own.iter().rev().find(|(name, _)| *name == wanted).map(|(_, value)| value.as_str());
+        if last("sslrootcert") == Some("system") {
+            config.trust_system(last("sslmode"))?;
         }
         config.finish()
     }
@@ -170,7 +175,17 @@ impl PostgresConfig {
                     _ => return Err(wrong("any, read-write, primary, read-only or standby")),
                 });
             }
-            "connect_timeout" => self.connect_timeout = Duration::from_secs(number()?.max(1).into()),
+            "connect_timeout" => {
+                let seconds = value.parse::<i32>().map_err(|_| wrong("a whole number"))?;
+                // As libpq has it: zero or less is no limit. That of the call stays.
+                let limit = u64::try_from(seconds).ok().filter(|seconds| *seconds > 0);
+                self.connect_timeout = limit.map_or(Duration::MAX, Duration::from_secs);
+            }
+            // libpq's name; 0 is what the system has.
+            "keepalives_count" => match number()? {
+                0 => {}
+                count => _ = self.server.keepalives_retries(count),
+            },
             "schema" => value.clone_into(&mut self.schema),
             "pool_size" => self.pool_size = number()?.max(1) as usize,
             "call_timeout" => self.call_timeout = millis()?,
@@ -204,6 +219,21 @@ impl PostgresConfig {
         self.server.ssl_mode(mode);
         self.verify = verify;
         Some(())
+    }
+
+    /// `sslrootcert=system`, as libpq has it since version 16: any server has a certificate of some public authority, so that
+    /// it says nothing unless the host's name is checked.
+    fn trust_system(&mut self, mode: Option<&str>) -> Result<()> {
+        match mode {
+            None | Some("verify-full") => {
+                self.set_ssl_mode("verify-full");
+                Ok(())
+            }
+            Some(weaker) => Err(Error::invalid(format!(
+                "parameter sslrootcert=system of the Postgres URL goes with sslmode=verify-full, and not with {weaker}: leave \
+                 sslmode out, or name a file of authorities"
+            ))),
+        }
     }
 
     /// The schema as it stands in statements: quoted, since it may be a word of SQL.
@@ -313,6 +343,7 @@ const OWN: &[&str] = &[
     "sslkey",
     "target_session_attrs",
     "connect_timeout",
+    "keepalives_count",
     "schema",
     "pool_size",
     "call_timeout",

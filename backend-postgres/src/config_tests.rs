@@ -28,3 +28,55 @@ fn passwords_are_taken_whole_or_refused_without_showing_them() {
         assert_eq!(config.server.get_hosts(), [tokio_postgres::config::Host::Tcp("db".into())], "{right}");
     }
 }
+
+fn parsed(parameters: &str) -> Result<PostgresConfig> {
+    PostgresConfig::from_url(&format!("postgres://me@db/x?{parameters}"))
+}
+
+/// It meant that nothing at all was verified.
+#[test]
+fn authorities_of_the_system_verify_fully_or_are_refused() {
+    for right in
+        ["sslrootcert=system", "sslrootcert=system&sslmode=verify-full", "sslmode=verify-full&sslrootcert=system"]
+    {
+        let config = parsed(right).unwrap();
+        assert_eq!(config.verify, Verify::Full, "{right}");
+        assert_eq!(config.server.get_ssl_mode(), SslMode::Require, "{right}");
+        assert_eq!(config.root_certificates, None, "{right}");
+    }
+    for weaker in ["disable", "allow", "prefer", "require", "verify-ca"] {
+        for url in [format!("sslrootcert=system&sslmode={weaker}"), format!("sslmode={weaker}&sslrootcert=system")] {
+            let error = parsed(&url).unwrap_err();
+            assert_eq!(error.kind(), litefleet::ErrorKind::Invalid, "{url}");
+            assert!(error.message().contains("verify-full"), "{url}: {error}");
+        }
+    }
+    // The last word counts.
+    let config = parsed("sslrootcert=system&sslrootcert=a.pem&sslmode=require").unwrap();
+    assert_eq!((config.verify, config.root_certificates), (Verify::Authority, Some("a.pem".into())));
+}
+
+/// libpq's name of it was refused.
+#[test]
+fn keepalives_are_counted_as_libpq_says() {
+    for (parameters, retries) in
+        [("keepalives_count=7", Some(7)), ("keepalives_count=0", None), ("keepalives_retries=3", Some(3))]
+    {
+        assert_eq!(parsed(parameters).unwrap().server.get_keepalives_retries(), retries, "{parameters}");
+    }
+    parsed("keepalives_count=few").unwrap_err();
+}
+
+/// "For ever" became one second.
+#[test]
+fn connecting_without_a_limit() {
+    for (parameters, limit) in [
+        ("connect_timeout=0", Duration::MAX),
+        ("connect_timeout=-1", Duration::MAX),
+        ("connect_timeout=7", Duration::from_secs(7)),
+        ("schema=a", Duration::from_secs(5)),
+    ] {
+        assert_eq!(parsed(parameters).unwrap().connect_timeout, limit, "{parameters}");
+    }
+    parsed("connect_timeout=soon").unwrap_err();
+}
