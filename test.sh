@@ -248,7 +248,9 @@ if wanted postgres; then
             what=$("$server/postgres" --version) || what="$server"
             if [ ! -x "$server/pg_basebackup" ]; then
                 for name in promoted_standby_has_all_that_was_acknowledged standby_is_refused_or_read_from \
-                    commit_that_a_crash_made_visible_waits_for_the_standby commit_whose_wait_was_cancelled_waits_for_the_standby; do
+                    commit_that_a_crash_made_visible_waits_for_the_standby commit_whose_wait_was_cancelled_waits_for_the_standby \
+                    commit_of_one_who_hears_no_warnings_waits_for_the_standby \
+                    commit_of_one_who_hears_no_warnings_waits_for_the_standby_through_a_pooler_too; do
                     these+=(--skip "$name")
                     left_out "postgres test $name on $what" "$server has no pg_basebackup"
                 done

@@ -1,6 +1,10 @@
 //! The statements: each calls one function of the schema, so that each is one short text and one round trip. Commits have
 //! two more forms, without a function around them, for where they are prepared: they cost the server half as much. They
 //! say what they did; why they did not do the rest, the function tells.
+//!
+//! In the texts `S` is the schema, and `W` what has the server tell its warnings until the end of the transaction, whatever
+//! the session is set to: a commit that did not wait for its standby is known by one (`link.rs`). The two forms of a commit
+//! do without, since where they are used it is set for the session.
 
 use tokio_postgres::types::Type;
 
@@ -21,17 +25,17 @@ macro_rules! calls {
 }
 
 calls! {
-    StartSession "SELECT S.start_session($1, $2, $3)" [UUID TEXT INT8];
-    RenewSession "SELECT S.renew_session($1)" [UUID];
-    EndSession "SELECT S.end_session($1)" [UUID];
-    Open "SELECT * FROM S.open($1, $2, $3, $4, $5, $6, $7)" [TEXT BOOL UUID BOOL INT8 INT8 INT8];
-    Release "SELECT S.release($1, $2, $3)" [INT8 INT8 INT8_ARRAY];
+    StartSession "SELECT S.start_session($1, $2, $3) FROM W" [UUID TEXT INT8];
+    RenewSession "SELECT S.renew_session($1) FROM W" [UUID];
+    EndSession "SELECT S.end_session($1) FROM W" [UUID];
+    Open "SELECT o.* FROM W, S.open($1, $2, $3, $4, $5, $6, $7) o" [TEXT BOOL UUID BOOL INT8 INT8 INT8];
+    Release "SELECT S.release($1, $2, $3) FROM W" [INT8 INT8 INT8_ARRAY];
     Head "SELECT * FROM S.head($1, $2, $3, $4)" [INT8 INT8 INT8 INT8];
-    SettledHead "SELECT * FROM S.settled_head($1, $2, $3, $4)" [INT8 INT8 INT8 INT8];
+    SettledHead "SELECT o.* FROM W, S.settled_head($1, $2, $3, $4) o" [INT8 INT8 INT8 INT8];
     ReadPages "SELECT * FROM S.read_pages($1, $2, $3, $4, $5, $6)"
         [INT8_ARRAY INT8_ARRAY INT8_ARRAY INT8_ARRAY INT8_ARRAY INT8_ARRAY];
     ReadLog "SELECT * FROM S.read_log($1, $2, $3, $4, $5)" [INT8_ARRAY INT8_ARRAY INT8 INT8 INT8];
-    Commit "SELECT S.commit($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+    Commit "SELECT S.commit($1, $2, $3, $4, $5, $6, $7, $8, $9) FROM W"
         [INT8_ARRAY INT8_ARRAY INT8_ARRAY UUID_ARRAY INT8_ARRAY BYTEA_ARRAY INT8_ARRAY BOOL_ARRAY BOOL];
     CommitOne "WITH h AS (UPDATE S.heads h SET txid = h.txid + 1, commit_id = $4, size = $5, \
             holder = CASE WHEN $8 THEN NULL ELSE h.holder END, \
@@ -49,16 +53,16 @@ calls! {
             WHEN h.entry IS NULL THEN r.staged IS NULL ELSE h.entry = h.generation AND r.staged = h.generation END \
         RETURNING h.id, h.txid, r.record) INSERT INTO S.log SELECT h.id, h.txid, h.record FROM h RETURNING database"
         [INT8_ARRAY INT8_ARRAY INT8_ARRAY UUID_ARRAY INT8_ARRAY BYTEA_ARRAY INT8_ARRAY BOOL_ARRAY];
-    Stage "SELECT S.stage($1, $2, $3, $4, $5, $6, $7, $8)"
+    Stage "SELECT S.stage($1, $2, $3, $4, $5, $6, $7, $8) FROM W"
         [INT8 INT8 INT8 INT8 INT8 INT8_ARRAY INT2_ARRAY BYTEA_ARRAY];
-    Discard "SELECT S.discard($1, $2, $3, $4, $5)" [INT8 INT8 INT8 INT8 INT8];
-    Checkpoint "SELECT S.checkpoint($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+    Discard "SELECT S.discard($1, $2, $3, $4, $5) FROM W" [INT8 INT8 INT8 INT8 INT8];
+    Checkpoint "SELECT S.checkpoint($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) FROM W"
         [INT8 INT8 INT8 BOOL INT8 INT8_ARRAY INT2_ARRAY INT8_ARRAY BYTEA_ARRAY INT8_ARRAY];
-    Collect "SELECT S.collect($1, $2, $3, $4, $5, $6, $7)" [INT8 INT8 INT8 INT8 INT8_ARRAY INT8_ARRAY INT8];
-    Purge "SELECT * FROM S.purge($1)" [INT8];
+    Collect "SELECT S.collect($1, $2, $3, $4, $5, $6, $7) FROM W" [INT8 INT8 INT8 INT8 INT8_ARRAY INT8_ARRAY INT8];
+    Purge "SELECT o.* FROM W, S.purge($1) o" [INT8];
     List "SELECT * FROM S.list($1, $2, $3, $4)" [TEXT TEXT TEXT INT8];
-    Rename "SELECT S.rename($1, $2, $3)" [INT8 INT8 TEXT];
-    Delete "SELECT S.delete($1, $2)" [INT8 INT8];
+    Rename "SELECT S.rename($1, $2, $3) FROM W" [INT8 INT8 TEXT];
+    Delete "SELECT S.delete($1, $2) FROM W" [INT8 INT8];
     Scan "SELECT * FROM S.scan($1, $2, $3, $4)" [INT8 INT8 INT8 INT8];
     Heads "SELECT id, txid FROM S.heads WHERE id = ANY ($1)" [INT8_ARRAY];
 }
@@ -82,6 +86,8 @@ impl Call {
     ];
 }
 
+const WARNS: &str = "FROM set_config('client_min_messages', 'warning', true)";
+
 /// A statement with its types.
 #[derive(Debug)]
 pub(crate) struct Text {
@@ -96,7 +102,7 @@ pub(crate) struct Statements(Vec<Text>);
 impl Statements {
     pub(crate) fn new(quoted_schema: &str) -> Self {
         let text = |(_, text, types): &(Call, &'static str, &'static [Type])| Text {
-            text: text.replace("S.", &format!("{quoted_schema}.")),
+            text: text.replace("FROM W", WARNS).replace("S.", &format!("{quoted_schema}.")),
             types,
         };
         Self(Call::ALL.iter().map(text).collect())

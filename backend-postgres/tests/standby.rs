@@ -35,12 +35,12 @@ fn waiting(primary: &Server, words: &str) -> String {
 }
 
 /// A commit waits for its standby, which is down; `spoil` makes it visible all the same. It is acknowledged when the standby
-/// is back, and not before; then the primary is lost for good.
-fn commit_without_standby(spoil: impl FnOnce(&mut Server)) {
+/// is back, and not before; then the primary is lost for good. `words` are in the commit's statement.
+fn commit_without_standby(parameters: &str, words: &str, spoil: impl FnOnce(&mut Server)) {
     let (mut primary, mut standby) = synchronous_pair();
     // It finds the standby at its end, when nothing else is left.
     let both = format!("postgres://postgres@127.0.0.1:{},127.0.0.1:{}/postgres", primary.port(), standby.port());
-    let writer = process(&(both + "?sslmode=disable&target_session_attrs=read-write"));
+    let writer = process(&(both + "?sslmode=disable&target_session_attrs=read-write" + parameters));
     let connection = writer.open("a", "");
     connection.execute_batch("CREATE TABLE t (v INTEGER); INSERT INTO t VALUES (1)").unwrap();
     standby.stop();
@@ -50,7 +50,7 @@ fn commit_without_standby(spoil: impl FnOnce(&mut Server)) {
         sender.send(connection.execute("INSERT INTO t VALUES (2)", []).map_err(|error| error.to_string())).unwrap();
         connection
     });
-    wait_until("the commit waits", PATIENCE, || waiting(&primary, ".log SELECT") == "1");
+    wait_until("the commit waits", PATIENCE, || waiting(&primary, words) == "1");
     spoil(&mut primary);
     let mut early = None;
     wait_until("its outcome is looked for", PATIENCE, || {
@@ -69,10 +69,15 @@ fn commit_without_standby(spoil: impl FnOnce(&mut Server)) {
     drop(commit.join().unwrap());
 }
 
+fn cancel_the_wait(primary: &mut Server) {
+    let cancel = "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+    assert_eq!(primary.sql(cancel), "1");
+}
+
 /// After its recovery the primary shows a commit that waited when it was killed.
 #[test]
 fn commit_that_a_crash_made_visible_waits_for_the_standby() {
-    commit_without_standby(|primary| {
+    commit_without_standby("", ".log SELECT", |primary| {
         primary.kill();
         primary.resume();
     });
@@ -81,8 +86,18 @@ fn commit_that_a_crash_made_visible_waits_for_the_standby() {
 /// Its wait is ended by an operator: the server reports success, and a warning.
 #[test]
 fn commit_whose_wait_was_cancelled_waits_for_the_standby() {
-    commit_without_standby(|primary| {
-        let cancel = "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
-        assert_eq!(primary.sql(cancel), "1");
-    });
+    commit_without_standby("", ".log SELECT", cancel_the_wait);
+}
+
+/// A user whose sessions hear no warnings was told that it was done.
+#[test]
+fn commit_of_one_who_hears_no_warnings_waits_for_the_standby() {
+    commit_without_standby("&options=-c%20client_min_messages%3Derror", ".log SELECT", cancel_the_wait);
+}
+
+/// The same where nothing can be set for the session, as behind a pooler.
+#[test]
+fn commit_of_one_who_hears_no_warnings_waits_for_the_standby_through_a_pooler_too() {
+    let parameters = "&options=-c%20client_min_messages%3Derror&prepared_statements=off";
+    commit_without_standby(parameters, ".commit(", cancel_the_wait);
 }
