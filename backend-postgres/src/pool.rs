@@ -5,7 +5,6 @@
 //! never waits for a free one.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -41,8 +40,13 @@ const IDLE: Duration = Duration::from_secs(300);
 /// which the server may be told to change while the connection is open; and warnings, by one of which a commit is known that
 /// did not wait for its standby.
 const SETTINGS: &str = "SET plan_cache_mode = force_generic_plan; SET jit = off; SET enable_seqscan = off; \
-    SET enable_hashjoin = off; SET enable_mergejoin = off; SET lock_timeout = '2s'; \
-    SET default_transaction_isolation = 'read committed'; SET client_min_messages = warning;";
+    SET enable_hashjoin = off; SET enable_mergejoin = off; SET default_transaction_isolation = 'read committed'; \
+    SET client_min_messages = warning;";
+
+/// A time-out where none is set, for the role or in the URL's options: what somebody has set stays.
+fn unless_set(name: &str, value: &str) -> String {
+    format!(" SELECT set_config('{name}', '{value}', false) WHERE current_setting('{name}') = '0';")
+}
 
 /// An open connection.
 struct Connection {
@@ -262,14 +266,11 @@ impl Connection {
     /// Makes the settings, and prepares what is used often, all at once.
     async fn prepare(&mut self, statements: &Statements, config: &PostgresConfig) -> Outcome<()> {
         let mut settings = SETTINGS.to_owned();
+        settings.push_str(&unless_set("lock_timeout", "2s"));
         if config.statement_timeout.is_none() {
-            // Nobody waits any longer, so the server need not go on. It does not end the wait of a commit for its standbys. Where
-            // somebody has set it, for the role or in the URL's options, it stays.
-            let most = server_millis(config.call_timeout).max(1);
-            let _written = write!(
-                settings,
-                " SELECT set_config('statement_timeout', '{most}', false) WHERE current_setting('statement_timeout') = '0';"
-            );
+            // Nobody waits any longer, so the server need not go on. It does not end the wait of a commit for its standbys.
+            let most = server_millis(config.call_timeout).max(1).to_string();
+            settings.push_str(&unless_set("statement_timeout", &most));
         }
         let prepared = self.link.ask(|client| prepare_all(client, statements, settings).boxed()).await?;
         self.prepared = Call::OFTEN.iter().copied().zip(prepared).collect();

@@ -7,9 +7,10 @@ use std::net::TcpListener;
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
-use litefleet::ErrorKind;
-use litefleet::store::PageStore as _;
+use litefleet::store::{OpenRequest, Opened, PageStore as _};
+use litefleet::{DatabaseName, ErrorKind};
 use litefleet_conformance::faults::Process;
+use litefleet_postgres::PostgresStore;
 use litefleet_postgres::testing::{Proxy, wait_until};
 use support::{connect, fresh_schema, server};
 use tokio::runtime::Runtime;
@@ -97,24 +98,51 @@ fn a_statement_timeout_that_is_set_stays() {
     runtime.block_on(plain.list("", None, 10)).unwrap();
 }
 
-/// What waits for a lock on the server is given up there too: else each call that ran out of time left one behind, until
-/// the server had no connections left for anybody.
+/// Makes the making of a database do something else first.
+fn before_a_name(schema: &str, body: &str) {
+    server().sql(&format!(
+        "CREATE FUNCTION {schema}.before_a_name() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} RETURN NEW; END $$; \
+         CREATE TRIGGER before_a_name BEFORE INSERT ON {schema}.names FOR EACH ROW EXECUTE FUNCTION {schema}.before_a_name()"
+    ));
+}
+
+/// An open that makes the database.
+fn create(store: &PostgresStore) -> litefleet::Result<Opened> {
+    let name = DatabaseName::new("a").expect("a name");
+    let request = OpenRequest { name, create: true, lease: None, known: None, tail_bytes: 1 << 20 };
+    Runtime::new().expect("a runtime").block_on(store.open(request))
+}
+
+/// A time-out for locks that somebody has set was overridden. Where there is none, ours is.
+#[test]
+fn a_lock_timeout_that_is_set_stays() {
+    let schema = fresh_schema();
+    drop(connect(&server().url(), &schema, |config| config));
+    before_a_name(&schema, "RAISE EXCEPTION 'lock_timeout is %', current_setting('lock_timeout');");
+    for (options, expected) in [("", "2s"), ("-c%20lock_timeout%3D100", "100ms"), ("-c%20lock_timeout%3D3h", "3h")] {
+        let store = connect(&format!("{}&options={options}", server().url()), &schema, |config| config);
+        let error = create(&store).expect_err("it is refused");
+        assert!(error.message().contains(&format!("lock_timeout is {expected} ")), "{options}: {error}");
+    }
+}
+
+/// What takes long on the server is given up there too: else each call that ran out of time left one behind, until the server
+/// had no connections left for anybody.
 #[test]
 fn calls_that_nobody_waits_for_end_on_the_server() {
-    let (runtime, schema) = (Runtime::new().unwrap(), fresh_schema());
+    let schema = fresh_schema();
     let url = format!("{}&application_name=waits", server().url());
     let store = connect(&url, &schema, |config| config.call_timeout(Duration::from_millis(500)).pool_size(2));
-    let (locker, connection) = runtime.block_on(tokio_postgres::connect(&server().url(), NoTls)).unwrap();
-    runtime.spawn(connection);
-    runtime.block_on(locker.batch_execute(&format!("BEGIN; LOCK TABLE {schema}.names"))).unwrap();
+    // Not for a lock: there is a shorter time-out for those.
+    before_a_name(&schema, "PERFORM pg_sleep(3600);");
     for _ in 0..6 {
-        let error = runtime.block_on(store.list("", None, 10)).expect_err("the table is locked");
+        let error = create(&store).expect_err("it takes an hour");
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     }
     wait_until("they have ended", Duration::from_secs(20), || {
         server().sql("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'waits' AND state = 'active'")
             == "0"
     });
-    runtime.block_on(locker.batch_execute("ROLLBACK")).unwrap();
-    runtime.block_on(store.list("", None, 10)).unwrap();
+    server().sql(&format!("DROP TRIGGER before_a_name ON {schema}.names"));
+    create(&store).expect("nothing holds it up");
 }
