@@ -2,7 +2,7 @@
 //!
 //! A call has a connection for itself while it runs: on the server, statements of one connection run one after the other,
 //! and a commit must not stand behind a long read. Sessions have a connection of their own besides, so that a renewal
-//! never waits for a free one.
+//! never waits for a free one; where the server takes no more, it is one of those that the calls have already.
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicUsize;
@@ -78,6 +78,8 @@ pub(crate) struct Pool {
     idle: Mutex<Vec<Connection>>,
     /// Which of several servers was right the last time.
     last: Arc<AtomicUsize>,
+    /// Whose connections may be taken over when the server takes no more.
+    lender: Option<Arc<Pool>>,
 }
 
 impl std::fmt::Debug for Pool {
@@ -119,7 +121,14 @@ impl Pool {
             permits: Arc::new(Semaphore::new(size)),
             idle: Mutex::default(),
             last,
+            lender: None,
         }
+    }
+
+    /// With another pool, whose connections it may take over when the server takes no more.
+    pub(crate) fn with_lender(mut self, lender: &Arc<Self>) -> Self {
+        self.lender = Some(Arc::clone(lender));
+        self
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
@@ -198,8 +207,14 @@ impl Pool {
             }
             match timeout_at(deadline, self.open(deadline)).await {
                 Ok(Ok(connection)) => return Ok(InUse { connection, reused: false, _permit: permit }),
-                // The server takes no more: wait for one of those that we have.
-                Ok(Err(Fault::Crowded(_))) if self.one_may_come_back() && Instant::now() + CROWDED < deadline => {
+                Ok(Err(Fault::Crowded(message))) => {
+                    // The server takes no more: one of those that we have must do.
+                    if let Some(connection) = self.lender.as_ref().and_then(|lender| lender.take_idle()) {
+                        return Ok(InUse { connection, reused: true, _permit: permit });
+                    }
+                    if !self.one_may_come_back() || Instant::now() + CROWDED >= deadline {
+                        return Err(Fault::Crowded(message));
+                    }
                     sleep(CROWDED).await;
                 }
                 Ok(Err(fault)) => return Err(fault),
@@ -216,7 +231,13 @@ impl Pool {
     /// Whether anybody but the caller, who has a permit, uses a connection, or has just given it back: that is before its
     /// permit is free again.
     fn one_may_come_back(&self) -> bool {
-        self.size.saturating_sub(self.permits.available_permits()) > 1 || !self.idle().is_empty()
+        self.in_use() > 1
+            || !self.idle().is_empty()
+            || self.lender.as_ref().is_some_and(|lender| lender.in_use() > 0 || !lender.idle().is_empty())
+    }
+
+    fn in_use(&self) -> usize {
+        self.size.saturating_sub(self.permits.available_permits())
     }
 
     /// The one that was used last, so that those that are not needed grow old.

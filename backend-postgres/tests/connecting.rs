@@ -5,16 +5,19 @@ mod support;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::time::Duration;
 
-use litefleet::ErrorKind;
-use litefleet::store::PageStore as _;
+use litefleet::store::{PageStore as _, SessionRequest};
+use litefleet::{ErrorKind, SessionId};
 use litefleet_postgres::testing::{Server, ServerOptions, wait_until};
-use litefleet_postgres::{PostgresConfig, PostgresStore};
+use litefleet_postgres::{PostgresConfig, PostgresStore, Prepared};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
-use support::{connect, fresh_schema, server};
+use support::{connect, fresh_schema, grant_serving, server};
 use tokio::runtime::Runtime;
 use tokio_postgres::NoTls;
+
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[track_caller]
 fn refused(outcome: litefleet::Result<PostgresStore>, kind: ErrorKind, words: &[&str]) {
@@ -170,5 +173,56 @@ fn connections_that_the_server_closed_are_made_anew() {
         wait_until("they are closed", Duration::from_secs(20), || {
             server().sql("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'idle'") == "0"
         });
+    }
+}
+
+/// The calls have all the connections that the server allows. The session had none of its own then, and could neither be
+/// started nor renewed.
+#[test]
+fn session_borrows_a_connection_where_the_server_takes_no_more() {
+    server().sql("CREATE ROLE two LOGIN CONNECTION LIMIT 2");
+    let count =
+        |state: &str| server().sql(&format!("SELECT count(*) FROM pg_stat_activity WHERE usename = 'two' AND {state}"));
+    let runtime = Runtime::new().unwrap();
+    for calls_end_first in [true, false] {
+        let schema = fresh_schema();
+        drop(connect(&server().url(), &schema, |config| config));
+        grant_serving(&schema, "two");
+        let url = server().url().replace("postgres@", "two@") + "&migrate=off";
+        // Without a time-out for locks.
+        let change = |config: PostgresConfig| config.pool_size(2).prepared(Prepared::Off);
+        let store = Arc::new(connect(&url, &schema, change));
+        wait_until("connecting is over", PATIENCE, || count("true") == "0");
+        let (locker, connection) = runtime.block_on(tokio_postgres::connect(&server().url(), NoTls)).unwrap();
+        runtime.spawn(connection);
+        runtime.block_on(locker.batch_execute(&format!("BEGIN; LOCK TABLE {schema}.names"))).unwrap();
+        let call = || {
+            let store = Arc::clone(&store);
+            runtime.spawn(async move { store.list("", None, 10).await })
+        };
+        let calls = [call(), call()];
+        wait_until("both connections are in use", PATIENCE, || count("wait_event_type = 'Lock'") == "2");
+        let session = SessionId(rand::random());
+        let start = SessionRequest { session, label: "test".into(), lifetime: Duration::from_secs(600) };
+        let free = || runtime.block_on(locker.batch_execute("ROLLBACK")).unwrap();
+        let shared = Arc::clone(&store);
+        let starting = async move { shared.start_session(start).await };
+        let started = if calls_end_first {
+            free();
+            wait_until("the connections are idle", PATIENCE, || count("state = 'idle'") == "2");
+            runtime.block_on(starting)
+        } else {
+            let starting = runtime.spawn(starting);
+            free();
+            runtime.block_on(starting).unwrap()
+        };
+        started.unwrap();
+        for call in calls {
+            runtime.block_on(call).unwrap().unwrap();
+        }
+        runtime.block_on(store.renew_session(session)).unwrap();
+        runtime.block_on(store.list("", None, 10)).expect("the calls have one left");
+        drop(store);
+        wait_until("its connections are closed", PATIENCE, || count("true") == "0");
     }
 }

@@ -45,7 +45,7 @@ const CONTROL_PATIENCE: Duration = Duration::from_secs(4);
 #[derive(Debug)]
 pub(crate) struct Inner {
     config: Arc<PostgresConfig>,
-    pool: Pool,
+    pool: Arc<Pool>,
     /// For sessions and watches: a renewal must not wait until a long read is done.
     control: Pool,
     watchers: Watchers,
@@ -103,9 +103,10 @@ impl PostgresStore {
         let pool = |size, patience| {
             Pool::new(Arc::clone(&config), tls.clone(), Arc::clone(&statements), size, patience, Arc::clone(&last))
         };
+        let calls = Arc::new(pool(config.pool_size, config.call_timeout));
         let inner = Inner {
-            pool: pool(config.pool_size, config.call_timeout),
-            control: pool(1, CONTROL_PATIENCE),
+            control: pool(1, CONTROL_PATIENCE).with_lender(&calls),
+            pool: calls,
             watchers: Watchers::default(),
             grants: Grants::default(),
             config: Arc::clone(&config),
