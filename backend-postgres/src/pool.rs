@@ -63,6 +63,15 @@ enum Asked<'a> {
     Suited(&'a Form<'a>),
 }
 
+/// What came of a call.
+pub(crate) struct Answered {
+    /// Which it was, in the form that suited the connection.
+    pub(crate) call: Call,
+    pub(crate) rows: Vec<Row>,
+    /// It was sent before, and that may have taken effect.
+    pub(crate) again: bool,
+}
+
 /// A call in the form that suits a connection: the `bool` says whether statements are prepared there.
 pub(crate) type Form<'a> = dyn Fn(bool) -> (Call, Vec<Param>) + Sync + 'a;
 
@@ -137,20 +146,24 @@ impl Pool {
 
     /// Calls a function of the schema. Its effect, if it has one, must be the same when it is called twice.
     pub(crate) async fn call(&self, call: Call, params: &[Param]) -> Outcome<Vec<Row>> {
-        Ok(self.run(Asked::This(call, params), true).await?.1)
+        Ok(self.call_knowing(call, params).await?.rows)
+    }
+
+    /// As [`call`](Self::call), and says whether it was called twice.
+    pub(crate) async fn call_knowing(&self, call: Call, params: &[Param]) -> Outcome<Answered> {
+        self.run(Asked::This(call, params), true).await
     }
 
     /// As [`call`](Self::call), but in the form that suits the connection, and a lost answer is reported, never tried again.
-    /// Says which call it was.
-    pub(crate) async fn call_once(&self, form: &Form<'_>) -> Outcome<(Call, Vec<Row>)> {
+    pub(crate) async fn call_once(&self, form: &Form<'_>) -> Outcome<Answered> {
         self.run(Asked::Suited(form), false).await
     }
 
-    async fn run(&self, asked: Asked<'_>, repeatable: bool) -> Outcome<(Call, Vec<Row>)> {
+    async fn run(&self, asked: Asked<'_>, repeatable: bool) -> Outcome<Answered> {
         let begun = Instant::now();
         let waits = deadline::left().map_or(self.config.call_timeout, |left| left.max(SHORTEST));
         let (patience, deadline) = (self.patience.min(waits), begun + self.config.call_timeout.min(waits));
-        let mut tries = 0;
+        let (mut tries, mut again) = (0, false);
         loop {
             tries += 1;
             let mut in_use = self.acquire(deadline).await?;
@@ -166,7 +179,7 @@ impl Pool {
             let fault = match answer {
                 Ok(Ok(rows)) => {
                     self.give_back(in_use.connection);
-                    return Ok((call, rows));
+                    return Ok(Answered { call, rows, again });
                 }
                 Ok(Err(fault)) => fault,
                 Err(_) => Fault::Silent(patience),
@@ -191,6 +204,7 @@ impl Pool {
                 continue;
             }
             if stale && (repeatable || !fault.leaves_doubt()) && tries <= self.size {
+                again |= fault.leaves_doubt();
                 continue;
             }
             return Err(fault);

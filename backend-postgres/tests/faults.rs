@@ -6,57 +6,16 @@
 mod support;
 
 use std::sync::Arc;
-use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
-use litefleet::FleetSettings;
+use litefleet::{DatabaseName, ErrorKind, FleetSettings};
 use litefleet_conformance::faults::Process;
-use litefleet_postgres::testing::{Cut, Proxy, pause, wait_until};
-use litefleet_postgres::{PostgresConfig, Prepared};
+use litefleet_postgres::Prepared;
+use litefleet_postgres::testing::{Cut, pause, wait_until};
 use rusqlite::Connection;
-use support::{connect, fresh_schema, server};
+use support::place::{FORMS, Place, settings, values};
+use support::{connect, server};
 use tokio_postgres::NoTls;
-
-/// Patient enough for a few broken connections in a row.
-fn settings() -> FleetSettings {
-    let mut settings = Process::small();
-    settings.database.store_timeout = Duration::from_secs(5);
-    settings
-}
-
-/// A process whose connections go through a proxy, and one whose do not.
-struct Place {
-    proxy: Proxy,
-    schema: String,
-    process: Process,
-}
-
-impl Place {
-    fn new(call_timeout: Duration, settings: FleetSettings) -> Self {
-        Self::with(Prepared::Off, call_timeout, settings)
-    }
-
-    fn with(prepared: Prepared, call_timeout: Duration, settings: FleetSettings) -> Self {
-        let (proxy, schema) = (Proxy::start(server().port()), fresh_schema());
-        let change = |config: PostgresConfig| config.prepared(prepared).call_timeout(call_timeout).pool_size(3);
-        let store = connect(&proxy.url(), &schema, change);
-        Self { process: Process::new(Arc::new(store), settings), proxy, schema }
-    }
-
-    fn other(&self) -> Process {
-        Process::new(Arc::new(connect(&server().url(), &self.schema, |config| config)), settings())
-    }
-
-    /// A function of the schema as it stands in a request.
-    fn call(&self, function: &str) -> String {
-        format!("\"{}\".{function}(", self.schema)
-    }
-}
-
-fn values(connection: &Connection) -> Vec<i64> {
-    let mut statement = connection.prepare("SELECT v FROM t ORDER BY rowid").unwrap();
-    statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
-}
 
 /// What an application does to one database, every call of the store included. Says what was acknowledged.
 fn work(process: &Process, from: i64) -> Vec<i64> {
@@ -81,6 +40,7 @@ fn work(process: &Process, from: i64) -> Vec<i64> {
             "BEGIN; WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < 60) \
              INSERT INTO t SELECT -1, randomblob(4000) FROM c; ROLLBACK",
         );
+        let _may_fail = process.follow("a").query_row("SELECT count(*) FROM t", [], |_| Ok(()));
     }
     acknowledged
 }
@@ -109,7 +69,7 @@ fn connections_that_prepare_break_at_every_request() {
     for cut in [Cut::Before, Cut::After] {
         let mut broken = 0;
         for skip in (0..).step_by(3) {
-            let place = Place::with(Prepared::On, Duration::from_secs(5), settings());
+            let place = Place::new(Prepared::On, Duration::from_secs(5), settings());
             place.proxy.arm(cut, "", skip, 2);
             if work_through(place, &format!("{cut:?} {skip}")) == 0 {
                 break;
@@ -122,13 +82,24 @@ fn connections_that_prepare_break_at_every_request() {
 
 #[test]
 fn connections_break_at_every_call() {
-    let functions =
-        ["commit", "open", "release", "stage", "discard", "checkpoint", "collect", "read_pages", "start_session"];
+    let functions = [
+        "commit",
+        "open",
+        "release",
+        "stage",
+        "discard",
+        "checkpoint",
+        "collect",
+        "read_pages",
+        "read_log",
+        "head",
+        "start_session",
+    ];
     for cut in [Cut::Before, Cut::After] {
         for function in functions {
             let mut fired = 0;
             for skip in 0..3 {
-                let place = Place::new(Duration::from_secs(5), settings());
+                let place = Place::new(Prepared::Off, Duration::from_secs(5), settings());
                 place.proxy.arm(cut, &place.call(function), skip, 2);
                 fired += work_through(place, &format!("{cut:?} {function}, {skip}"));
             }
@@ -137,104 +108,56 @@ fn connections_break_at_every_call() {
     }
 }
 
-/// The answer of a commit stalls, past the time-out of the call and past the lease. The server did it: so it must say.
+/// A commit's answer is lost, and then the way breaks again while its outcome is looked for.
 #[test]
-fn commit_whose_answer_stalls_past_the_lease_is_found_done() {
-    let settings = FleetSettings { session_lifetime: Duration::from_secs(3), ..settings() };
-    let place = Place::new(Duration::from_secs(1), settings);
-    let connection = place.process.open("a", "");
-    connection.execute_batch("CREATE TABLE t (v INTEGER); INSERT INTO t VALUES (1)").unwrap();
-    place.proxy.arm(Cut::HoldAnswer, &place.call("commit"), 0, 1);
-    connection.execute("INSERT INTO t VALUES (2)", []).expect("its id tells that it was done");
-    assert_eq!(place.proxy.fired(), 1);
-    place.proxy.resume();
-    connection.execute("INSERT INTO t VALUES (3)", []).unwrap();
-    assert_eq!(values(&connection), [1, 2, 3]);
-    drop(connection);
-    assert_eq!(values(&place.other().open("a", "")), [1, 2, 3]);
+fn connections_break_while_an_outcome_is_looked_for() {
+    for (prepared, cut) in FORMS.into_iter().flat_map(|form| [(form, Cut::Before), (form, Cut::After)]) {
+        for (skip, lost) in [(0, Cut::After), (1, Cut::After), (1, Cut::Before)] {
+            let place = Place::new(prepared, Duration::from_secs(5), settings());
+            place.proxy.arm(lost, &place.commit(), skip, 1);
+            place.proxy.arm(cut, &place.call("settled_head"), 0, 2);
+            let what = format!("{prepared:?} {lost:?} {skip}, {cut:?}");
+            assert_eq!(work_through(place, &what), 3, "{what}");
+        }
+    }
 }
 
-/// The request of a commit stalls past the time-out: it is made certain that it can never arrive, and sent again. When it
-/// then does arrive, it does nothing.
+/// Renewals of a session break, twice in a row: the next one is in time.
 #[test]
-fn commit_whose_request_stalls_is_done_once() {
-    let place = Place::new(Duration::from_secs(1), settings());
-    let connection = place.process.open("a", "");
-    connection.execute_batch("CREATE TABLE t (v INTEGER); INSERT INTO t VALUES (1)").unwrap();
-    place.proxy.arm(Cut::HoldRequest, &place.call("commit"), 0, 1);
-    connection.execute("INSERT INTO t VALUES (2)", []).unwrap();
-    place.proxy.resume();
-    connection.execute("INSERT INTO t VALUES (3)", []).unwrap();
-    assert_eq!(values(&connection), [1, 2, 3]);
-    drop(connection);
-    assert_eq!(values(&place.other().open("a", "")), [1, 2, 3]);
+fn connections_break_at_renewals() {
+    for (prepared, cut) in FORMS.into_iter().flat_map(|form| [(form, Cut::Before), (form, Cut::After)]) {
+        let settings = FleetSettings { session_lifetime: Duration::from_secs(6), ..settings() };
+        let place = Place::new(prepared, Duration::from_secs(5), settings);
+        let connection = place.process.open("a", "");
+        connection.execute_batch("CREATE TABLE t (v INTEGER); INSERT INTO t VALUES (1)").unwrap();
+        // Prepared or not, it has no other parameter than the session's id.
+        place.proxy.arm(cut, "\0\u{1}\0\u{1}\0\u{1}\0\0\0\u{10}", 0, 2);
+        wait_until("two are broken", Duration::from_secs(60), || place.proxy.fired() == 2);
+        let renewed = format!("SELECT expires FROM {}.sessions", place.schema);
+        let before = server().sql(&renewed);
+        wait_until("the next one is not", Duration::from_secs(60), || server().sql(&renewed) > before);
+        connection.execute("INSERT INTO t VALUES (2)", []).unwrap();
+        assert_eq!(values(&connection), [1, 2], "{prepared:?} {cut:?}");
+        drop(connection);
+        assert_eq!(server().sql(&format!("SELECT epoch FROM {}.heads", place.schema)), "1", "it kept its lease");
+    }
 }
 
-/// Everything stalls until the lease is over and another process has written. The first one's commit did not happen, and
-/// it says why.
+/// The answer to a removal is lost, and it is asked for again: it was reported as "no such database".
 #[test]
-fn process_that_stalls_past_its_lease_is_fenced() {
-    let settings = FleetSettings {
-        session_lifetime: Duration::from_secs(2),
-        session_margin: Duration::from_millis(500),
-        ..settings()
-    };
-    let place = Place::new(Duration::from_secs(1), settings);
-    let connection = place.process.open("a", "");
-    connection.execute_batch("CREATE TABLE t (v INTEGER); INSERT INTO t VALUES (1)").unwrap();
-    // From now on nothing gets through: neither commits nor renewals, on old connections or new ones.
-    place.proxy.arm(Cut::HoldRequest, "", 0, u64::MAX);
-    let (sender, receiver) = sync_channel(1);
-    let waiting = std::thread::spawn(move || {
-        sender.send(connection.execute("INSERT INTO t VALUES (2)", []).map_err(|error| error.to_string())).unwrap();
-        connection
-    });
-    let other = place.other();
-    let taken = other.open("a", "");
-    wait_until("the lease runs out", Duration::from_secs(20), || {
-        taken.execute("INSERT INTO t VALUES (10)", []).is_ok()
-    });
-    let refused = receiver.recv_timeout(Duration::from_secs(30)).unwrap().unwrap_err();
-    place.proxy.resume();
-    let connection = waiting.join().unwrap();
-    connection.execute("INSERT INTO t VALUES (3)", []).unwrap_err();
-    let reason: String = connection.query_row("PRAGMA litefleet_error", [], |row| row.get(0)).unwrap();
-    assert!(reason.contains("database a"), "{refused}: {reason}");
-    // What was held back has arrived by now, and done nothing.
-    assert_eq!(values(&taken), [1, 10]);
-    taken.execute("INSERT INTO t VALUES (11)", []).unwrap();
-    assert_eq!(other.problems("a"), Vec::<String>::new());
-}
-
-/// The server is gone, and says so at once; when it is back, the fleet goes on.
-#[test]
-fn server_that_cannot_be_reached_is_reported_promptly() {
-    let mut settings = settings();
-    settings.database.store_timeout = Duration::from_millis(300);
-    let place = Place::new(Duration::from_secs(5), settings);
-    let connection = place.process.open("a", "");
-    connection.execute_batch("CREATE TABLE t (v INTEGER); INSERT INTO t VALUES (1)").unwrap();
-    place.proxy.refuse(true);
-    place.proxy.arm(Cut::Before, "", 0, u64::MAX);
-    let error = |connection: &Connection| -> String {
-        connection.query_row("PRAGMA litefleet_error", [], |row| row.get(0)).unwrap()
-    };
-    let begin = tokio::time::Instant::now();
-    // Its request was lost on the way, and nobody can be asked.
-    connection.execute("INSERT INTO t VALUES (2)", []).unwrap_err();
-    assert!(error(&connection).contains("may or may not have happened"), "{}", error(&connection));
-    let another = place.process.open("b", "");
-    another.execute_batch("CREATE TABLE t (v INTEGER)").unwrap_err();
-    assert!(error(&another).contains("cannot connect to Postgres"), "{}", error(&another));
-    assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
-    place.proxy.refuse(false);
-    place.proxy.resume();
-    another.execute_batch("CREATE TABLE t (v INTEGER)").unwrap();
-    drop(connection);
-    let connection = place.process.open("a", "");
-    assert_eq!(values(&connection), [1], "the request never arrived");
-    connection.execute("INSERT INTO t VALUES (3)", []).unwrap();
-    assert_eq!(values(&connection), [1, 3]);
+fn removal_whose_answer_is_lost_is_done() {
+    for cut in [Cut::Before, Cut::After] {
+        let place = Place::new(Prepared::Off, Duration::from_secs(5), settings());
+        let connection = place.process.open("a", "");
+        connection.execute_batch("CREATE TABLE t (v INTEGER)").unwrap();
+        drop(connection);
+        place.proxy.arm(cut, &place.call("delete"), 0, 1);
+        let name = DatabaseName::new("a").unwrap();
+        place.process.fleet().remove(&name, false).unwrap();
+        assert_eq!(place.proxy.fired(), 1, "{cut:?}");
+        let error = place.process.fleet().remove(&name, false).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    }
 }
 
 /// Databases of a process whose commits are made to come in one statement.
@@ -251,7 +174,7 @@ impl Together {
         let mut settings = FleetSettings::default();
         // Nothing is tried again: who fails fails.
         settings.database.store_timeout = Duration::ZERO;
-        let place = Place::with(prepared, Duration::from_secs(30), settings);
+        let place = Place::new(prepared, Duration::from_secs(30), settings);
         let connections = ["a", "b", "c", "d"].map(|name| place.process.open(name, ""));
         for connection in &connections {
             connection.execute_batch("CREATE TABLE t (v INTEGER)").unwrap();

@@ -9,6 +9,7 @@ use tokio_postgres::Row;
 use super::Inner;
 use super::outcome::{Answer, Asked, numbers};
 use crate::error::{Fault, Outcome};
+use crate::pool::Answered;
 use crate::statements::Call;
 use crate::wire::{
     Param, bigint, bigints, blob, blobs, boolean, booleans, column, id, ids, int, maybe_bigint, maybe_bigints,
@@ -52,7 +53,7 @@ impl Inner {
             many if prepared && !atomic => (Call::CommitMany, arrays(many)),
             many => (Call::Commit, with_function(many, atomic)),
         };
-        let (call, rows) = self.pool.call_once(&form).await.map_err(failed)?;
+        let Answered { call, rows, .. } = self.pool.call_once(&form).await.map_err(failed)?;
         if call == Call::Commit {
             return judged(&requests, &rows).map_err(failed);
         }
@@ -64,7 +65,7 @@ impl Inner {
         }
         // Why they were not done; or what they waited for went away meanwhile, and they are.
         let form = |_| (Call::Commit, with_function(&left, false));
-        let outcomes = match self.pool.call_once(&form).await.and_then(|(_, rows)| judged(&left, &rows)) {
+        let outcomes = match self.pool.call_once(&form).await.and_then(|answered| judged(&left, &answered.rows)) {
             Ok(outcomes) => outcomes,
             // Only the call as a whole can say that nobody knows.
             Err(fault) if fault.leaves_doubt() => return Err(failed(fault)),

@@ -34,7 +34,7 @@ struct Shared {
     round_trips: AtomicU64,
     to_server: AtomicU64,
     to_client: AtomicU64,
-    armed: Mutex<Option<Armed>>,
+    armed: Mutex<Vec<Armed>>,
     fired: AtomicU64,
     held: Mutex<bool>,
     freed: Condvar,
@@ -91,10 +91,11 @@ impl Proxy {
     }
 
     /// Does something to the next requests that have these bytes in them (any, when there are none), after letting some
-    /// through.
+    /// through. What was armed before comes first.
     pub fn arm(&self, cut: Cut, pattern: &str, skip: u64, times: u64) {
         *self.shared.held.lock().unwrap() = true;
-        *self.shared.armed.lock().unwrap() = Some(Armed { cut, pattern: pattern.as_bytes().to_vec(), skip, times });
+        let armed = Armed { cut, pattern: pattern.as_bytes().to_vec(), skip, times };
+        self.shared.armed.lock().unwrap().push(armed);
     }
 
     /// How often that has happened since the proxy was started.
@@ -104,7 +105,7 @@ impl Proxy {
 
     /// Lets go what is held back, and does nothing more to requests.
     pub fn resume(&self) {
-        *self.shared.armed.lock().unwrap() = None;
+        self.shared.armed.lock().unwrap().clear();
         *self.shared.held.lock().unwrap() = false;
         self.shared.freed.notify_all();
     }
@@ -170,11 +171,12 @@ impl Link {
     /// What is to happen to a request with these bytes in it.
     fn fate(&self, bytes: &[u8]) -> Option<Cut> {
         let mut armed = self.shared.armed.lock().unwrap();
-        let found = armed.as_mut()?;
-        let length = found.pattern.len();
-        if length > 0 && !bytes.windows(length).any(|window| window == found.pattern) {
-            return None;
-        }
+        let matches = |armed: &Armed| {
+            let length = armed.pattern.len();
+            length == 0 || bytes.windows(length).any(|window| window == armed.pattern)
+        };
+        let place = armed.iter().position(matches)?;
+        let found = armed.get_mut(place)?;
         if found.skip > 0 {
             found.skip -= 1;
             return None;
@@ -182,7 +184,7 @@ impl Link {
         let cut = found.cut;
         found.times -= 1;
         if found.times == 0 {
-            *armed = None;
+            armed.remove(place);
         }
         self.shared.fired.fetch_add(1, Ordering::SeqCst);
         Some(cut)

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each program uses some of it")]
 
 pub(crate) mod child;
+pub(crate) mod place;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
