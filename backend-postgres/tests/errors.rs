@@ -1,16 +1,16 @@
 //! The errors that people meet: each is clear, names what to do, and has no password in it.
 #![cfg(feature = "servers")]
-#![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
 mod support;
 
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
-use litefleet::store::{CommitMode, CommitRequest, LeaseRequest, OpenRequest, PageStore, SessionRequest};
-use litefleet::{CommitId, DatabaseId, DatabaseName, Epoch, ErrorKind, SessionId, Txid};
+use litefleet::store::{PageStore, SessionRequest};
+use litefleet::{ErrorKind, SessionId, Txid};
 use litefleet_postgres::testing::{Server, ServerOptions, wait_until};
 use litefleet_postgres::{PostgresConfig, PostgresStore};
+use support::writer::Writer;
 use support::{connect, fresh_schema, grant_serving, server};
 use tokio::runtime::Runtime;
 
@@ -30,51 +30,6 @@ fn refused(outcome: litefleet::Result<impl Sized>, kind: ErrorKind, words: &[&st
     assert_eq!(error.kind(), kind, "{error}");
     for word in words {
         assert!(error.message().contains(word), "'{word}' is not in: {error}");
-    }
-}
-
-/// Somebody who writes to one database.
-struct Writer {
-    store: Arc<PostgresStore>,
-    runtime: Runtime,
-    database: DatabaseId,
-    epoch: Epoch,
-    txid: Txid,
-}
-
-impl Writer {
-    fn new(store: PostgresStore, name: &str) -> Self {
-        let runtime = Runtime::new().unwrap();
-        let store = Arc::new(store);
-        let session = SessionId(rand::random());
-        let request = SessionRequest { session, label: "test".into(), lifetime: Duration::from_secs(600) };
-        runtime.block_on(store.start_session(request)).unwrap();
-        let open = OpenRequest {
-            name: DatabaseName::new(name).unwrap(),
-            create: true,
-            lease: Some(LeaseRequest { session, force: false }),
-            known: None,
-            tail_bytes: 1 << 20,
-        };
-        let opened = runtime.block_on(store.open(open)).unwrap();
-        Self { store, runtime, database: opened.database, epoch: opened.head.epoch, txid: opened.head.txid }
-    }
-
-    fn commit(&mut self, bytes: usize) -> litefleet::Result<()> {
-        let request = CommitRequest {
-            database: self.database,
-            epoch: self.epoch,
-            expected: self.txid,
-            commit_id: CommitId(rand::random()),
-            size: 4096,
-            record: (0..bytes).map(|_| rand::random::<u8>()).collect::<Vec<u8>>().into(),
-            staged: None,
-            release: false,
-        };
-        let mut outcomes = self.runtime.block_on(self.store.commit(vec![request], CommitMode::Independent))?;
-        outcomes.pop().unwrap()?;
-        self.txid = self.txid.next();
-        Ok(())
     }
 }
 
@@ -269,24 +224,6 @@ fn isolation_that_does_not_see_others_is_refused() {
     );
     let url = format!("postgres://serial@127.0.0.1:{}/postgres", server().port());
     refused(try_connect(&url), ErrorKind::Invalid, &["serializable", "read committed"]);
-}
-
-#[test]
-fn deadlocks_and_serialization_failures_are_tried_again() {
-    let schema = fresh_schema();
-    let store = connect(&server().url(), &schema, |config| config);
-    let mut writer = Writer::new(store, "a");
-    // A trigger that fails as those do, twice.
-    server().sql(&format!(
-        "CREATE SEQUENCE {schema}.tries; \
-         CREATE FUNCTION {schema}.fails() RETURNS trigger LANGUAGE plpgsql AS $$ DECLARE n bigint := nextval('{schema}.tries'); \
-         BEGIN IF n = 1 THEN RAISE EXCEPTION 'deadlock' USING ERRCODE = '40P01'; END IF; \
-         IF n = 2 THEN RAISE EXCEPTION 'serialize' USING ERRCODE = '40001'; END IF; RETURN NEW; END $$; \
-         CREATE TRIGGER fails BEFORE INSERT ON {schema}.log FOR EACH ROW EXECUTE FUNCTION {schema}.fails()"
-    ));
-    writer.commit(10).expect("it is tried again");
-    assert_eq!(server().sql(&format!("SELECT last_value FROM {schema}.tries")), "3");
-    assert_eq!(server().sql(&format!("SELECT count(*) FROM {schema}.log")), "1");
 }
 
 /// Errors that stay say what people can do about them.

@@ -3,6 +3,7 @@
 
 pub(crate) mod child;
 pub(crate) mod place;
+pub(crate) mod writer;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use litefleet::store::{PageStore, StoreLimits};
 use litefleet_conformance::Harness;
-use litefleet_postgres::testing::{Server, ServerOptions, wait_until};
+use litefleet_postgres::testing::{Bouncer, Server, ServerOptions, wait_until};
 use litefleet_postgres::{PostgresConfig, PostgresStore};
 
 /// The smallest limits that the cases are written for, or nearly: each a little odd, so that nothing divides evenly.
@@ -30,6 +31,12 @@ pub(crate) const TINY: StoreLimits = StoreLimits {
 pub(crate) fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
     SERVER.get_or_init(|| Server::start(&ServerOptions::default()))
+}
+
+/// A pooler in front of it.
+pub(crate) fn bouncer() -> &'static Bouncer {
+    static BOUNCER: OnceLock<Bouncer> = OnceLock::new();
+    BOUNCER.get_or_init(|| Bouncer::start(server()))
 }
 
 /// A primary, and a standby whose disk every commit waits for.

@@ -1,0 +1,58 @@
+//! Somebody who writes to one database, without an engine in between.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use litefleet::store::{CommitMode, CommitRequest, LeaseRequest, OpenRequest, PageStore as _, SessionRequest};
+use litefleet::{CommitId, DatabaseId, DatabaseName, Epoch, SessionId, Txid};
+use litefleet_postgres::PostgresStore;
+use tokio::runtime::Runtime;
+
+pub(crate) struct Writer {
+    pub(crate) store: Arc<PostgresStore>,
+    pub(crate) runtime: Runtime,
+    pub(crate) database: DatabaseId,
+    pub(crate) epoch: Epoch,
+    pub(crate) txid: Txid,
+}
+
+impl Writer {
+    pub(crate) fn new(store: impl Into<Arc<PostgresStore>>, name: &str) -> Self {
+        let runtime = Runtime::new().expect("a runtime");
+        let store = store.into();
+        let session = SessionId(rand::random());
+        let request = SessionRequest { session, label: "test".into(), lifetime: Duration::from_secs(600) };
+        runtime.block_on(store.start_session(request)).expect("a session starts");
+        let open = OpenRequest {
+            name: DatabaseName::new(name).expect("a name"),
+            create: true,
+            lease: Some(LeaseRequest { session, force: false }),
+            known: None,
+            tail_bytes: 1 << 20,
+        };
+        let opened = runtime.block_on(store.open(open)).expect("it opens");
+        Self { store, runtime, database: opened.database, epoch: opened.head.epoch, txid: opened.head.txid }
+    }
+
+    /// Its next commit.
+    pub(crate) fn request(&self, bytes: usize) -> CommitRequest {
+        CommitRequest {
+            database: self.database,
+            epoch: self.epoch,
+            expected: self.txid,
+            commit_id: CommitId(rand::random()),
+            size: 4096,
+            record: (0..bytes).map(|_| rand::random::<u8>()).collect::<Vec<u8>>().into(),
+            staged: None,
+            release: false,
+        }
+    }
+
+    pub(crate) fn commit(&mut self, bytes: usize) -> litefleet::Result<()> {
+        let requests = vec![self.request(bytes)];
+        let mut outcomes = self.runtime.block_on(self.store.commit(requests, CommitMode::Independent))?;
+        outcomes.pop().expect("one for each")?;
+        self.txid = self.txid.next();
+        Ok(())
+    }
+}
