@@ -1,4 +1,4 @@
-//! SQLite over the engine over Postgres.
+//! SQLite over the engine over Postgres, directly and through PgBouncer in transaction mode.
 #![cfg(feature = "servers")]
 
 mod support;
@@ -9,7 +9,7 @@ use litefleet::FleetSettings;
 use litefleet::store::PageStore;
 use litefleet_conformance::engine_cases::EngineHarness;
 use litefleet_conformance::engine_tests;
-use support::{Stores, fresh_schema, server};
+use support::{Stores, bouncer, fresh_schema, server};
 
 impl EngineHarness for Stores {
     fn store(&self) -> Arc<dyn PageStore> {
@@ -22,3 +22,4 @@ impl EngineHarness for Stores {
 }
 
 engine_tests!(postgres, Stores::at(server().url()));
+engine_tests!(postgres_bouncer, Stores::at(bouncer().url()));

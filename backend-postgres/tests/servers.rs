@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use litefleet::FleetSettings;
 use litefleet_conformance::faults::Process;
-use litefleet_postgres::testing::{Server, ServerOptions, pause, wait_until};
+use litefleet_postgres::testing::{Bouncer, Server, ServerOptions, pause, wait_until};
 use rusqlite::Connection;
 use support::child::{self, Task, noted};
 use support::{connect, synchronous_pair};
@@ -98,9 +98,23 @@ fn several(task: &Task) -> (Vec<Task>, Task) {
 
 #[test]
 fn killed_server_loses_nothing() {
-    let mut server = Server::start(&ServerOptions { durable: true, ..ServerOptions::default() });
+    let server = Server::start(&ServerOptions { durable: true, ..ServerOptions::default() });
+    let url = server.url();
+    kill_under_load(server, url);
+}
+
+/// A pooler says that the server is gone in words of its own, and keeps its clients.
+#[test]
+fn killed_server_behind_a_pooler_loses_nothing() {
+    let server = Server::start(&ServerOptions { durable: true, ..ServerOptions::default() });
+    let bouncer = Bouncer::start(&server);
+    kill_under_load(server, bouncer.url());
+    assert!(bouncer.log().contains("server conn crashed?"), "{}", bouncer.log());
+}
+
+fn kill_under_load(mut server: Server, url: String) {
     let folder = tempfile::tempdir().unwrap();
-    let (tasks, all) = several(&task(server.url(), &folder, &["shared"]));
+    let (tasks, all) = several(&task(url, &folder, &["shared"]));
     let children: Vec<Child> = tasks.iter().map(child::start).collect();
     for _ in 0..3 {
         wait_for_more(&all, 60);

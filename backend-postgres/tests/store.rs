@@ -4,16 +4,8 @@
 
 mod support;
 
-use std::sync::OnceLock;
-
 use litefleet_conformance::store_tests;
-use litefleet_postgres::testing::Bouncer;
-use support::{Stores, TINY, server};
-
-fn bouncer() -> &'static Bouncer {
-    static BOUNCER: OnceLock<Bouncer> = OnceLock::new();
-    BOUNCER.get_or_init(|| Bouncer::start(server()))
-}
+use support::{Stores, TINY, bouncer, server};
 
 store_tests!(postgres, Stores::at(server().url()).moves_times());
 store_tests!(postgres_tiny, Stores::at(server().url()).limits(TINY), without clock);

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::supervised::{Supervised, as_user, folder, give};
@@ -11,6 +12,7 @@ use super::{Server, free_port, wait_until};
 #[derive(Debug)]
 pub struct Bouncer {
     port: u16,
+    log: PathBuf,
     _running: Supervised,
 }
 
@@ -26,7 +28,8 @@ impl Bouncer {
         let text = format!(
             "[databases]\npostgres = host=127.0.0.1 port={} dbname=postgres\n\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
              listen_port = {port}\nunix_socket_dir =\nauth_type = trust\nauth_file = {}\npool_mode = transaction\n\
-             default_pool_size = 4\nmax_client_conn = 1000\nserver_reset_query_always = 0\n",
+             default_pool_size = 4\nmax_client_conn = 1000\nserver_reset_query_always = 0\n\
+             server_login_retry = 1\n",
             server.port(),
             users.display()
         );
@@ -37,11 +40,16 @@ impl Bouncer {
         let log = folder.join("log");
         let running = Supervised::start(&folder, "KILL", &log, &as_user(&[program, settings.display().to_string()]));
         wait_until("PgBouncer is ready", Duration::from_secs(20), || TcpStream::connect(("127.0.0.1", port)).is_ok());
-        Self { port, _running: running }
+        Self { port, log, _running: running }
     }
 
     /// Its URL, for the user `postgres` and the database `postgres`.
     pub fn url(&self) -> String {
         format!("postgres://postgres@127.0.0.1:{}/postgres?sslmode=disable", self.port)
+    }
+
+    /// What it wrote to its log.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
     }
 }
