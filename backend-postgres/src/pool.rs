@@ -43,6 +43,18 @@ const SETTINGS: &str = "SET plan_cache_mode = force_generic_plan; SET jit = off;
     SET enable_hashjoin = off; SET enable_mergejoin = off; SET default_transaction_isolation = 'read committed'; \
     SET client_min_messages = warning;";
 
+/// All that is set on such a connection.
+pub(crate) fn settings(config: &PostgresConfig) -> String {
+    let mut settings = SETTINGS.to_owned();
+    settings.push_str(&unless_set("lock_timeout", "2s"));
+    if config.statement_timeout.is_none() {
+        // Nobody waits any longer, so the server need not go on. It does not end the wait of a commit for its standbys.
+        let most = server_millis(config.call_timeout).max(1).to_string();
+        settings.push_str(&unless_set("statement_timeout", &most));
+    }
+    settings
+}
+
 /// A time-out where none is set, for the role or in the URL's options: what somebody has set stays.
 fn unless_set(name: &str, value: &str) -> String {
     format!(" SELECT set_config('{name}', '{value}', false) WHERE current_setting('{name}') = '0';")
@@ -300,13 +312,7 @@ impl Pool {
 impl Connection {
     /// Makes the settings, and prepares what is used often, all at once.
     async fn prepare(&mut self, statements: &Statements, config: &PostgresConfig) -> Outcome<()> {
-        let mut settings = SETTINGS.to_owned();
-        settings.push_str(&unless_set("lock_timeout", "2s"));
-        if config.statement_timeout.is_none() {
-            // Nobody waits any longer, so the server need not go on. It does not end the wait of a commit for its standbys.
-            let most = server_millis(config.call_timeout).max(1).to_string();
-            settings.push_str(&unless_set("statement_timeout", &most));
-        }
+        let settings = settings(config);
         let prepared = self.link.ask(|client| prepare_all(client, statements, settings).boxed()).await?;
         self.prepared = Call::OFTEN.iter().copied().zip(prepared).collect();
         Ok(())

@@ -90,7 +90,7 @@ fn judged(requests: &[&CommitRequest], rows: &[Row]) -> Outcome<Vec<Result<()>>>
     Ok(answers)
 }
 
-fn scalars(request: &CommitRequest) -> Vec<Param> {
+pub(crate) fn scalars(request: &CommitRequest) -> Vec<Param> {
     vec![
         bigint(request.database.get()),
         bigint(request.epoch.get()),

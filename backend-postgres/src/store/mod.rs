@@ -38,6 +38,9 @@ use finished::Finished;
 use grants::Grants;
 use watch::Watchers;
 
+#[cfg(feature = "testing")]
+pub(crate) use commit::scalars;
+
 /// How long to wait for the answer of a renewal: a connection that is dead must be found out while there is time for another.
 const CONTROL_PATIENCE: Duration = Duration::from_secs(4);
 

@@ -9,6 +9,7 @@
     reason = "test support: what cannot be started fails the test that wanted it, with the reason"
 )]
 
+mod bare;
 mod bouncer;
 mod proxy;
 mod server;
@@ -17,6 +18,7 @@ mod supervised;
 use std::net::TcpListener;
 use std::time::Duration;
 
+pub use bare::BareCommits;
 pub use bouncer::Bouncer;
 pub use proxy::{Cut, Proxy};
 pub use server::{Server, ServerOptions};

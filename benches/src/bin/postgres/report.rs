@@ -23,6 +23,8 @@ pub(crate) enum Goal {
     RatioAtLeast(f64),
     /// Ours alone.
     AtMost(f64),
+    /// Nothing: it says what stands behind another row.
+    None,
 }
 
 impl Row {
@@ -53,6 +55,16 @@ impl Row {
             Goal::RatioAtMost(most) => self.ratio() <= most,
             Goal::RatioAtLeast(least) => self.ratio() >= least,
             Goal::AtMost(most) => self.ours <= most,
+            Goal::None => true,
+        }
+    }
+
+    /// Whether it was reached, in these words.
+    fn verdict<'a>(&self, yes: &'a str, no: &'a str) -> &'a str {
+        match self.goal {
+            Goal::None => "",
+            _ if self.met() => yes,
+            _ => no,
         }
     }
 
@@ -62,6 +74,7 @@ impl Row {
             Goal::RatioAtMost(most) => (format!("{:.2}", self.ratio()), format!("at most {most}")),
             Goal::RatioAtLeast(least) => (format!("{:.2}", self.ratio()), format!("at least {least}")),
             Goal::AtMost(most) => (short(self.ours), format!("at most {most}")),
+            Goal::None => (format!("{:.2}", self.ratio()), String::new()),
         }
     }
 
@@ -95,7 +108,7 @@ fn short(number: f64) -> String {
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (value, goal) = self.value_and_goal();
-        let met = if self.met() { "yes" } else { "NO" };
+        let met = self.verdict("yes", "NO");
         write!(f, "{:<66} {value:>7}  {goal:<14} {met:<3}  {}", self.what, self.behind())
     }
 }
@@ -104,7 +117,7 @@ impl fmt::Display for Row {
 pub(crate) fn markdown(rows: &[Row]) -> String {
     let line = |row: &Row| {
         let (value, goal) = row.value_and_goal();
-        let met = if row.met() { "reached" } else { "**missed**" };
+        let met = row.verdict("reached", "**missed**");
         format!("| {} | {value} | {goal} | {met} | {} |\n", row.what, row.behind())
     };
     let head = "| what | ours by theirs, or ours | goal | | behind it |\n|---|--:|---|---|---|\n".to_owned();

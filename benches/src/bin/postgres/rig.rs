@@ -59,9 +59,13 @@ impl Rig {
 
     /// A bare connection.
     pub(crate) fn bare(&self) -> Result<Client> {
-        let url = self.server.url();
+        self.bare_at(&self.server.url())
+    }
+
+    /// A bare connection to a server.
+    pub(crate) fn bare_at(&self, url: &str) -> Result<Client> {
         self.runtime.block_on(async {
-            let (client, connection) = tokio_postgres::connect(&url, NoTls).await?;
+            let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
             tokio::spawn(connection);
             Ok(client)
         })
