@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# What the layout of the tables on Postgres rests on (docs/decisions/0009): fill factor, TOAST, partitions. Prints tables.
+# What the layout of the tables on Postgres rests on (docs/decisions/0009): fill factor, TOAST, partitions, the forms of a
+# commit, settings of functions. Prints tables.
 #
 #   benches/choices/postgres-layout.sh                                     all of them
 #   benches/choices/postgres-layout.sh partitions /usr/lib/postgresql/16/bin
@@ -194,11 +195,126 @@ SQL
     done
 }
 
+# A statement as the program has it (backend-postgres/src/statements.rs).
+statement() { # name
+    awk -v name="$1" '$1 == name { on = 1 } on { print } on && /"$/ { exit }' backend-postgres/src/statements.rs |
+        sed -E 's/^ *[A-Za-z]+ "//; s/ *\\$//; s/"$//' | tr '\n' ' ' |
+        sed "s/S\\./m./g; s/FROM W/FROM set_config('client_min_messages', 'warning', true)/"
+}
+
+# A statement of pgbench's, so often; afterwards :t is how often. Time, and CPU of the server's process.
+often() { # mode, times, statement
+    local before after time
+    printf '\\set t :t + 1\n%s;\n' "$3" >"$folder/script"
+    # The times of a process are its parent's a moment after its end.
+    sleep 1
+    before=$(awk '{ print $16 + $17 }' "/proc/$server/stat")
+    time=$("$pgbench" -h "$folder" -U postgres -n -M "$1" -t "$2" -f "$folder/script" -D t=-1 -D e=1 -D s=8192 \
+        -D c=00000000-0000-0000-0000-000000000001 -D "r=\\x$(printf '5a%.0s' {1..200})" postgres | sed -n 's/latency average = //p')
+    sleep 1
+    after=$(awk '{ print $16 + $17 }' "/proc/$server/stat")
+    echo "$time, $(((after - before) * 10000 / $2)) µs"
+}
+
+forms() {
+    local pgbench times=20000 head=0 form mode text row batch=40 rounds=1500
+    pgbench=$(command -v pgbench || find /usr/lib/postgresql -path '*/bin/pgbench' | sort -V | tail -n 1)
+    printf '\n## Forms of a commit, one at a time, as a client sends them: time (without a flush), CPU of the server\n\n'
+    echo '| | parsed each time | prepared |'
+    echo '|---|---|---|'
+    schema 0
+    run -c "CREATE TABLE bare (id bigserial PRIMARY KEY, body bytea NOT NULL)"
+    run -c "ALTER DATABASE postgres SET plan_cache_mode = force_generic_plan" -c "ALTER DATABASE postgres SET enable_seqscan = off"
+    for form in Commit CommitOne INSERT; do
+        row=''
+        for mode in extended prepared; do
+            head=$((head + 1))
+            run -c "INSERT INTO m.heads (id, epoch, holder) VALUES ($head, 1, gen_random_uuid())"
+            case $form in
+            Commit) text=$(statement Commit | sed -E 's/\$1\b/ARRAY['$head']::bigint[]/; s/\$2/ARRAY[:e]::bigint[]/
+                s/\$3/ARRAY[:t]::bigint[]/; s/\$4/ARRAY[:c]::uuid[]/; s/\$5/ARRAY[:s]::bigint[]/; s/\$6/ARRAY[:r]::bytea[]/
+                s/\$7/ARRAY[NULL]::bigint[]/; s/\$8/ARRAY[false]/; s/\$9/false/') ;;
+            CommitOne) text=$(statement CommitOne | sed -E 's/\$1\b/'$head'/g; s/\$2/:e/g; s/\$3/:t/g; s/\$4/:c/g
+                s/\$5/:s/g; s/\$6/:r/g; s/\$7/NULL/g; s/\$8/false/g') ;;
+            *) text='INSERT INTO bare (body) VALUES (:r)' ;;
+            esac
+            row+=" $(often $mode $times "$text") |"
+            [ "$form" = INSERT ] || [ "$(run -c "SELECT txid FROM m.heads WHERE id = $head")" = $times ]
+        done
+        echo "| ${form/INSERT/a bare INSERT} |$row"
+    done
+
+    printf '\n## Forms of a commit, %d at once, prepared: CPU of the server for each\n\n' $batch
+    echo '| nothing with the same parameters | Commit | CommitMany |'
+    echo '|---|---|---|'
+    row=''
+    for form in nothing Commit CommitMany; do
+        schema 0
+        case $form in
+        nothing) text='SELECT cardinality($1)' ;;
+        *) text=$(statement $form) ;;
+        esac
+        row+=" $(
+            run <<SQL
+INSERT INTO m.heads (id, epoch, holder) SELECT i, 1, gen_random_uuid() FROM generate_series(1, $batch) i;
+PREPARE form(bigint[], bigint[], bigint[], uuid[], bigint[], bytea[], bigint[], boolean[], boolean) AS $text;
+CREATE PROCEDURE m.batches(first integer, rounds integer) LANGUAGE plpgsql AS \$\$ DECLARE
+    size integer[] := ARRAY[$batch];
+BEGIN
+    FOR t IN first .. first + rounds - 1 LOOP
+        EXECUTE format('EXECUTE form(%L, %L, %L, %L, %L, %L, %L, %L, false)', ARRAY(SELECT generate_series(1, $batch)),
+            array_fill(1, size), array_fill(t, size), array_fill(gen_random_uuid(), size), array_fill(8192, size),
+            array_fill(decode(repeat('5a', 200), 'hex'), size), array_fill(NULL::bigint, size), array_fill(false, size));
+        COMMIT;
+    END LOOP;
+END \$\$;
+CALL m.batches(0, 100);
+SELECT cpu() AS cpu \gset
+CALL m.batches(100, $rounds);
+SELECT round((cpu() - :cpu) * 1000 / $rounds / $batch, 1) || ' µs';
+SQL
+        ) |"
+        [ $form = nothing ] || [ "$(run -c "SELECT DISTINCT txid FROM m.heads")" = $((rounds + 100)) ]
+    done
+    echo "|$row"
+}
+
+settings() {
+    printf '\n## Settings of a function: CPU per call of an empty one\n\n'
+    echo '| none | two | five |'
+    echo '|---|---|---|'
+    echo "| $(
+        run <<'SQL' | paste -sd '|' | sed 's/|/ | /g'
+CREATE OR REPLACE FUNCTION s0() RETURNS void LANGUAGE plpgsql AS $$ BEGIN END $$;
+CREATE OR REPLACE FUNCTION s2() RETURNS void LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan
+    AS $$ BEGIN END $$;
+CREATE OR REPLACE FUNCTION s5() RETURNS void LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan
+    SET jit = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$ BEGIN END $$;
+CREATE OR REPLACE PROCEDURE empty_calls(name text) LANGUAGE plpgsql AS $$ BEGIN
+    FOR i IN 1 .. 100000 LOOP
+        CASE name WHEN 's0' THEN PERFORM s0(); WHEN 's2' THEN PERFORM s2(); ELSE PERFORM s5(); END CASE;
+    END LOOP;
+END $$;
+SELECT cpu() AS cpu \gset
+CALL empty_calls('s0');
+SELECT round((cpu() - :cpu) / 100, 1) || ' µs';
+SELECT cpu() AS cpu \gset
+CALL empty_calls('s2');
+SELECT round((cpu() - :cpu) / 100, 1) || ' µs';
+SELECT cpu() AS cpu \gset
+CALL empty_calls('s5');
+SELECT round((cpu() - :cpu) / 100, 1) || ' µs';
+SQL
+    ) |"
+}
+
 echo "server: $("$bin/postgres" --version)"
 if [ "$what" = all ]; then
     fill_factor
     toast
     partitions
+    forms
+    settings
 else
     "$what"
 fi

@@ -1,6 +1,6 @@
 -- Plans. They are made once per connection, for any arguments, and by the indexes whatever the tables' statistics say: a
--- plan that was made when a table was small would otherwise read all of it when it has grown. Each setting costs a call
--- about 1.5 µs (docs/decisions/0009), so the hottest function has the fewest.
+-- plan that was made when a table was small would otherwise read all of it when it has grown. Settings cost a call one or
+-- two µs (docs/decisions/0009), so the hottest function has the fewest.
 
 ALTER FUNCTION {schema}.commit SET plan_cache_mode = force_generic_plan;
 ALTER FUNCTION {schema}.commit SET enable_seqscan = off;
