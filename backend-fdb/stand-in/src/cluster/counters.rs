@@ -33,6 +33,8 @@ counters! {
     /// Rows and bytes that range reads returned.
     range_rows,
     range_bytes,
+    /// Replies to range reads that ended as at the end of a shard.
+    ranges_cut,
     /// Commits that arrived, with whatever outcome.
     commits,
     /// Commits that reached the queue of the next batch.

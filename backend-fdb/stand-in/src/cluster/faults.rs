@@ -50,6 +50,8 @@ pub(crate) enum Fault {
 pub(crate) struct Faults {
     random: Random,
     rates: HashMap<Kind, Vec<(u32, Fault)>>,
+    /// Of 10,000 rows of range reads, how many end their reply.
+    cuts: u32,
     next: HashMap<Kind, VecDeque<Option<Fault>>>,
 }
 
@@ -92,6 +94,11 @@ impl Faults {
         None
     }
 
+    /// Whether a reply to a range read ends after this row, as where a shard does.
+    pub(crate) fn cuts(&mut self) -> bool {
+        self.cuts > 0 && self.random.below(10_000) < u64::from(self.cuts)
+    }
+
     /// Some time up to this.
     pub(crate) fn up_to(&mut self, most: Duration) -> Duration {
         let micros = u64::try_from(most.as_micros()).unwrap_or(u64::MAX);
@@ -100,6 +107,7 @@ impl Faults {
 
     pub(crate) fn clear(&mut self) {
         self.rates.clear();
+        self.cuts = 0;
         self.next.clear();
     }
 
@@ -113,6 +121,10 @@ impl Faults {
                 continue;
             }
             let rate = value.parse().map_err(|_| format!("no number in '{setting}'"))?;
+            if name == "range.cut" {
+                self.cuts = rate;
+                continue;
+            }
             let (kind, fault) = named(name)?;
             self.rates.entry(kind).or_default().push((rate, fault));
         }

@@ -141,10 +141,16 @@ impl Cluster {
                 self.lock().counters.ranges += 1;
                 self.readable(request.version).await?;
                 let mut state = self.lock();
-                let rows = state.store.range(&request);
-                state.counters.range_rows += rows.pairs.len() as u64;
+                let State { store, faults, counters, .. } = &mut *state;
+                let mut cut = false;
+                let rows = store.range(&request, || {
+                    cut = faults.cuts();
+                    cut
+                });
+                counters.ranges_cut += u64::from(cut);
+                counters.range_rows += rows.pairs.len() as u64;
                 let bytes: usize = rows.pairs.iter().map(|(key, value)| key.len() + value.len()).sum();
-                state.counters.range_bytes += bytes as u64;
+                counters.range_bytes += bytes as u64;
                 Ok(Reply::Rows(rows))
             }
             Request::RangeSize(range) => {

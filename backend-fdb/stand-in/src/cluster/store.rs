@@ -134,7 +134,8 @@ impl Store {
         }
     }
 
-    pub(crate) fn range(&self, request: &RangeRequest) -> Rows {
+    /// One reply to a range read. `shard_ends` says after each row whether the reply ends there, whatever was asked for.
+    pub(crate) fn range(&self, request: &RangeRequest, shard_ends: impl FnMut() -> bool) -> Rows {
         let version = request.version;
         let mut over_begin = false;
         let mut over_end = false;
@@ -151,7 +152,7 @@ impl Store {
         let end = cut(&request.end);
         let mut present = self.present(&begin, &end, version);
         let next = || if request.reverse { present.next_back() } else { present.next() };
-        let (pairs, more) = bounded(next, request.rows, request.bytes, self.reply_bytes);
+        let (pairs, more) = bounded(next, shard_ends, request.rows, request.bytes, self.reply_bytes);
         Rows { pairs, more, over_begin, over_end }
     }
 
@@ -181,9 +182,11 @@ fn value_at(history: &History, version: Version) -> Option<&Bytes> {
     value.as_ref()
 }
 
-/// Rows until a bound is reached; the row that reaches the bound in bytes is part of the reply.
+/// Rows until a bound is reached, or the end of a shard; the row that reaches the bound in bytes is part of the reply. At
+/// the end of a shard nobody knows whether there are more.
 fn bounded<'a>(
     mut next: impl FnMut() -> Option<(&'a Bytes, &'a Bytes)>,
+    mut shard_ends: impl FnMut() -> bool,
     most_rows: usize,
     most_bytes: usize,
     reply_bytes: usize,
@@ -195,7 +198,7 @@ fn bounded<'a>(
     while let Some((key, value)) = next() {
         rows.push((key.clone(), value.clone()));
         bytes += key.len() + value.len() + ROW_OVERHEAD;
-        if rows.len() >= most_rows || bytes >= most_bytes {
+        if rows.len() >= most_rows || bytes >= most_bytes || shard_ends() {
             return (rows, true);
         }
     }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use foundationdb::options::{ConflictRangeType, TransactionOption};
+use foundationdb::options::{ConflictRangeType, StreamingMode, TransactionOption};
+use foundationdb::{KeySelector, RangeOption};
 
 use crate::cluster::{Cluster, code, get};
 use crate::test;
@@ -238,5 +239,46 @@ fn exchanges_with_the_cluster_are_counted() {
         assert_eq!(get(&transaction, &head).await.unwrap().as_deref(), Some("3"));
         drop(transaction);
         assert_eq!(counted(&exchanges), [0, 0, 0, 0, 0], "what a transaction wrote itself takes no exchange");
+    });
+}
+
+#[test]
+#[cfg_attr(real_cluster, ignore = "says where shards end")]
+fn a_range_read_may_end_with_a_shard() {
+    test(async |cluster| {
+        let rows: Vec<(String, String)> = (0..5).map(|i| (format!("k{i}"), i.to_string())).collect();
+        let pairs: Vec<(&str, &str)> = rows.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        cluster.put(&pairs).await;
+        cluster.stand_in().command("faults range.cut=10000");
+        let transaction = cluster.begin();
+        let range = |mode, reverse| RangeOption {
+            begin: KeySelector::first_greater_or_equal(cluster.key("k")),
+            end: KeySelector::first_greater_or_equal(cluster.key("l")),
+            mode,
+            reverse,
+            ..RangeOption::default()
+        };
+        for reverse in [false, true] {
+            let mut expected = rows.clone();
+            if reverse {
+                expected.reverse();
+            }
+            let exact = RangeOption { limit: Some(5), ..range(StreamingMode::Exact, reverse) };
+            assert_eq!(cluster.rows(&transaction, &exact, 1, true).await.unwrap(), (expected.clone(), true), "goes on");
+            let mut next = Some(range(StreamingMode::WantAll, reverse));
+            for row in expected {
+                let range = next.take().expect("there is more");
+                assert_eq!(cluster.rows(&transaction, &range, 1, true).await.unwrap(), (vec![row], true));
+                let again = transaction.get_range(&range, 1, true).await.unwrap();
+                next = range.next_range(&again);
+            }
+            // That there was no more after the last is only found by looking.
+            let (rest, more) = cluster.rows(&transaction, &next.expect("so it says"), 1, true).await.unwrap();
+            assert!(rest.is_empty() && !more);
+        }
+        assert_eq!(cluster.stand_in().counter("ranges_cut"), 2 * (4 + 2 * 5), "and the last of five ends it anyway");
+        cluster.stand_in().command("faults");
+        let (all, more) = cluster.rows(&transaction, &range(StreamingMode::WantAll, false), 1, true).await.unwrap();
+        assert_eq!((all, more), (rows, false));
     });
 }
