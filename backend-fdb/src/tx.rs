@@ -57,7 +57,7 @@ impl Pair {
 #[derive(Debug, Default)]
 pub(crate) struct Piece {
     pairs: Vec<Pair>,
-    /// Whether there is more after it.
+    /// Whether there may be more after it. Then it has at least one pair, and says nothing of what is missing in it.
     pub(crate) more: bool,
 }
 
@@ -143,13 +143,32 @@ impl Tx {
         Ok(self.0.trx.get(key, true).await?)
     }
 
-    /// Reads the beginning of a range without a conflict: `limit` keys at the most when it is not 0, and about as much
-    /// as one reply holds.
+    /// Reads a range that is not large, all of it, without a conflict.
+    pub(crate) async fn peek_all(&self, range: &Range) -> Outcome<Vec<Pair>> {
+        self.peek_first(range, 0).await
+    }
+
+    /// Reads the first `limit` keys of a range, or with 0 and where there are fewer all of them, without a conflict.
+    pub(crate) async fn peek_first(&self, range: &Range, limit: usize) -> Outcome<Vec<Pair>> {
+        let mut range = range.clone();
+        let mut pairs = Vec::new();
+        loop {
+            let piece = self.peek_range(&range, limit.saturating_sub(pairs.len())).await?;
+            pairs.extend(piece.pairs);
+            match pairs.last() {
+                Some(last) if piece.more => range.0 = after_key(last.key().to_vec()),
+                _ => return Ok(pairs),
+            }
+        }
+    }
+
+    /// Reads the beginning of a range without a conflict: `limit` keys at the most when it is not 0, and what one reply
+    /// holds, which may be as little as one key. A reply ends with its bytes, and may end where a shard does.
     pub(crate) async fn peek_range(&self, range: &Range, limit: usize) -> Outcome<Piece> {
         self.range(range, limit, false).await
     }
 
-    /// Reads the end of a range, backwards, without a conflict.
+    /// Reads the end of a range, backwards, without a conflict: as much as [`peek_range`](Self::peek_range).
     pub(crate) async fn peek_back(&self, range: &Range, limit: usize) -> Outcome<Piece> {
         self.range(range, limit, true).await
     }

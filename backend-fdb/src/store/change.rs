@@ -316,8 +316,8 @@ impl FdbStore {
 
     /// As [`core`](Self::core), without the conflict.
     pub(super) async fn peek_core(&self, tx: &Tx, database: DatabaseId) -> Outcome<Option<Core>> {
-        let piece = tx.peek_range(&self.keys.core(database), 0).await?;
-        let singles = super::read::Singles::of(&self.keys, database, piece.pairs());
+        let values = tx.peek_all(&self.keys.core(database)).await?;
+        let singles = super::read::Singles::of(&self.keys, database, &values);
         if singles.is_empty() {
             return Ok(None);
         }

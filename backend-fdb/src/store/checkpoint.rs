@@ -31,8 +31,8 @@ impl FdbStore {
         tx.conflict_with_writers(&only(progress_key.clone()))?;
         let (singles, time_key) = (self.keys.singles(id), self.keys.checkpoint(id, request.txid));
         let time = async { if request.last { tx.peek::<UnixMillis>(&time_key).await } else { Ok(None) } };
-        let (piece, time) = futures_util::try_join!(tx.peek_range(&singles, 0), time)?;
-        let singles = Singles::of(&self.keys, id, piece.pairs());
+        let (values, time) = futures_util::try_join!(tx.peek_all(&singles), time)?;
+        let singles = Singles::of(&self.keys, id, &values);
         if singles.is_empty() {
             return Err(missing(id).into());
         }

@@ -65,8 +65,8 @@ impl FdbStore {
         tx.conflict_with_writers(&only(self.keys.of(id, Kind::Lease)))?;
         tx.conflict_with_writers(&only(progress_key.clone()))?;
         let singles = self.keys.singles(id);
-        let (piece, runs) = futures_util::try_join!(tx.peek_range(&singles, 0), read_runs(self, &tx, id, pages))?;
-        let singles = Singles::of(&self.keys, id, piece.pairs());
+        let (values, runs) = futures_util::try_join!(tx.peek_all(&singles), read_runs(self, &tx, id, pages))?;
+        let singles = Singles::of(&self.keys, id, &values);
         if singles.is_empty() {
             return Err(missing(id).into());
         }

@@ -25,11 +25,9 @@ impl FdbStore {
             let to = to.min(entry.max_txid);
             let range = self.keys.singles(entry.database);
             let room = limit.saturating_sub(bytes);
-            let (piece, records) = futures_util::try_join!(
-                tx.peek_range(&range, 0),
-                self.records(&tx, entry.database, from, to, room, None)
-            )?;
-            let singles = Singles::of(&self.keys, entry.database, piece.pairs());
+            let (values, records) =
+                futures_util::try_join!(tx.peek_all(&range), self.records(&tx, entry.database, from, to, room, None))?;
+            let singles = Singles::of(&self.keys, entry.database, &values);
             if singles.is_empty() {
                 return Err(missing(entry.database).into());
             }

@@ -47,10 +47,10 @@ impl FdbStore {
         after: Option<&DatabaseName>,
         limit: usize,
     ) -> Outcome<Step<(Vec<ListEntry>, bool)>> {
-        let piece = tx.peek_range(&self.keys.names(prefix, after), limit).await?;
-        let done = !piece.more && piece.pairs().len() < limit;
-        let mut found = Vec::with_capacity(piece.pairs().len());
-        for pair in piece.pairs() {
+        let names = tx.peek_first(&self.keys.names(prefix, after), limit).await?;
+        let done = names.len() < limit;
+        let mut found = Vec::with_capacity(names.len());
+        for pair in &names {
             let name = self.keys.name_in(pair.key())?;
             found.push((name, DatabaseId(u64::decode(pair.key(), pair.value())?)));
         }
@@ -60,8 +60,8 @@ impl FdbStore {
     }
 
     async fn entry(&self, tx: &Tx, name: DatabaseName, database: DatabaseId) -> Outcome<ListEntry> {
-        let piece = tx.peek_range(&self.keys.singles(database), 0).await?;
-        let singles = Singles::of(&self.keys, database, piece.pairs());
+        let values = tx.peek_all(&self.keys.singles(database)).await?;
+        let singles = Singles::of(&self.keys, database, &values);
         let head = singles.core()?.public(&singles.progress()?);
         Ok(ListEntry { name, database, head })
     }

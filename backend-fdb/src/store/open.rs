@@ -281,8 +281,8 @@ impl FdbStore {
             }
         }
         let range = self.keys.singles(id);
-        let (piece, records, newest, ends) = futures_util::try_join!(tx.peek_range(&range, 0), records, newest, ends)?;
-        let singles = Singles::of(&self.keys, id, piece.pairs());
+        let (values, records, newest, ends) = futures_util::try_join!(tx.peek_all(&range), records, newest, ends)?;
+        let singles = Singles::of(&self.keys, id, &values);
         if singles.is_empty() {
             return Ok(None);
         }

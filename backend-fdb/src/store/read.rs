@@ -183,12 +183,12 @@ impl FdbStore {
                 None => Ok(None),
             }
         };
-        let (piece, records, end) = futures_util::try_join!(
-            tx.peek_range(&range, 0),
+        let (values, records, end) = futures_util::try_join!(
+            tx.peek_all(&range),
             self.records(&tx, database, request.known, Txid::MAX, request.tail_bytes, None),
             end
         )?;
-        let singles = Singles::of(&self.keys, database, piece.pairs());
+        let singles = Singles::of(&self.keys, database, &values);
         if singles.is_empty() {
             return Err(missing(database).into());
         }

@@ -106,7 +106,7 @@ impl FdbStore {
         let limit = request.limit.clamp(1, fit.clamp(1, DELETED_ROWS));
         let lists = self.keys.all_staged(id);
         let (core, lists, fence) =
-            futures_util::try_join!(self.core(&tx, id), tx.peek_range(&lists, limit), self.fence_of_touch(&tx, touch))?;
+            futures_util::try_join!(self.core(&tx, id), tx.peek_first(&lists, limit), self.fence_of_touch(&tx, touch))?;
         let core = core.ok_or_else(|| missing(id))?;
         core.fence(request.epoch)?;
         core.expect(request.expected)?;
@@ -121,15 +121,15 @@ impl FdbStore {
             .into());
         }
         let generation = if raised { current } else { current + 1 };
-        let first = lists.pairs().first().cloned();
+        let first = lists.first().cloned();
         let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, discarded)) = last.as_ref().filter(|(found, _)| unknown && raised && *found != first) {
             // The try whose reply was lost has deleted as many rows as this call may.
             return Ok(Step::Return(*discarded));
         }
         let mut room = limit;
-        let mut done = !lists.more && lists.pairs().len() < limit;
-        for pair in lists.pairs() {
+        let mut done = lists.len() < limit;
+        for pair in &lists {
             let pages = PageSet::decode(pair.key(), pair.value())?;
             let mut left = PageSet::new();
             for page in pages.pages() {

@@ -75,6 +75,7 @@ pub(crate) fn faults(seed: u64, rate: u32) -> String {
         ("read.slow.5", seldom),
         ("commit.slow.5", seldom),
         ("commit.restart", seldom),
+        ("range.cut", often),
     ];
     let faults: Vec<String> = faults.iter().map(|(fault, rate)| format!("{fault}={rate}")).collect();
     format!("faults seed={seed} {}", faults.join(" "))
