@@ -5,8 +5,8 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::Place;
 use common::holder::{Holder, LONG, image, name, open_request, session, take};
+use common::{Place, standing_still, until};
 use foundationdb::directory::{Directory, DirectoryLayer};
 use litefleet::clock::ManualClock;
 use litefleet::store::{CommitMode, HeadRequest, LeaseRequest, PageStore, SessionRequest};
@@ -398,27 +398,26 @@ async fn a_grant_from_an_older_version_sees_what_happened_since() {
     refused(take(&ours, "db-0", our_session, false).await, ErrorKind::Fenced);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn followers_learn_of_commits_in_other_processes() {
+#[tokio::test(start_paused = true)]
+async fn followers_are_told_of_commits_in_other_processes() {
+    // Time stands still: who waits for some of it to pass, in order to look again, waits for ever.
+    let _still = standing_still();
     let place = Place::new();
     let (writing, following) = (store(&place).await, store(&place).await);
     let mut holder = Holder::new(&writing, session(&writing, LONG).await, "a").await;
     let database = following.open(open_request("a", None)).await.expect("it exists").database;
     for round in 1..=5 {
+        let watches = place.stand_in.as_ref().map(|stand_in| stand_in.counter("watches"));
         let waiting = tokio::spawn({
             let (following, known) = (Arc::clone(&following), holder.txid);
-            async move {
-                loop {
-                    let seen = following.watch(database, known).await.expect("it exists");
-                    if seen > known {
-                        return seen;
-                    }
-                }
-            }
+            async move { following.watch(database, known).await }
         });
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        if let Some(before) = watches {
+            until(|| place.counter("watches") > before).await;
+        }
         holder.commit(b"record").await.expect("the holder can");
-        assert_eq!(waiting.await.expect("no panic"), Txid(round));
+        until(|| waiting.is_finished()).await;
+        assert_eq!(waiting.await.expect("no panic").expect("it exists"), Txid(round));
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use litefleet::FleetSettings;
-use litefleet::clock::ManualClock;
+use litefleet::clock::{Clock, ManualClock, SystemClock};
 use litefleet::store::{PageStore, StoreLimits};
 use litefleet_conformance::Harness;
 use litefleet_conformance::engine_cases::EngineHarness;
@@ -169,6 +169,26 @@ async fn clear(file: &std::path::Path, prefix: &[u8]) {
         Ok(())
     });
     cleared.await.expect("the prefix is cleared");
+}
+
+/// Keeps a test's paused time from going on, which it does where nothing else is left to do, for as long as this lives.
+pub(crate) fn standing_still() -> tokio::task::JoinSet<()> {
+    let mut busy = tokio::task::JoinSet::new();
+    busy.spawn(async {
+        loop {
+            tokio::task::yield_now().await;
+        }
+    });
+    busy
+}
+
+/// Waits for something that should be so at once, where the test's own time stands still.
+pub(crate) async fn until(mut done: impl FnMut() -> bool) {
+    let clock = SystemClock::default();
+    while !done() {
+        assert!(clock.monotonic() < Duration::from_secs(60), "it does not come");
+        tokio::task::yield_now().await;
+    }
 }
 
 /// Makes stores for the cases.
