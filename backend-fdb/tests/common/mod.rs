@@ -76,6 +76,20 @@ pub(crate) fn faults(seed: u64, rate: u32) -> String {
         ("commit.slow.5", seldom),
         ("commit.restart", seldom),
         ("range.cut", often),
+        ("commit.1031", seldom),
+        ("commit.1031.done", seldom),
+        ("commit.1031.late", seldom),
+        ("commit.1039", seldom),
+        ("commit.1042", seldom),
+        ("read.1039", seldom),
+        ("version.1039", seldom),
+        ("version.1042", seldom),
+        ("version.1051", seldom),
+        ("version.1078", seldom),
+        ("version.1213", seldom),
+        ("watch.1039", often),
+        ("watch.1101", often),
+        ("watch.slow.5", often),
     ];
     let faults: Vec<String> = faults.iter().map(|(fault, rate)| format!("{fault}={rate}")).collect();
     format!("faults seed={seed} {}", faults.join(" "))
