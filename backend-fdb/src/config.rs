@@ -28,7 +28,8 @@ pub struct FdbConfig {
     pub directory: Vec<String>,
     /// How long a call is tried before it fails as unavailable. Default 10 s.
     pub timeout: Duration,
-    /// How often a call is tried again at the most. Without one, for as long as `timeout` allows.
+    /// How often a call that failed is made again at the most: with 0 it is made once. Without one, for as long as
+    /// `timeout` allows.
     pub retry_limit: Option<u32>,
     /// The longest wait between two tries. Default 1 s.
     pub max_retry_delay: Duration,

@@ -5,12 +5,12 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::Place;
 use common::holder::{Holder, LONG, image, open_request, session};
+use common::{Place, standing_still, until};
 use litefleet::clock::{Clock, SystemClock};
 use litefleet::store::{CollectRequest, PageStore};
 use litefleet::{ErrorKind, Fleet, FleetSettings, PageNo, Txid, UnixMillis};
-use litefleet_fdb::FdbStore;
+use litefleet_fdb::{FdbConfig, FdbStore};
 use rusqlite::{Connection, OpenFlags};
 
 async fn store(place: &Place) -> Arc<FdbStore> {
@@ -82,6 +82,10 @@ async fn a_lost_commit_that_was_collected_is_not_said_to_be_undone() {
     assert_eq!(error.kind(), ErrorKind::CommitUnknown, "{error}");
 }
 
+/// The reads of an open before those of its warm pages: the name, the session with its fence, the small values with the
+/// tail and the ends of epochs.
+const READS_OF_AN_OPEN: &str = "read.ok read.ok read.ok read.ok read.ok read.ok";
+
 #[tokio::test(flavor = "multi_thread")]
 #[cfg_attr(real_cluster, ignore = "needs slow reads")]
 async fn a_granted_lease_does_not_wait_for_slow_warm_pages() {
@@ -93,12 +97,49 @@ async fn a_granted_lease_does_not_wait_for_slow_warm_pages() {
     holder.checkpoint(vec![image(1, holder.txid)], true).await.expect("the holder can");
     first.release(holder.database, holder.epoch, vec![PageNo(1)]).await.expect("the holder can");
     let fresh = store(&place).await;
-    // The name, the session with its fence, the small values with the tail and the ends of epochs; then the warm page.
-    place.command(&format!("next {} read.slow.30000", ["read.ok"; 6].join(" ")));
+    place.command(&format!("next {READS_OF_AN_OPEN} read.slow.30000"));
     let opened = fresh.open(open_request("a", Some(owner))).await.expect("the lease is free");
     assert!(opened.warm.is_empty(), "it came without its warm page");
     let again = store(&place).await.open(open_request("a", Some(owner))).await.expect("it is its own");
     assert_eq!(again.warm.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+#[cfg_attr(real_cluster, ignore = "needs slow reads")]
+async fn a_grant_that_failed_does_not_wait_for_slow_warm_pages() {
+    let _still = standing_still();
+    let place = Place::new();
+    let first = store(&place).await;
+    let owner = session(&first, LONG).await;
+    let mut holder = Holder::new(&first, owner, "a").await;
+    holder.commit(b"record").await.expect("the holder can");
+    holder.checkpoint(vec![image(1, holder.txid)], true).await.expect("the holder can");
+    first.release(holder.database, holder.epoch, vec![PageNo(1)]).await.expect("the holder can");
+    let hour = Duration::from_secs(3600);
+    let fresh = Arc::new(FdbStore::open(place.config().timeout(hour)).await.expect("the store opens"));
+    place.command(&format!("next commit.not_committed {} read.slow.{}", READS_OF_AN_OPEN, hour.as_millis()));
+    let opening = tokio::spawn(async move { fresh.open(open_request("a", Some(owner))).await });
+    until(|| opening.is_finished()).await;
+    let opened = opening.await.expect("no panic").expect("the lease is free");
+    assert_eq!(opened.warm.len(), 1, "the second try read it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(real_cluster, ignore = "needs a cluster that commits nothing")]
+async fn a_call_is_tried_again_as_often_as_it_may_be() {
+    let place = Place::new();
+    for limit in [0, 1, 4] {
+        let config = FdbConfig { retry_limit: Some(limit), ..place.config() };
+        let store = FdbStore::open(config).await.expect("the store opens");
+        let session = session(&store, LONG).await;
+        let before = place.counter("commits");
+        place.command("faults commit.not_committed=10000");
+        let error = store.renew_session(session).await.expect_err("no commit is made");
+        place.command("faults");
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert_eq!(place.counter("commits") - before, u64::from(limit) + 1);
+        store.renew_session(session).await.expect("it lives");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

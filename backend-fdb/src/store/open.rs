@@ -6,7 +6,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::join;
+use futures_util::future::try_join;
 use litefleet::store::{LeaseRequest, Lineage, OpenRequest, Opened, ReadRow, Tail};
 use litefleet::{DatabaseId, Epoch, Error, PageSet, Result, SessionId, Txid};
 
@@ -138,19 +138,20 @@ impl FdbStore {
                             None => Ok(Vec::new()),
                         }
                     };
-                    // A lease that was granted is not kept back for what is only a convenience.
-                    let rows = tokio::time::timeout(WARM_TIME, rows);
-                    match join(attempts.commit(tx), rows).await {
-                        (Ok(committed), Ok(Ok(rows))) => {
-                            opened.warm = rows.into_iter().flat_map(|(_, found)| found.rows(id)).collect();
+                    // A lease that was granted is not kept back for what is only a convenience, nor is the next try.
+                    let rows = async { Ok(tokio::time::timeout(WARM_TIME, rows).await) };
+                    match try_join(attempts.commit(tx), rows).await {
+                        Ok((committed, rows)) => {
+                            match rows {
+                                Ok(Ok(rows)) => {
+                                    opened.warm = rows.into_iter().flat_map(|(_, found)| found.rows(id)).collect();
+                                }
+                                Ok(Err(_)) => opened.warm = self.warm_rows(&opened, &warm).await,
+                                Err(_) => {}
+                            }
                             return Ok((opened, Some(committed)));
                         }
-                        (Ok(committed), Err(_)) => return Ok((opened, Some(committed))),
-                        (Ok(committed), Ok(Err(_))) => {
-                            opened.warm = self.warm_rows(&opened, &warm).await;
-                            return Ok((opened, Some(committed)));
-                        }
-                        (Err(failed), _) => failed,
+                        Err(failed) => failed,
                     }
                 }
                 Err(fault) => Failed::reading(tx, fault),
