@@ -7,7 +7,7 @@
 //! all commits of which have one version. A *chain* of such transactions therefore vouches for all databases of the
 //! session at once, from the moment each was last read or written by us.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -154,6 +154,8 @@ struct Inner {
     last_chain: u64,
     /// The newest version that a commit of this instance got, and when that was begun.
     newest: Option<(i64, Duration)>,
+    /// The newest version that this instance has changed any database at, and which it changed there.
+    changed: (i64, HashSet<DatabaseId>),
 }
 
 /// What this instance knows.
@@ -227,12 +229,44 @@ impl Knowledge {
         (now.saturating_sub(at) < FRESH_FOR_READING).then_some(version)
     }
 
+    /// A version for a grant to read at, and what the fence of the asking session is there, when a chain vouches for that:
+    /// just below the chain's, as for any change. Not where the database was changed by this instance since: a grant
+    /// from before that could not be committed.
+    pub(crate) fn version_for_granting(
+        &self,
+        session: SessionId,
+        database: Option<DatabaseId>,
+        now: Duration,
+    ) -> Option<(i64, FenceValue)> {
+        let inner = self.lock();
+        let chain = inner.chains.get(&session)?;
+        let (version, changed) = &inner.changed;
+        let hidden = *version >= chain.version && database.is_some_and(|database| changed.contains(&database));
+        let fresh = now.saturating_sub(chain.at) < FRESH_FOR_READING;
+        (fresh && !hidden).then_some((chain.version - 1, chain.fence))
+    }
+
     /// A transaction of ours was committed.
     pub(crate) fn committed(&self, (version, at): (i64, Duration)) {
         let mut inner = self.lock();
         if inner.newest.is_none_or(|(newest, _)| newest < version) {
             inner.newest = Some((version, at));
         }
+    }
+
+    /// A database was changed by a transaction of ours that was committed at this version.
+    pub(crate) fn changed(&self, database: DatabaseId, version: i64) {
+        {
+            let (newest, changed) = &mut self.lock().changed;
+            if *newest < version {
+                *newest = version;
+                changed.clear();
+            }
+            if *newest == version {
+                changed.insert(database);
+            }
+        }
+        self.telling(database, version);
     }
 
     /// What a caller is about to be told of a database is of this version.

@@ -13,11 +13,13 @@ use crate::values::SessionValue;
 /// More sightings than a process ever needs at once. Past them one is forgotten, and watched anew.
 const SIGHTINGS: usize = 10_000;
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Own {
     lifetime: Duration,
     /// When the last start or renewal that succeeded was sent.
     sent: Duration,
+    /// The label that it was started with, where that was here.
+    label: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -78,9 +80,21 @@ impl Sessions {
         self.clock.monotonic()
     }
 
-    /// A start or renewal of this process succeeded that was sent at `sent`.
+    /// A session was started by a call that was sent at `sent`.
+    pub(crate) fn started(&self, session: SessionId, label: String, lifetime: Duration, sent: Duration) {
+        self.lock().own.insert(session, Own { lifetime, sent, label: Some(label) });
+    }
+
+    /// A renewal of this process succeeded that was sent at `sent`.
     pub(crate) fn renewed(&self, session: SessionId, lifetime: Duration, sent: Duration) {
-        self.lock().own.insert(session, Own { lifetime, sent });
+        let mut inner = self.lock();
+        let own = inner.own.entry(session).or_insert(Own { lifetime, sent, label: None });
+        (own.lifetime, own.sent) = (lifetime, sent);
+    }
+
+    /// The label of a session that was started here.
+    pub(crate) fn label(&self, session: SessionId) -> Option<String> {
+        self.lock().own.get(&session).and_then(|own| own.label.clone())
     }
 
     /// A session is over.
@@ -94,8 +108,7 @@ impl Sessions {
     /// user stopped relying on it before.
     pub(crate) fn is_expired_here(&self, session: SessionId) -> bool {
         let now = self.now();
-        let own = self.lock().own.get(&session).copied();
-        own.is_some_and(|own| now.saturating_sub(own.sent) >= own.lifetime)
+        self.lock().own.get(&session).is_some_and(|own| now.saturating_sub(own.sent) >= own.lifetime)
     }
 
     /// Judges a record that a transaction has read. `before` is the time before the transaction asked for its read

@@ -217,6 +217,11 @@ impl Tx {
         self.put_bytes(key, &value.encode(key))
     }
 
+    /// Writes a value that nobody's commit depends on, as [`put_row`](Self::put_row) does.
+    pub(crate) fn put_quietly<T: Value>(&self, key: &[u8], value: &T) -> Outcome<()> {
+        self.put_row(key, &value.encode(key))
+    }
+
     /// Writes a raw value that nobody's commit depends on: nobody who has read it conflicts, and the cluster need not
     /// remember for five seconds that it was written.
     pub(crate) fn put_row(&self, key: &[u8], value: &[u8]) -> Outcome<()> {

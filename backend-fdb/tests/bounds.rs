@@ -38,12 +38,42 @@ async fn a_fence_whose_session_was_forgotten_is_purged() {
     holder.commit(b"record").await.expect("the holder can");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(real_cluster, ignore = "needs a cluster whose versions can be moved by days")]
+async fn ends_of_epochs_are_forgotten() {
+    let place = Place::new();
+    let store = store(&place).await;
+    let session = session(&store, LONG).await;
+    let holder = Holder::new(&store, session, "a").await;
+    let id = u8::try_from(holder.database.get()).expect("a small id");
+    let ends = async || keys_between(&place, &[5, 1, id, 0x11], &[5, 1, id, 0x12]).await;
+    let grant = async |grants| {
+        for _ in 0..grants {
+            Holder::new(&store, session, "a").await;
+        }
+    };
+    grant(100).await;
+    assert_eq!(ends().await, 101, "all are younger than a day");
+    for days in [1, 2] {
+        place.command(&format!("advance {}", days * 25_u64 * 3600 * 1_000_000));
+        grant(64).await;
+    }
+    // Three days later those of the first two are gone, as far as as many were looked through at once.
+    assert_eq!(ends().await, 229 - 128);
+}
+
 /// How many keys there are of sessions.
 async fn session_keys(place: &Place) -> usize {
+    keys_between(place, &[3], &[4]).await
+}
+
+/// How many keys there are between two.
+async fn keys_between(place: &Place, first: &[u8], end: &[u8]) -> usize {
     let database = foundationdb::Database::from_path(place.cluster_file.to_str().expect("UTF-8")).expect("a database");
-    let (first, end) = ([place.prefix.as_slice(), b"\x03"].concat(), [place.prefix.as_slice(), b"\x04"].concat());
+    let (first, end) = ([place.prefix.as_slice(), first].concat(), [place.prefix.as_slice(), end].concat());
     let trx = database.create_trx().expect("a transaction");
-    let range = foundationdb::RangeOption::from((first.as_slice(), end.as_slice()));
+    let mode = foundationdb::options::StreamingMode::WantAll;
+    let range = foundationdb::RangeOption { mode, ..(first.as_slice(), end.as_slice()).into() };
     trx.get_range(&range, 1, true).await.expect("it can be read").len()
 }
 
@@ -83,8 +113,8 @@ async fn a_lost_commit_that_was_collected_is_not_said_to_be_undone() {
 }
 
 /// The reads of an open before those of its warm pages: the name, the session with its fence, the small values with the
-/// tail and the ends of epochs.
-const READS_OF_AN_OPEN: &str = "read.ok read.ok read.ok read.ok read.ok read.ok";
+/// tail.
+const READS_OF_AN_OPEN: &str = "read.ok read.ok read.ok read.ok read.ok";
 
 #[tokio::test(flavor = "multi_thread")]
 #[cfg_attr(real_cluster, ignore = "needs slow reads")]

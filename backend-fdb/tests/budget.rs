@@ -39,6 +39,15 @@ async fn counted<T>(place: &Place, action: impl Future<Output = T>) -> (Requests
     (spent, value)
 }
 
+/// The conflict ranges of what is committed in an action: of readers, and of writers.
+async fn ranges<T>(place: &Place, action: impl Future<Output = T>) -> ((u64, u64), T) {
+    let now = || (place.counter("read_conflict_ranges"), place.counter("write_conflict_ranges"));
+    let before = now();
+    let value = action.await;
+    let after = now();
+    ((after.0 - before.0, after.1 - before.1), value)
+}
+
 const ONE_COMMIT: Requests = Requests { versions: 0, reads: 0, commits: 1 };
 
 async fn store(place: &Place) -> Arc<FdbStore> {
@@ -58,6 +67,32 @@ async fn repeated_small_commits_take_one_commit_and_nothing_else() {
         assert_eq!(spent, ONE_COMMIT, "round {round}: also the first, after the grant");
     }
     assert_eq!(place.counter("conflicts") + place.counter("too_old"), 0);
+    let (ranges, outcome) = ranges(&place, holder.commit(b"record")).await;
+    outcome.expect("the holder can");
+    assert_eq!(ranges, (2, 1), "the fence and the slot; the slot");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(real_cluster, ignore = "counts requests, which only the stand-in tells")]
+async fn a_grant_reads_and_writes_little() {
+    let place = Place::new();
+    let store = store(&place).await;
+    let session = session(&store, LONG).await;
+    let mut busy = Holder::new(&store, session, "busy").await;
+    let holder = Holder::new(&store, session, "a").await;
+    store.release(holder.database, holder.epoch, Vec::new()).await.expect("the holder can");
+    // What this process has changed last is not visible just below its newest version.
+    let (spent, opened) = counted(&place, store.open(open_request("a", Some(session)))).await;
+    let opened = opened.expect("the lease is free");
+    assert_eq!(spent, Requests { versions: 0, reads: 5, commits: 1 }, "name, session, fence; small values, tail");
+    store.release(opened.database, opened.head.epoch, Vec::new()).await.expect("the holder can");
+    busy.commit(b"record").await.expect("the holder can");
+    let granting = ranges(&place, store.open(open_request("a", Some(session))));
+    let (spent, (ranges, opened)) = counted(&place, granting).await;
+    opened.expect("the lease is free");
+    assert_eq!(spent, Requests { versions: 0, reads: 3, commits: 1 }, "name; small values, tail");
+    assert_eq!(ranges, (4, 2), "name, fence, slot, progress; slot, lease");
+    assert_eq!(place.counter("conflicts"), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

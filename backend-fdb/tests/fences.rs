@@ -65,6 +65,41 @@ async fn a_takeover_at_the_version_of_our_own_commit_is_not_missed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(real_cluster, ignore = "needs commits that share a version")]
+async fn a_grant_without_a_look_at_its_session_sees_its_end() {
+    // A process whose chain vouches for its session reads neither the session's record nor its fence before it takes
+    // another lease. Whoever ends the session, also at the version of the process's own last commit, is not missed.
+    for (way, same_version) in [("taken", false), ("ended", false), ("taken", true), ("ended", true)] {
+        let place = Place::new();
+        let (ours, theirs) = (store(&place).await, store(&place).await);
+        let our_session = session(&ours, LONG).await;
+        let mut busy = Holder::new(&ours, our_session, "busy").await;
+        Holder::new(&ours, our_session, "other").await;
+        theirs.open(open_request("wanted", None)).await.expect("made");
+        let their_session = session(&theirs, LONG).await;
+        let before = place.counter("queued");
+        if same_version {
+            place.command("gather 2");
+        }
+        let mut committing = busy.clone();
+        let committing = tokio::spawn(async move { committing.commit(b"record").await });
+        queued(&place, before + 1).await;
+        match way {
+            "taken" => drop(Holder::taking(&theirs, their_session, "other", true).await.expect("force takes over")),
+            _ => theirs.end_session(our_session).await.expect("it ends"),
+        }
+        committing.await.expect("no panic").expect("this one is still ours");
+        busy.txid = busy.txid.next();
+        let (reads, commits) = (place.counter("gets"), place.counter("commits"));
+        fenced(Holder::taking(&ours, our_session, "wanted", false).await.map(|_| ()));
+        assert!(place.counter("commits") > commits && place.counter("gets") > reads, "in vain, and then it has looked");
+        busy.commit(b"record").await.expect("its epoch is still the current one");
+        fenced(Holder::taking(&ours, our_session, "wanted", false).await.map(|_| ()));
+        assert!(Holder::new(&theirs, their_session, "wanted").await.epoch > litefleet::Epoch(0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 #[cfg_attr(real_cluster, ignore = "needs a commit that arrives late")]
 async fn a_lost_commit_that_arrives_after_later_ones_does_nothing() {
     let place = Place::new();

@@ -112,8 +112,7 @@ impl FdbStore {
         tx.read_at(version);
         tx.conflict_with_writers(&only(self.keys.session_fence(session)))?;
         for (change, core) in changes.iter().zip(&mut cores) {
-            // Their keys were written at a version above the one that is read at, by ourselves: so they are no help.
-            tx.conflict_with_writers(&only(self.slot(change.database(), core)))?;
+            self.rely_on(&tx, change.database(), core)?;
             self.leave(&tx, change.database(), core)?;
             *core = change.apply(self, &tx, core)?;
         }
@@ -298,7 +297,7 @@ impl FdbStore {
     ) {
         self.knowledge.committed(committed);
         for (touch, core, chain) in made {
-            self.knowledge.telling(touch.database, committed.0);
+            self.knowledge.changed(touch.database, committed.0);
             match (core.holder(), chain) {
                 (None, _) => touch.not_held(),
                 (Some(session), Some(chain)) => touch.made(Known { core, session, chain }),
@@ -309,9 +308,12 @@ impl FdbStore {
 
     /// Head, staging entry and lease, if the database exists; conflicts with whoever changes them.
     pub(super) async fn core(&self, tx: &Tx, database: DatabaseId) -> Outcome<Option<Core>> {
-        let range = self.keys.core(database);
-        tx.conflict_with_writers(&range)?;
-        self.peek_core(tx, database).await
+        let core = self.peek_core(tx, database).await?;
+        match &core {
+            Some(core) => self.rely_on(tx, database, core)?,
+            None => tx.conflict_with_writers(&self.keys.core(database))?,
+        }
+        Ok(core)
     }
 
     /// As [`core`](Self::core), without the conflict.
@@ -328,23 +330,29 @@ impl FdbStore {
         self.keys.slot(database, &core.identity())
     }
 
-    /// A transaction changes the database from this state. Every one does this: so whoever relies on the state without
-    /// having read it conflicts, however late its request arrives.
+    /// A transaction relies on this state of a database, whether it has read it or knows of it: it conflicts with whoever
+    /// changes the database from there.
+    pub(super) fn rely_on(&self, tx: &Tx, database: DatabaseId, core: &Core) -> Outcome<()> {
+        tx.conflict_with_writers(&only(self.slot(database, core)))
+    }
+
+    /// A transaction changes the database from this state. Every one does this: so whoever relies on the state conflicts,
+    /// however late its request arrives. Hence nobody needs to conflict on the head or the staging entry.
     pub(super) fn leave(&self, tx: &Tx, database: DatabaseId, core: &Core) -> Outcome<()> {
         tx.conflict_with_readers(&self.slot(database, core))
     }
 
     /// Writes a head.
     pub(super) fn put_head(&self, tx: &Tx, database: DatabaseId, head: &HeadValue) -> Outcome<()> {
-        tx.put(&self.keys.of(database, crate::keys::Kind::Head), head)
+        tx.put_quietly(&self.keys.of(database, crate::keys::Kind::Head), head)
     }
 
     /// Writes a staging entry.
     pub(super) fn put_staging(&self, tx: &Tx, database: DatabaseId, staging: &StagingValue) -> Outcome<()> {
-        tx.put(&self.keys.of(database, crate::keys::Kind::Staging), staging)
+        tx.put_quietly(&self.keys.of(database, crate::keys::Kind::Staging), staging)
     }
 
-    /// Writes a lease.
+    /// Writes a lease. Checkpoints and collections conflict on it.
     pub(super) fn put_lease(&self, tx: &Tx, database: DatabaseId, lease: &LeaseValue) -> Outcome<()> {
         tx.put(&self.keys.of(database, crate::keys::Kind::Lease), lease)
     }

@@ -18,7 +18,7 @@ impl FdbStore {
         let done = self.cluster.run("checkpoint", Priority::Background, body).await?;
         if let Some(committed) = done.committed {
             self.knowledge.committed(committed);
-            self.knowledge.telling(request.database, committed.0);
+            self.knowledge.changed(request.database, committed.0);
         }
         Ok(())
     }
@@ -62,7 +62,7 @@ impl FdbStore {
             tx.put(&progress_key, &ProgressValue { checkpoint: request.txid, ..progress })?;
         }
         if request.last && time.is_none() {
-            tx.put(&time_key, &request.time)?;
+            tx.put_quietly(&time_key, &request.time)?;
         }
         if request.last {
             self.put_warm(&tx, id, &request.warm)?;

@@ -40,7 +40,7 @@ impl FdbStore {
             let done = self.cluster.run("collect", Priority::Background, body).await?;
             if let Some(committed) = done.committed {
                 self.knowledge.committed(committed);
-                self.knowledge.telling(request.database, committed.0);
+                self.knowledge.changed(request.database, committed.0);
             }
             let (collected, again) = done.value;
             left.extend(again);

@@ -8,15 +8,20 @@ use super::change::{Change, Commit, Verdict};
 use super::open::{Asking, Call};
 use super::sessions::version_of;
 use crate::error::Outcome;
-use crate::keys::Kind;
+use crate::keys::{Kind, after_key};
 use crate::knowledge::{Core, Witness};
 use crate::sessions::Standing;
-use crate::transact::{Piece, Tx};
+use crate::transact::Tx;
 use crate::values::{EpochEndValue, HolderValue, LeaseValue, SessionValue, Value};
 
 /// For how long the ends of epochs are kept, in FoundationDB's versions, of which there are a million in a second, and
 /// more only where a recovery skips a hundred seconds' worth: two days, so that it is a day at least.
 const EPOCH_END_VERSIONS: u64 = 2 * 24 * 3600 * 1_000_000;
+
+/// Each so many epochs of a database the ends of those before are looked through, and twice as many are forgotten at
+/// once: so an open hardly ever pays for it.
+const EPOCH_ENDS: u64 = 64;
+const ENDS_FORGOTTEN: usize = 128;
 
 /// How many warm pages are kept: their list must fit into one value, and their rows into one open.
 const WARM_PAGES: usize = 1_024;
@@ -30,7 +35,6 @@ impl FdbStore {
         id: DatabaseId,
         core: &Core,
         asking: &Asking,
-        ends: &Piece,
     ) -> Outcome<Core> {
         let other = core.lease.holder.as_ref().filter(|holder| holder.session != asking.lease.session);
         if other.is_some() && asking.assumed {
@@ -66,7 +70,9 @@ impl FdbStore {
                 call.tries().ended.push(holder.session);
             }
         }
-        forget_old_ends(tx, ends).await?;
+        if core.lease.epoch.get() % EPOCH_ENDS == EPOCH_ENDS - 1 {
+            self.forget_old_ends(tx, id).await?;
+        }
         self.grant_to(tx, call, id, core, asking).await
     }
 
@@ -83,9 +89,9 @@ impl FdbStore {
         let session = asking.lease.session;
         let end = EpochEnd { epoch: core.lease.epoch, txid: core.head.txid, commit_id: core.head.commit_id };
         let end = EpochEndValue { end, version: version_of(tx).await?, holder: core.holder() };
-        tx.put(&self.keys.epoch_end(id, core.lease.epoch), &end)?;
+        tx.put_quietly(&self.keys.epoch_end(id, core.lease.epoch), &end)?;
         self.leave(tx, id, core)?;
-        let holder = HolderValue { session, label: asking.record.label.clone() };
+        let holder = HolderValue { session, label: asking.label.clone() };
         let lease = LeaseValue { epoch: core.lease.epoch.next(), holder: Some(holder) };
         self.put_lease(tx, id, &lease)?;
         let core = Core { lease, ..core.clone() };
@@ -113,19 +119,27 @@ impl FdbStore {
             return Ok(());
         }
         let pages: PageSet = warm.iter().copied().take(WARM_PAGES).collect();
-        tx.put(&self.keys.of(database, Kind::Warm), &pages)
+        tx.put_quietly(&self.keys.of(database, Kind::Warm), &pages)
     }
-}
 
-async fn forget_old_ends(tx: &Tx, ends: &Piece) -> Outcome<()> {
-    let now = version_of(tx).await?;
-    for pair in ends.pairs() {
-        let end = EpochEndValue::decode(pair.key(), pair.value())?;
-        if now.saturating_sub(end.version) > EPOCH_END_VERSIONS {
-            tx.clear(pair.key());
+    /// Removes the oldest ends of epochs, as far as they are old enough.
+    async fn forget_old_ends(&self, tx: &Tx, id: DatabaseId) -> Outcome<()> {
+        let ends = self.keys.epoch_ends(id, Epoch(u64::MAX));
+        let found = tx.peek_range(&ends, ENDS_FORGOTTEN).await?;
+        let now = version_of(tx).await?;
+        let mut last = None;
+        for pair in found.pairs() {
+            let end = EpochEndValue::decode(pair.key(), pair.value())?;
+            if now.saturating_sub(end.version) <= EPOCH_END_VERSIONS {
+                break;
+            }
+            last = Some(pair.key().to_vec());
         }
+        if let Some(last) = last {
+            tx.clear_range(&(ends.0, after_key(last)));
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Gives a lease back.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::future::try_join;
 use litefleet::store::{LeaseRequest, Lineage, OpenRequest, Opened, ReadRow, Tail};
-use litefleet::{DatabaseId, Epoch, Error, PageSet, Result, SessionId, Txid};
+use litefleet::{DatabaseId, Error, PageSet, Result, SessionId, Txid};
 
 use super::FdbStore;
 use super::read::{Records, Singles, tail};
@@ -18,9 +18,6 @@ use crate::keys::Kind;
 use crate::knowledge::{Core, Known, Touch, Witness};
 use crate::transact::{Cluster, Failed, Piece, Priority, Step, Tx, only, says_read_first};
 use crate::values::{EpochEndValue, FenceValue, ProgressValue, SessionValue};
-
-/// How many ends of epochs a grant looks at, to remove those that are old enough.
-const EPOCH_ENDS: usize = 8;
 
 /// For how long an open waits for its warm pages.
 const WARM_TIME: Duration = Duration::from_secs(2);
@@ -37,6 +34,8 @@ pub(super) struct Call<'r> {
 
 #[derive(Default)]
 pub(super) struct Tries {
+    /// What the name led to at the last try.
+    found: Option<DatabaseId>,
     /// The id for a database that has to be created, once one was needed.
     fresh: Option<DatabaseId>,
     pub(super) touch: Option<Touch>,
@@ -62,10 +61,17 @@ impl Call<'_> {
     }
 }
 
+/// A version that need not be the newest, for a grant to read at.
+struct Assumed {
+    version: i64,
+    /// The fence and the label of the asking session, where a chain vouches for it.
+    session: Option<(FenceValue, String)>,
+}
+
 /// The asking session as it was found, alive.
 pub(super) struct Asking {
     pub(super) lease: LeaseRequest,
-    pub(super) record: SessionValue,
+    pub(super) label: String,
     pub(super) fence: Option<FenceValue>,
     /// Whether all is read at a version that need not be the newest.
     pub(super) assumed: bool,
@@ -80,8 +86,6 @@ struct Standing {
     records: Option<Records>,
     /// About the bytes of a record.
     size: Option<usize>,
-    /// The oldest ends of epochs, for a grant.
-    ends: Piece,
 }
 
 impl FdbStore {
@@ -103,7 +107,7 @@ impl FdbStore {
         touch.granted(lease.session);
         if let (Some(committed), Some((core, witness))) = (committed, granted.take()) {
             self.knowledge.committed(committed);
-            self.knowledge.telling(opened.database, committed.0);
+            self.knowledge.changed(opened.database, committed.0);
             for session in ended.drain(..) {
                 self.forget(session);
             }
@@ -117,14 +121,14 @@ impl FdbStore {
     /// Tries until it is open. Says at which version the lease was granted, if it was by the last try.
     async fn open_in_tries(&self, call: &Call<'_>) -> Outcome<(Opened, Option<(i64, Duration)>)> {
         let mut attempts = self.cluster.attempts_until("open", Priority::Normal, call.deadline);
-        let mut version = call.request.lease.and_then(|_| self.knowledge.version_for_changing(self.cluster.now()));
+        let mut assumption = self.assume(call);
         loop {
             let tx = attempts.begin()?;
-            let assumed = version.take();
-            if let Some(version) = assumed {
-                tx.read_at(version);
+            let assumed = assumption.take();
+            if let Some(assumed) = &assumed {
+                tx.read_at(assumed.version);
             }
-            let failed = match self.try_open(&tx, call, attempts.unknown(), assumed.is_some()).await {
+            let failed = match self.try_open(&tx, call, attempts.unknown(), assumed.as_ref()).await {
                 Ok(Step::Return((mut opened, warm))) => {
                     opened.warm.extend(self.warm_rows(&opened, &warm).await);
                     return Ok((opened, None));
@@ -184,16 +188,39 @@ impl FdbStore {
         }
     }
 
-    async fn try_open(&self, tx: &Tx, call: &Call<'_>, unknown: bool, assumed: bool) -> Outcome<Step<Answer>> {
+    /// What is likely to be the database, before its name was read.
+    fn guess(&self, call: &Call<'_>) -> Option<DatabaseId> {
+        let known = call.request.known.map(|(id, _)| id);
+        known.or_else(|| call.tries().found).or_else(|| self.names.recall(&call.request.name))
+    }
+
+    /// A version to try a grant at, if there is one that is likely to be as good as the newest.
+    fn assume(&self, call: &Call<'_>) -> Option<Assumed> {
+        let session = call.request.lease?.session;
+        let now = self.cluster.now();
+        let vouched = self.knowledge.version_for_granting(session, self.guess(call), now);
+        if let Some(((version, fence), label)) = vouched.zip(self.sessions.label(session)) {
+            return Some(Assumed { version, session: Some((fence, label)) });
+        }
+        self.knowledge.version_for_changing(now).map(|version| Assumed { version, session: None })
+    }
+
+    async fn try_open(
+        &self,
+        tx: &Tx,
+        call: &Call<'_>,
+        unknown: bool,
+        assumed: Option<&Assumed>,
+    ) -> Outcome<Step<Answer>> {
         let request = call.request;
         if unknown && let Some(answer) = self.was_granted(tx, call).await? {
             return Ok(Step::Return(answer));
         }
         // While the id is looked up, what it was the last time is read too.
-        let guess = request.known.map(|(id, _)| id).or_else(|| self.names.recall(&request.name));
+        let guess = self.guess(call);
         let guessed = async {
             match guess {
-                Some(id) => self.standing(tx, call, id, assumed).await,
+                Some(id) => self.standing(tx, call, id).await,
                 None => Ok(None),
             }
         };
@@ -201,11 +228,19 @@ impl FdbStore {
         let (found, asking, guessed) =
             futures_util::try_join!(tx.get::<u64>(&name_key), self.asking(tx, request.lease, assumed), guessed)?;
         let Some(id) = found.map(DatabaseId) else { return self.create(tx, call, asking).await };
-        let found = if guess == Some(id) { guessed } else { self.standing(tx, call, id, assumed).await? };
-        let Some(Standing { core, progress, mut warm, records, size, ends }) = found else {
+        call.tries().found = Some(id);
+        let found = if guess == Some(id) { guessed } else { self.standing(tx, call, id).await? };
+        let Some(Standing { core, progress, mut warm, records, size }) = found else {
             let message = format!("the name {} leads to database {id}, which does not exist", request.name);
             return Err(Error::corrupt(message).into());
         };
+        if let Some(asking) = &asking {
+            self.rely_on(tx, id, &core)?;
+            if asking.assumed {
+                // Else a checkpoint or collection meanwhile makes what is read no less true.
+                tx.conflict_with_writers(&only(self.keys.of(id, Kind::Progress)))?;
+            }
+        }
         self.knowledge.telling(id, tx.read_version().await?);
         let known = call.known(id);
         let records = async {
@@ -223,7 +258,7 @@ impl FdbStore {
         let rows = self.newest(tx, id, &now, progress.checkpoint);
         let grant = async {
             match &asking {
-                Some(asking) => self.grant(tx, call, id, &core, asking, &ends).await.map(Some),
+                Some(asking) => self.grant(tx, call, id, &core, asking).await.map(Some),
                 None => Ok(None),
             }
         };
@@ -240,7 +275,7 @@ impl FdbStore {
         }
         // What an older version led to may be an epoch that the same session got by an earlier call: were the reply to this
         // try lost, nobody could tell the two apart. Then it is granted again.
-        tries.answer = (!assumed).then(|| (opened.clone(), warm.clone()));
+        tries.answer = assumed.is_none().then(|| (opened.clone(), warm.clone()));
         Ok(Step::Commit((opened, warm)))
     }
 
@@ -259,7 +294,7 @@ impl FdbStore {
     }
 
     /// The small values of a database that may exist, and the log after what the caller knows of it.
-    async fn standing(&self, tx: &Tx, call: &Call<'_>, id: DatabaseId, assumed: bool) -> Outcome<Option<Standing>> {
+    async fn standing(&self, tx: &Tx, call: &Call<'_>, id: DatabaseId) -> Outcome<Option<Standing>> {
         let known = call.known(id);
         let records = async {
             match known {
@@ -268,21 +303,8 @@ impl FdbStore {
             }
         };
         let newest = async { if known.is_some() { Ok(Piece::default()) } else { self.newest_records(tx, id).await } };
-        let ends = async {
-            match call.request.lease {
-                Some(_) => tx.peek_range(&self.keys.epoch_ends(id, Epoch(u64::MAX)), EPOCH_ENDS).await,
-                None => Ok(Piece::default()),
-            }
-        };
-        if call.request.lease.is_some() {
-            tx.conflict_with_writers(&self.keys.core(id))?;
-            if assumed {
-                // Else a checkpoint or collection meanwhile makes what is read no less true.
-                tx.conflict_with_writers(&only(self.keys.of(id, Kind::Progress)))?;
-            }
-        }
         let range = self.keys.singles(id);
-        let (values, records, newest, ends) = futures_util::try_join!(tx.peek_all(&range), records, newest, ends)?;
+        let (values, records, newest) = futures_util::try_join!(tx.peek_all(&range), records, newest)?;
         let singles = Singles::of(&self.keys, id, &values);
         if singles.is_empty() {
             return Ok(None);
@@ -294,17 +316,22 @@ impl FdbStore {
         };
         let size =
             newest.pairs().iter().map(|pair| pair.value().len()).sum::<usize>().checked_div(newest.pairs().len());
-        Ok(Some(Standing { core, progress, warm, records, size, ends }))
+        Ok(Some(Standing { core, progress, warm, records, size }))
     }
 
     /// The asking session, which must still be alive when this transaction commits.
-    async fn asking(&self, tx: &Tx, lease: Option<LeaseRequest>, assumed: bool) -> Outcome<Option<Asking>> {
+    async fn asking(&self, tx: &Tx, lease: Option<LeaseRequest>, assumed: Option<&Assumed>) -> Outcome<Option<Asking>> {
         let Some(lease) = lease else { return Ok(None) };
+        if let Some((fence, label)) = assumed.and_then(|assumed| assumed.session.clone()) {
+            // Whatever ends a session changes its fence.
+            tx.conflict_with_writers(&only(self.keys.session_fence(lease.session)))?;
+            return Ok(Some(Asking { lease, label, fence: Some(fence), assumed: true }));
+        }
         let (record, fence) = (self.keys.session_record(lease.session), self.keys.session_fence(lease.session));
         // Renewals change the record, and the end changes the fence too: renewals need not be waited for.
         let (record, fence) = futures_util::try_join!(tx.peek::<SessionValue>(&record), tx.get::<FenceValue>(&fence))?;
         match record.filter(|record| record.ended.is_none()) {
-            Some(record) => Ok(Some(Asking { lease, record, fence, assumed })),
+            Some(SessionValue { label, .. }) => Ok(Some(Asking { lease, label, fence, assumed: assumed.is_some() })),
             None => Err(over(lease.session).into()),
         }
     }

@@ -55,7 +55,7 @@ impl FdbStore {
         if let Some(committed) = call.await?.committed {
             self.knowledge.committed(committed);
         }
-        self.sessions.renewed(session, request.lifetime, sent);
+        self.sessions.started(session, request.label.clone(), request.lifetime, sent);
         Ok(())
     }
 

@@ -52,7 +52,7 @@ impl Change for Staging<'_> {
             pages.insert(row.page);
             tx.put_row(&store.keys.row(id, row.page, row.txid), &encode_row(row.kind, &row.bytes))?;
         }
-        tx.put(&store.keys.staged(id, request.generation, request.sequence), &pages)?;
+        tx.put_quietly(&store.keys.staged(id, request.generation, request.sequence), &pages)?;
         let staging = StagingValue { entry: Entry::Open { last: request.sequence }, ..core.staging };
         store.put_staging(tx, id, &staging)?;
         Ok(Core { staging, ..core.clone() })
@@ -87,7 +87,7 @@ impl FdbStore {
         let done = self.cluster.run("discard", Priority::Normal, body).await?;
         if let Some(committed) = done.committed {
             self.knowledge.committed(committed);
-            self.knowledge.telling(request.database, committed.0);
+            self.knowledge.changed(request.database, committed.0);
         }
         Ok(done.value)
     }
@@ -146,7 +146,7 @@ impl FdbStore {
             }
             done = false;
             if left != pages {
-                tx.put(pair.key(), &left)?;
+                tx.put_quietly(pair.key(), &left)?;
             }
             break;
         }
@@ -155,8 +155,7 @@ impl FdbStore {
         if staging != core.staging {
             self.put_staging(&tx, id, &staging)?;
         }
-        // Whoever has relied on the staging entry conflicts, also when it is the same as before.
-        tx.conflict_with_readers(&self.keys.of(id, crate::keys::Kind::Staging))?;
+        // Also when the state is the same as before.
         self.leave(&tx, id, &core)?;
         self.announce(&tx, &core, fence)?;
         let discarded = Discarded { generation, done };
