@@ -338,6 +338,69 @@ async fn exchanges_that_follow_each_other() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[cfg_attr(real_cluster, ignore = "counts requests, which only the stand-in tells")]
+async fn opens_after_a_crash() {
+    let place = Place::new();
+    let dead = store(&place).await;
+    let gone = session(&dead, LONG).await;
+    for index in 0..=3 * TRIES {
+        let mut holder = Holder::new(&dead, gone, &format!("db-{index}")).await;
+        for _ in 0..10 {
+            holder.commit(b"tail").await.expect("the holder can");
+        }
+    }
+    let taker = store(&place).await;
+    let session = session(&taker, LONG).await;
+    Holder::taking(&taker, session, "db-0", true).await.expect("force takes over");
+    let mut index = 0;
+    for (knows_the_name, has_committed, exchanges) in [(false, false, 5), (true, false, 4), (false, true, 6)] {
+        let mut stores = Vec::new();
+        for _ in 0..TRIES {
+            let fresh = store(&place).await;
+            index += 1;
+            let text = format!("db-{index}");
+            if knows_the_name {
+                fresh.open(open_request(&text, None)).await.expect("it exists");
+            }
+            if has_committed {
+                fresh.renew_session(session).await.expect("it lives");
+            }
+            stores.push((fresh, text));
+        }
+        let opened = in_a_row(&place, || {
+            let (fresh, text) = stores.pop().expect("one for each try");
+            async move {
+                let opened = fresh.open(open_request(&text, Some(session))).await.expect("its session has ended");
+                assert!(matches!(&opened.tail, Tail::Complete(rows) if rows.len() == 10), "its tail comes along");
+            }
+        });
+        assert_eq!(opened.await, exchanges, "name known: {knows_the_name}, committed: {has_committed}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(real_cluster, ignore = "counts requests, which only the stand-in tells")]
+async fn heads_and_closes_that_follow_each_other() {
+    let place = Place::new();
+    let (ours, beside) = (store(&place).await, store(&place).await);
+    let session = session(&ours, LONG).await;
+    let mut holders = Vec::new();
+    for index in 0..TRIES {
+        holders.push(Holder::new(&ours, session, &format!("db-{index}")).await);
+    }
+    let first = holders.first().expect("some").clone();
+    let follower = Holder { store: Arc::clone(&beside), ..first };
+    assert_eq!(in_a_row(&place, || follower.head()).await, 2, "read version; small values, log, end of the epoch");
+    // This process has not written it last: it must look.
+    let closing = in_a_row(&place, || {
+        let holder = holders.pop().expect("one for each try");
+        let beside = Arc::clone(&beside);
+        async move { beside.release(holder.database, holder.epoch, Vec::new()).await.expect("it has the epoch") }
+    });
+    assert_eq!(closing.await, 3, "read version, conditions, commit");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(real_cluster, ignore = "counts requests, which only the stand-in tells")]
 async fn a_purge_reads_no_values() {
     let place = Place::new();
     let store = store(&place).await;
