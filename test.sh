@@ -4,12 +4,12 @@
 #   ./test.sh                 everything
 #   ./test.sh format tests    only these steps
 #
-# Steps: format lints tests postgres fdb suite programs kills sanitizers miri docs licences. One more runs only when it is
-# named, since it takes long: sweep.
+# Steps: format lints tests postgres fdb suite programs kills sanitizers miri docs licences. Two more run only when they are
+# named, since they take long: sweep and fdb-large.
 # Works on a fresh Debian with Rust: installs what is missing with apt-get. Whole output of each step: target/test-logs.
 # LITEFLEET_TEST_SECONDS bounds the whole run; LITEFLEET_KILL_ROUNDS sets the rounds of the kill test. LITEFLEET_SEED seeds
 # the fault tests: the same each time unless it says otherwise, so that a run can be repeated; 'random' tries others.
-# LITEFLEET_FDB_SEEDS is how many more of them the step fdb tries, a minute each.
+# LITEFLEET_FDB_SEEDS is how many more of them the step fdb tries, one or two minutes each.
 # LITEFLEET_POSTGRES_BIN names the folders of the servers (postgres, initdb, pg_ctl) that the step postgres runs on, one after
 # the other, divided by colons; without it that is the newest of Debian's.
 # LITEFLEET_FDB_CLUSTER_FILE, with LITEFLEET_FDB_LIBRARY_DIR for the folder of the real libfdb_c, runs the step fdb on a real
@@ -224,6 +224,13 @@ if wanted fdb; then
         bash -c 'LIBRARY_PATH=$1 cargo build --locked -p litefleet-cli --features fdb &&
             LITEFLEET_COMMAND=$2/debug/litefleet cargo test --locked -p litefleet-fdb --test command -- --ignored' \
         command "$libraries" "$(realpath "$TARGET")"
+fi
+
+large="fdb: a transaction of a gibibyte, and SQLite on 200,000 pages, in release"
+if [ ${#WANTED[@]} -eq 0 ]; then
+    left_out "$large" "a part of it is in the step fdb; all of it takes some minutes more (./test.sh fdb-large)"
+elif wanted fdb-large; then
+    step fdb-large 1800 "$large" cargo test --locked --release -p litefleet-fdb --test large
 fi
 
 # Throwaway servers of the system's packages, each in a temporary folder and on a free port.

@@ -10,7 +10,7 @@ use common::{Place, standing_still, until};
 use foundationdb::directory::{Directory, DirectoryLayer};
 use litefleet::clock::ManualClock;
 use litefleet::store::{CommitMode, HeadRequest, LeaseRequest, PageStore, SessionRequest};
-use litefleet::{ErrorKind, PageRange, Result, Txid};
+use litefleet::{ErrorKind, Result, Txid};
 use litefleet_fdb::{FdbConfig, FdbStore, NetworkConfig};
 
 async fn store(place: &Place) -> Arc<FdbStore> {
@@ -419,66 +419,6 @@ async fn followers_are_told_of_commits_in_other_processes() {
         until(|| waiting.is_finished()).await;
         assert_eq!(waiting.await.expect("no panic").expect("it exists"), Txid(round));
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_large_staged_transaction_becomes_visible_at_once() {
-    // A gibibyte; in builds without optimisation a part of it, since there the stand-in takes minutes.
-    let pages: u32 = if cfg!(debug_assertions) { 16_384 } else { 262_144 };
-    let place = Place::new();
-    let store = store(&place).await;
-    let session = session(&store, LONG).await;
-    let mut holder = Holder::new(&store, session, "a").await;
-    let txid = holder.txid.next();
-    let rows = store.limits().write_rows;
-    let chunk = u32::try_from(rows).expect("a small limit");
-    for (sequence, first) in (1..).zip((1..=pages).step_by(rows)) {
-        let last = pages.min(first + chunk - 1);
-        holder.stage(sequence, (first..=last).map(|page| image(page, txid)).collect()).await.expect("the holder can");
-    }
-    assert!(holder.read(1, 1).await.expect("there").is_empty(), "not yet visible");
-    let mut flip = holder.request(b"flip");
-    flip.staged = Some(0);
-    holder.send(flip).await.expect("it is its own staging");
-    let reader = Arc::new(FdbStore::open(place.config()).await.expect("the store opens"));
-    let reader = Holder { store: reader, ..holder };
-    let step = 1_024;
-    for first in (1..=pages).step_by(step) {
-        let last = pages.min(first + u32::try_from(step).expect("small") - 1);
-        let rows = reader.read(first, last).await.expect("the pages are there");
-        assert!(rows.into_iter().eq((first..=last).map(|page| image(page, txid))), "pages {first} to {last}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_database_of_200_000_pages_is_opened_by_reading_little() {
-    let place = Place::new();
-    let store = store(&place).await;
-    let session = session(&store, LONG).await;
-    let mut holder = Holder::new(&store, session, "a").await;
-    holder.commit(b"record").await.expect("the holder can");
-    let small = |page| litefleet::store::PageRow { bytes: b"row".as_slice().into(), ..image(page, Txid(1)) };
-    let pages: Vec<u32> = (1..=200_000).collect();
-    let chunks: Vec<&[u32]> = pages.chunks(store.limits().write_rows).collect();
-    for (index, chunk) in chunks.iter().enumerate() {
-        let rows = chunk.iter().copied().map(small).collect();
-        holder.checkpoint(rows, index + 1 == chunks.len()).await.expect("the holder can");
-    }
-    holder.commit(b"tail").await.expect("the holder can");
-    let fresh = Arc::new(FdbStore::open(place.config()).await.expect("the store opens"));
-    let before = place.stand_in.as_ref().map(|stand_in| stand_in.counter("range_rows"));
-    let opened = fresh.open(open_request("a", None)).await.expect("it exists");
-    assert_eq!(opened.head.checkpoint, Txid(1));
-    let reader = Holder { store: fresh, ..holder.clone() };
-    for page in [1, 77_777, 200_000] {
-        assert_eq!(reader.read(page, page).await.expect("there"), [small(page)]);
-    }
-    if let Some(before) = before {
-        assert!(place.counter("range_rows") - before < 30, "as much as a small one would take");
-    }
-    let range = [PageRange::new(litefleet::PageNo(199_000), litefleet::PageNo(200_000))];
-    let lineage = [litefleet::store::Lineage { database: holder.database, max_txid: Txid::MAX }];
-    assert_eq!(reader.store.read_pages(&lineage, &range, Txid(1)).await.expect("there").len(), 1_001);
 }
 
 #[tokio::test(flavor = "multi_thread")]
