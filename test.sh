@@ -207,13 +207,18 @@ if wanted fdb; then
     # Another seed is another choice of requests that meet a fault.
     if [ -z "${LITEFLEET_FDB_CLUSTER_FILE:-}" ]; then
         # shellcheck disable=SC2016
-        step fdb-seeds 900 "fdb: the store cases with faults, $FDB_SEEDS more seeds" \
+        step fdb-seeds 1200 "fdb: the cases of the store and of the engine with faults, $FDB_SEEDS more seeds" \
             bash -c 'for seed in $(seq 1 "$1"); do
-                [ $((seed % 2)) -eq 0 ] && module=many:: || module=many_tiny::
+                case $((seed % 4)) in
+                    1) cases=(store_faults -- many_tiny::) ;;
+                    2) cases=(engine_faults -- many::) ;;
+                    3) cases=(store_faults -- many::) ;;
+                    0) cases=(engine_faults -- few::) ;;
+                esac
                 next=random
                 [ "$LITEFLEET_SEED" = random ] || next=$((LITEFLEET_SEED + seed))
-                echo "seed $next, $module"
-                LITEFLEET_SEED=$next cargo test --locked -p litefleet-fdb --test store_faults -- "$module" || exit
+                echo "seed $next, ${cases[*]}"
+                LITEFLEET_SEED=$next cargo test --locked -p litefleet-fdb --test "${cases[@]}" || exit
             done' seeds "$FDB_SEEDS"
     fi
     # The command is linked to the library that the tests use: the stand-in is among their dependencies.
