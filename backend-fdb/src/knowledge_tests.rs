@@ -110,6 +110,31 @@ fn pages_are_read_at_a_version_only_where_nothing_newer_can_be_missed() {
 }
 
 #[test]
+fn a_grant_goes_by_the_chain_of_its_session() {
+    let knowledge = Arc::new(Knowledge::new(ME));
+    let granting = |database, seconds| knowledge.version_for_granting(SESSION, database, at(seconds));
+    assert_eq!(granting(Some(ID), 0), None, "there is no chain");
+    let id = knowledge.witnessed(&witness(1, 10), (20, at(0))).unwrap();
+    assert_eq!(granting(Some(ID), 2), Some((19, fence(1))), "what others have committed at 20 must be seen");
+    assert_eq!(granting(None, 2), Some((19, fence(1))), "nobody knows yet which database it is");
+    assert_eq!(granting(Some(ID), 3), None, "too old");
+    assert_eq!(knowledge.version_for_granting(SessionId([2; 16]), Some(ID), at(2)), None, "another session");
+    knowledge.changed(ID, 19);
+    assert_eq!(granting(Some(ID), 2), Some((19, fence(1))), "that is to be seen there");
+    knowledge.changed(ID, 20);
+    assert_eq!(granting(Some(ID), 2), None, "hidden");
+    assert_eq!(granting(Some(DatabaseId(5)), 2), Some((19, fence(1))));
+    knowledge.changed(DatabaseId(5), 20);
+    assert_eq!((granting(Some(ID), 2), granting(Some(DatabaseId(5)), 2)), (None, None), "both");
+    knowledge.changed(DatabaseId(5), 30);
+    knowledge.extended(SESSION, id, (30, at(1)));
+    assert_eq!(granting(Some(ID), 2), Some((29, fence(1))));
+    assert_eq!(granting(Some(DatabaseId(5)), 2), None);
+    knowledge.forget(SESSION);
+    assert_eq!(granting(Some(ID), 2), None);
+}
+
+#[test]
 fn a_change_goes_by_the_version_from_when_it_began() {
     // Another change of ours may begin and be committed before this one is sent: a newer version would hide it.
     let knowledge = Arc::new(Knowledge::new(ME));
