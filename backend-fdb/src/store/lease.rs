@@ -12,7 +12,7 @@ use crate::keys::{Kind, after_key};
 use crate::knowledge::{Core, Witness};
 use crate::sessions::Standing;
 use crate::transact::Tx;
-use crate::values::{EpochEndValue, HolderValue, LeaseValue, SessionValue, Value};
+use crate::values::{EpochEndValue, HolderValue, LeaseValue, Value};
 
 /// For how long the ends of epochs are kept, in FoundationDB's versions, of which there are a million in a second, and
 /// more only where a recovery skips a hundred seconds' worth: two days, so that it is a day at least.
@@ -37,13 +37,15 @@ impl FdbStore {
         asking: &Asking,
     ) -> Outcome<Core> {
         let other = core.lease.holder.as_ref().filter(|holder| holder.session != asking.lease.session);
+        call.tries().holder = other.map(|holder| holder.session);
         if other.is_some() && asking.assumed {
             // Whether its session is alive can only be told of now.
             return Err(Error::lease_held(format!("{} was held a moment ago", call.request.name)).into());
         }
-        let record = match other {
-            Some(holder) => tx.get::<SessionValue>(&self.keys.session_record(holder.session)).await?,
-            None => None,
+        let record = match (other, &asking.holder) {
+            (Some(holder), Some((session, record))) if holder.session == *session => record.clone(),
+            (Some(holder), _) => self.session(tx, holder.session).await?,
+            (None, _) => None,
         };
         call.tries().ended.clear();
         match (other, record.filter(|record| record.ended.is_none())) {

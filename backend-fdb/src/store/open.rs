@@ -34,8 +34,9 @@ pub(super) struct Call<'r> {
 
 #[derive(Default)]
 pub(super) struct Tries {
-    /// What the name led to at the last try.
+    /// What the name led to at the last try, and whose the lease was.
     found: Option<DatabaseId>,
+    pub(super) holder: Option<SessionId>,
     /// The id for a database that has to be created, once one was needed.
     fresh: Option<DatabaseId>,
     pub(super) touch: Option<Touch>,
@@ -75,6 +76,8 @@ pub(super) struct Asking {
     pub(super) fence: Option<FenceValue>,
     /// Whether all is read at a version that need not be the newest.
     pub(super) assumed: bool,
+    /// The session that the lease was of at the last try, with its record now.
+    pub(super) holder: Option<(SessionId, Option<SessionValue>)>,
 }
 
 /// A database as it was found.
@@ -226,7 +229,7 @@ impl FdbStore {
         };
         let name_key = self.keys.name(&request.name);
         let (found, asking, guessed) =
-            futures_util::try_join!(tx.get::<u64>(&name_key), self.asking(tx, request.lease, assumed), guessed)?;
+            futures_util::try_join!(tx.get::<u64>(&name_key), self.asking(tx, call, assumed), guessed)?;
         let Some(id) = found.map(DatabaseId) else { return self.create(tx, call, asking).await };
         call.tries().found = Some(id);
         let found = if guess == Some(id) { guessed } else { self.standing(tx, call, id).await? };
@@ -320,18 +323,28 @@ impl FdbStore {
     }
 
     /// The asking session, which must still be alive when this transaction commits.
-    async fn asking(&self, tx: &Tx, lease: Option<LeaseRequest>, assumed: Option<&Assumed>) -> Outcome<Option<Asking>> {
-        let Some(lease) = lease else { return Ok(None) };
+    async fn asking(&self, tx: &Tx, call: &Call<'_>, assumed: Option<&Assumed>) -> Outcome<Option<Asking>> {
+        let Some(lease) = call.request.lease else { return Ok(None) };
         if let Some((fence, label)) = assumed.and_then(|assumed| assumed.session.clone()) {
             // Whatever ends a session changes its fence.
             tx.conflict_with_writers(&only(self.keys.session_fence(lease.session)))?;
-            return Ok(Some(Asking { lease, label, fence: Some(fence), assumed: true }));
+            return Ok(Some(Asking { lease, label, fence: Some(fence), assumed: true, holder: None }));
         }
         let (record, fence) = (self.keys.session_record(lease.session), self.keys.session_fence(lease.session));
+        let holder = call.tries().holder;
+        let holder = async {
+            match holder {
+                Some(session) => self.session(tx, session).await.map(|record| Some((session, record))),
+                None => Ok(None),
+            }
+        };
         // Renewals change the record, and the end changes the fence too: renewals need not be waited for.
-        let (record, fence) = futures_util::try_join!(tx.peek::<SessionValue>(&record), tx.get::<FenceValue>(&fence))?;
+        let (record, fence, holder) =
+            futures_util::try_join!(tx.peek::<SessionValue>(&record), tx.get::<FenceValue>(&fence), holder)?;
         match record.filter(|record| record.ended.is_none()) {
-            Some(SessionValue { label, .. }) => Ok(Some(Asking { lease, label, fence, assumed: assumed.is_some() })),
+            Some(SessionValue { label, .. }) => {
+                Ok(Some(Asking { lease, label, fence, assumed: assumed.is_some(), holder }))
+            }
             None => Err(over(lease.session).into()),
         }
     }

@@ -33,6 +33,11 @@ impl FdbStore {
         FenceValue { owner, nonce }
     }
 
+    /// The record of a session; conflicts with whoever changes it.
+    pub(super) async fn session(&self, tx: &Tx, session: SessionId) -> Outcome<Option<SessionValue>> {
+        tx.get(&self.keys.session_record(session)).await
+    }
+
     /// Ends a session within a transaction: nobody relies on its databases any more.
     pub(super) async fn end_within(&self, tx: &Tx, session: SessionId, record: SessionValue) -> Outcome<()> {
         let ended = Some(version_of(tx).await?);

@@ -54,7 +54,7 @@ fn moved() -> u64 {
 }
 
 /// The command for faults of every kind: of 10,000 commits, `rate` meet each kind of fault that says nothing of the
-/// outcome, and so forth.
+/// outcome, and so forth. Only commits meet a time-out: what else does is over, and not tried again.
 pub(crate) fn faults(seed: u64, rate: u32) -> String {
     let seed = seed.wrapping_add(moved().wrapping_mul(1_000));
     let (often, seldom) = (rate, rate.div_ceil(30));
