@@ -10,9 +10,9 @@ use super::file::{FileKind, close, store, with};
 use crate::error::Error;
 use crate::vfs::LockLevel;
 
-/// A crash does not change bytes next to a write; an append is whole or not there; writes reach the store in order. All
-/// is trivially true where the store only ever holds committed states.
-const CHARACTERISTICS: c_int = POWERSAFE_OVERWRITE | 0x200 | 0x400;
+/// A crash does not change bytes next to a write: the store only ever holds committed states. Whole appends and ordered writes
+/// are as true, but save SQLite only syncs of journals, which do nothing here; and promised, they would change what it writes.
+const CHARACTERISTICS: c_int = POWERSAFE_OVERWRITE;
 const POWERSAFE_OVERWRITE: c_int = 0x1000;
 /// The page of the store.
 const SECTOR: c_int = 4096;
