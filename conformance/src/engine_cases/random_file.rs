@@ -59,9 +59,11 @@ impl Model {
         let free = self.files.iter().all(|open| open.written.is_none());
         let current = self.files[index].at == Some(self.head());
         let open = &mut self.files[index];
-        let granted = open.file.lock(LockLevel::Exclusive).is_ok();
+        // EXCLUSIVE from SHARED at once is for a journal that was left, and refused while others read.
+        let granted = open.file.lock(LockLevel::Reserved).is_ok();
         assert_eq!(granted, free && current, "seed {}, step {}: the write lock", self.seed, self.step);
         if granted {
+            open.file.lock(LockLevel::Exclusive).unwrap();
             open.written = Some(self.commits.get(&open.at.unwrap()).cloned().unwrap_or_default());
         }
     }
