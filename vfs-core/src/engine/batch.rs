@@ -9,7 +9,6 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
-use tokio::task::JoinSet;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::deadline::{self, Deadline};
@@ -28,6 +27,13 @@ struct Waiting {
     /// Until when its caller waits.
     deadline: Option<Deadline>,
     signal: oneshot::Sender<Signal>,
+}
+
+impl Waiting {
+    fn tell(self, outcome: Result<()>) {
+        // A caller that is gone does not want to know.
+        let _gone = self.signal.send(Signal::Done(outcome));
+    }
 }
 
 /// A further call is not made for fewer than these: each is a flush of its own to the store.
@@ -120,54 +126,18 @@ impl CommitBatcher {
     }
 
     async fn lead(&self, own: CommitRequest, mut leadership: Leadership) -> Result<()> {
-        let (requests, signals, latest) = self.take_batch(own, &mut leadership);
-        metrics::histogram!("litefleet_commit_batch_size").record(u32::try_from(requests.len()).unwrap_or(u32::MAX));
-        let mut outcomes = deadline::scope(latest, self.send(requests)).await.into_iter();
-        // The store need not wait until all are told.
+        let waiting = self.take_batch(&own, &mut leadership);
+        metrics::histogram!("litefleet_commit_batch_size").record(u32::try_from(waiting.len() + 1).unwrap_or(u32::MAX));
+        // The call goes on for as long as any of their callers waits; `None` is for ever.
+        let later = |one: Option<Deadline>, other: &Waiting| one.zip(other.deadline).map(|(one, other)| one.max(other));
+        let latest = waiting.iter().fold(deadline::current(), later);
+        let others = waiting.iter().map(|other| other.request.clone());
+        let requests = std::iter::once(own.clone()).chain(others).collect();
+        let sent = deadline::scope(latest, self.store.commit(requests, CommitMode::Independent)).await;
+        // The store need not wait until all are told, and nobody until the last part of a call that is split has ended.
         drop(leadership);
-        let own = outcomes.next().unwrap_or_else(|| Err(Error::internal("the store returned no outcome")));
-        for (signal, outcome) in signals.into_iter().zip(outcomes) {
-            // A caller that is gone does not want to know.
-            let _gone = signal.send(Signal::Done(outcome));
-        }
-        own
-    }
-
-    /// The leader's request, and as many of the waiting ones as the store takes at once. The call goes on for as long as
-    /// any of their callers waits.
-    fn take_batch(
-        &self,
-        own: CommitRequest,
-        leadership: &mut Leadership,
-    ) -> (Vec<CommitRequest>, Vec<oneshot::Sender<Signal>>, Option<Deadline>) {
-        let limits = self.store.limits();
-        let mut queue = lock(&self.queue);
-        let mut bytes = own.record.len();
-        let mut requests = vec![own];
-        let mut signals = Vec::new();
-        let mut latest = deadline::current();
-        while let Some(next) = queue.waiting.front() {
-            bytes += next.request.record.len();
-            // Two commits of one database cannot share a call.
-            let twice = requests.iter().any(|request| request.database == next.request.database);
-            if requests.len() >= limits.atomic_databases || bytes > limits.atomic_bytes || twice {
-                break;
-            }
-            if let Some(next) = queue.waiting.pop_front() {
-                requests.push(next.request);
-                signals.push(next.signal);
-                // `None` is for ever.
-                latest = latest.zip(next.deadline).map(|(one, other)| one.max(other));
-            }
-        }
-        leadership.requests = requests.len();
-        queue.under_way += requests.len();
-        (requests, signals, latest)
-    }
-
-    async fn send(&self, requests: Vec<CommitRequest>) -> Vec<Result<()>> {
-        let count = requests.len();
-        match self.store.commit(requests.clone(), CommitMode::Independent).await {
+        let count = waiting.len() + 1;
+        let outcomes = match sent {
             Ok(outcomes) if outcomes.len() == count => outcomes,
             Ok(outcomes) => {
                 // Which are whose nobody knows: each finds out its own.
@@ -177,32 +147,55 @@ impl CommitBatcher {
             // Each resolves its own.
             Err(error) if count == 1 || error.kind() == ErrorKind::CommitUnknown => vec![Err(error); count],
             // Nothing took effect, and one of them may be the reason: none may fail for another's.
-            Err(_) => self.send_each(requests).await,
+            Err(_) => return self.send_each(own, waiting).await,
+        };
+        let mut outcomes = outcomes.into_iter();
+        let own = outcomes.next().unwrap_or_else(|| Err(Error::internal("the store returned no outcome")));
+        for (other, outcome) in waiting.into_iter().zip(outcomes) {
+            other.tell(outcome);
         }
+        own
     }
 
-    /// Sends each alone, all at the same moment: where the store cannot be reached, they wait for that together.
-    async fn send_each(&self, requests: Vec<CommitRequest>) -> Vec<Result<()>> {
-        let unknown = || Err(Error::commit_unknown("the store returned no outcome"));
-        let mut outcomes = vec![unknown(); requests.len()];
-        let mut calls = JoinSet::new();
-        for (place, request) in requests.into_iter().enumerate() {
-            let store = Arc::clone(&self.store);
-            calls.spawn(async move {
-                let outcome = store.commit(vec![request], CommitMode::Independent).await;
-                (place, outcome.and_then(|mut one| one.pop().unwrap_or_else(unknown)))
-            });
-        }
-        while let Some(ended) = calls.join_next().await {
-            // One that panicked has no outcome.
-            if let Ok((place, outcome)) = ended
-                && let Some(slot) = outcomes.get_mut(place)
-            {
-                *slot = outcome;
+    /// As many of the waiting requests as the store takes at once together with the leader's.
+    fn take_batch(&self, own: &CommitRequest, leadership: &mut Leadership) -> Vec<Waiting> {
+        let limits = self.store.limits();
+        let mut queue = lock(&self.queue);
+        let mut bytes = own.record.len();
+        let mut batch: Vec<Waiting> = Vec::new();
+        while let Some(next) = queue.waiting.front() {
+            bytes += next.request.record.len();
+            // Two commits of one database cannot share a call.
+            let database = next.request.database;
+            let twice = database == own.database || batch.iter().any(|other| other.request.database == database);
+            if batch.len() + 1 >= limits.atomic_databases || bytes > limits.atomic_bytes || twice {
+                break;
             }
+            batch.extend(queue.waiting.pop_front());
         }
-        outcomes
+        leadership.requests = batch.len() + 1;
+        queue.under_way += leadership.requests;
+        batch
     }
+
+    /// Sends each alone, all at the same moment, and each for as long as its own caller waits: where the store cannot be
+    /// reached, they wait for that together, and one that hangs holds up no other.
+    async fn send_each(&self, own: CommitRequest, waiting: Vec<Waiting>) -> Result<()> {
+        for other in waiting {
+            let store = Arc::clone(&self.store);
+            // One that panics tells nobody, and its caller takes the outcome for unknown.
+            tokio::spawn(deadline::scope(other.deadline, async move {
+                let outcome = send_alone(&*store, other.request.clone()).await;
+                other.tell(outcome);
+            }));
+        }
+        send_alone(&*self.store, own).await
+    }
+}
+
+async fn send_alone(store: &dyn PageStore, request: CommitRequest) -> Result<()> {
+    let mut outcomes = store.commit(vec![request], CommitMode::Independent).await?;
+    outcomes.pop().unwrap_or_else(|| Err(Error::commit_unknown("the store returned no outcome")))
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 use std::future::Future;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use tokio::task::{JoinHandle, yield_now};
 use tokio::time::timeout;
 
 use super::*;
-use crate::store::{Effect, Fault, FaultLayer, FaultPlan, MemoryStore};
+use crate::store::{Call, Deferred, Effect, Fault, FaultLayer, FaultPlan, Interceptor, Layer, MemoryStore, Verdict};
 use crate::types::{CommitId, DatabaseId, Epoch, Txid};
 
 /// A store without any database, whose calls last for a while: what they answer does not matter here.
@@ -153,4 +154,95 @@ fn call_that_may_have_taken_effect_is_not_split() {
     let slow = Slow::with(Some(once));
     assert_eq!(slow.three_together(), [ErrorKind::CommitUnknown; 3]);
     assert_eq!(slow.plan.calls(), 1 + 1);
+}
+
+/// Refuses the first call, and lets the commit of one database hang when it comes alone after that. A database's record is of
+/// as many bytes as its number.
+#[derive(Debug, Default)]
+struct Parts {
+    calls: AtomicUsize,
+    hanging: Option<u64>,
+    deadlines: Mutex<Vec<(u64, Option<Deadline>)>>,
+}
+
+impl Interceptor for Parts {
+    fn before(&self, call: Call) -> Verdict {
+        if self.calls.fetch_add(1, Ordering::SeqCst) == 0 {
+            return Verdict::Fail(Error::unavailable("one of them is the reason"));
+        }
+        self.deadlines.lock().unwrap().push((call.sent, deadline::current()));
+        let hangs = self.hanging == Some(call.sent);
+        if hangs { Verdict::Wait(Duration::from_secs(1_000_000)) } else { Verdict::Proceed }
+    }
+
+    fn after(&self, _: Call, _: Result<u64, &Error>) {}
+
+    fn refused(&self, _: Call, _: &Error) {}
+
+    fn defer(&self, _: Deferred) {}
+}
+
+/// Starts the commit of a database whose caller waits for so many seconds.
+fn start(runtime: &Runtime, batcher: &Arc<CommitBatcher>, database: u64, seconds: u64) -> JoinHandle<Result<()>> {
+    let batcher = Arc::clone(batcher);
+    let record = Bytes::from(vec![0; usize::try_from(database).unwrap()]);
+    let request = CommitRequest { record, ..request(database) };
+    let deadline = Deadline::after(Duration::from_secs(seconds));
+    let task = runtime.spawn(deadline::scope(deadline, async move { batcher.commit(request).await }));
+    runtime.block_on(yield_now());
+    task
+}
+
+/// Three commits in one call, which is refused.
+fn split(parts: &Arc<Parts>) -> (Runtime, Arc<CommitBatcher>, [JoinHandle<Result<()>>; 3]) {
+    let store = Layer::new(Arc::new(MemoryStore::default()) as Arc<dyn PageStore>, Arc::clone(parts));
+    let runtime = Builder::new_current_thread().enable_time().build().unwrap();
+    let batcher = Arc::new(CommitBatcher::new(Arc::new(store), 1));
+    lock(&batcher.queue).calls += 1;
+    let under_way = Leadership { queue: Arc::clone(&batcher.queue), requests: 0 };
+    let tasks = [1, 2, 3].map(|database| start(&runtime, &batcher, database, 1000 * database));
+    drop(under_way);
+    (runtime, batcher, tasks)
+}
+
+fn answer(runtime: &Runtime, task: JoinHandle<Result<()>>) -> ErrorKind {
+    let answered = runtime.block_on(async { timeout(Duration::from_secs(20), task).await });
+    answered.expect("it is answered").unwrap().unwrap_err().kind()
+}
+
+/// The parts went to the store without the deadlines of their callers, who were long gone when it gave up.
+#[test]
+fn parts_of_a_call_know_until_when_their_callers_wait() {
+    let parts = Arc::new(Parts::default());
+    let (runtime, _batcher, tasks) = split(&parts);
+    for task in tasks {
+        assert_eq!(answer(&runtime, task), ErrorKind::NotFound);
+    }
+    let mut deadlines = parts.deadlines.lock().unwrap().clone();
+    deadlines.sort_unstable();
+    assert_eq!(deadlines.len(), 3);
+    for (database, deadline) in deadlines {
+        let left = deadline.expect("its caller waits for so long").left();
+        let most = Duration::from_secs(1000 * database);
+        assert!(left <= most && left > most.saturating_sub(Duration::from_secs(900)), "{database}: {left:?}");
+    }
+}
+
+/// One that hung, since somebody had locked its head, held up all that had been in its call, and all that came after.
+#[test]
+fn part_of_a_call_that_hangs_holds_up_no_other() {
+    for hanging in 1..=3 {
+        let parts = Arc::new(Parts { hanging: Some(hanging), ..Parts::default() });
+        let (runtime, batcher, tasks) = split(&parts);
+        let mut left = Vec::new();
+        for (database, task) in (1..).zip(tasks) {
+            if database == hanging {
+                left.push(task);
+            } else {
+                assert_eq!(answer(&runtime, task), ErrorKind::NotFound, "{hanging} hangs");
+            }
+        }
+        assert_eq!(answer(&runtime, start(&runtime, &batcher, 4, 4000)), ErrorKind::NotFound, "the next call");
+        assert!(left.iter().all(|task| !task.is_finished()));
+    }
 }
