@@ -315,7 +315,8 @@ async fn keep_session(fleet: Weak<FleetInner>, pace: Duration) {
     loop {
         tokio::time::sleep(pause).await;
         let Some(fleet) = fleet.upgrade() else { return };
-        pause = match fleet.session.renew().await {
+        let deadline = Deadline::after(fleet.settings.database.store_timeout);
+        pause = match deadline::scope(deadline, fleet.session.renew()).await {
             Ok(_) => pace,
             Err(error) => {
                 tracing::warn!(%error, "the session could not be renewed; it is tried again");

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::clock::{Clock, Randomness};
-use crate::error::{ErrorKind, Result};
-use crate::store::{PageStore, SessionRequest};
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::{PageStore, SessionRequest, deadline};
 use crate::types::SessionId;
 
 /// A session that was alive when this was made.
@@ -59,12 +59,19 @@ impl Session {
         sent + self.lifetime.saturating_sub(self.margin)
     }
 
+    /// Waits for its turn to start or renew, for as long as its caller does.
+    async fn turn(&self) -> Result<tokio::sync::MutexGuard<'_, ()>> {
+        let Some(left) = deadline::left() else { return Ok(self.working.lock().await) };
+        let over = |_| Error::unavailable("another call that renews the session has had no answer yet");
+        tokio::time::timeout(left, self.working.lock()).await.map_err(over)
+    }
+
     /// The session, renewed or started where it cannot be relied on.
     pub(crate) async fn ensure(&self) -> Result<Live> {
         if let Some(live) = self.live() {
             return Ok(live);
         }
-        let _one = self.working.lock().await;
+        let _one = self.turn().await?;
         if let Some(live) = self.live() {
             return Ok(live);
         }
@@ -83,7 +90,7 @@ impl Session {
 
     /// Renews the session, if there is one. `None` when there is none, or when it has expired.
     pub(crate) async fn renew(&self) -> Result<Option<Live>> {
-        let _one = self.working.lock().await;
+        let _one = self.turn().await?;
         self.renew_now().await
     }
 
@@ -113,11 +120,49 @@ impl Session {
 
     /// Ends the session: every lease of this process is free.
     pub(crate) async fn end(&self) -> Result<()> {
-        let _one = self.working.lock().await;
+        let _one = self.turn().await?;
         let old = self.lock().take();
         match old {
             Some(live) => self.store.end_session(live.session).await,
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::yield_now;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::store::deadline::Deadline;
+    use crate::store::{Effect, Fault, FaultLayer, FaultPlan, MemoryStore, Operation};
+
+    /// A lock waited for as long as a renewal in the background, whatever its own time-out was.
+    #[test]
+    fn who_needs_the_session_waits_no_longer_than_its_time_out() {
+        let plan = Arc::new(FaultPlan::default());
+        let renewals = Some(Operation::RenewSession);
+        plan.arm(Fault { operation: renewals, after: 0, times: u64::MAX, effect: Effect::Delay(1_000_000_000) });
+        let store = Arc::new(FaultLayer::new(Arc::new(MemoryStore::default()) as Arc<dyn PageStore>, plan));
+        let clock = Arc::new(SystemClock::default());
+        let randomness = Arc::new(Randomness::from_os());
+        // It cannot be relied on for a moment.
+        let session = Session::new(store, clock, randomness, "here".into(), Duration::ZERO, Duration::ZERO);
+        let session = Arc::new(session);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            session.ensure().await.unwrap();
+            let renewed = Arc::clone(&session);
+            let renewal = tokio::spawn(async move { renewed.renew().await });
+            while session.working.try_lock().is_ok() {
+                yield_now().await;
+            }
+            let soon = Deadline::after(Duration::from_millis(10));
+            let ensured = timeout(Duration::from_secs(20), deadline::scope(soon, session.ensure())).await;
+            assert_eq!(ensured.expect("it ends").unwrap_err().kind(), ErrorKind::Unavailable);
+            renewal.abort();
+        });
     }
 }
