@@ -12,7 +12,7 @@ use super::database::{Database, Role, Snapshot};
 use crate::config::{LeaseMode, Locking};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::store::LeaseRequest;
-use crate::types::Txid;
+use crate::types::{DatabaseId, Epoch, Txid};
 
 /// How often a load that raced with others is tried again.
 pub(super) const LOAD_TRIES: usize = 5;
@@ -323,8 +323,7 @@ impl Database {
             let (staged, database) = (opened.head.staged, opened.database);
             let taken = self.take_over_state(opened, Some(lease)).await;
             if taken.is_err() {
-                // Held by nobody here, it must not be held in the store. If that fails, it ends with the session.
-                let _released = self.fleet.store.release(database, lease.epoch, Vec::new()).await;
+                self.hand_back(database, lease.epoch).await;
             }
             if taken? {
                 if staged && !self.core().writer {
@@ -335,9 +334,16 @@ impl Database {
             unused = Some((database, lease.epoch));
         }
         if let Some((database, epoch)) = unused {
-            let _released = self.fleet.store.release(database, epoch, Vec::new()).await;
+            self.hand_back(database, epoch).await;
         }
         Err(Error::unavailable("the log changed while it was being read, several times over; try again"))
+    }
+
+    /// Gives a lease back that was granted and is of no use. From then on others may write, so it is not held here either,
+    /// under this epoch or an older one. If the store is not reached, it ends with the session.
+    async fn hand_back(&self, database: DatabaseId, epoch: Epoch) {
+        self.core().lease = None;
+        let _released = self.fleet.store.release(database, epoch, Vec::new()).await;
     }
 }
 

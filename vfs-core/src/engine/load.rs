@@ -209,23 +209,24 @@ impl Database {
         core.warm.clear();
         core.note_head(&head);
         core.active = now;
+        self.keep_warm(&mut core, database, &warm);
         grant(&mut core, lease);
-        self.keep_warm(&mut core, database, &warm)?;
         Ok(true)
     }
 
-    /// Puts the rows that came with an open into the cache.
-    fn keep_warm(&self, core: &mut Core, database: DatabaseId, rows: &[ReadRow]) -> Result<()> {
-        for (page, row_txid, image) in super::read::images(rows)? {
+    /// Puts the rows that came with an open into the cache. Nobody has asked for them yet: one that fails its check is left
+    /// for the read that does.
+    fn keep_warm(&self, core: &mut Core, database: DatabaseId, rows: &[ReadRow]) {
+        for (page, row_txid, image) in super::read::images(rows).filter_map(Result::ok) {
             core.note_warm(page);
             // The rows are those of the checkpoint: a page that was staged since has a newer one.
             if core.tail.is_staged_after(page, row_txid, core.head) {
                 continue;
             }
-            let (from, image) = core.tail.bring_forward(database, page, row_txid, core.head, image)?;
-            self.fleet.cache.insert(self.key(page, Txid::MAX), CachedImage { from, image });
+            if let Ok((from, image)) = core.tail.bring_forward(database, page, row_txid, core.head, image) {
+                self.fleet.cache.insert(self.key(page, Txid::MAX), CachedImage { from, image });
+            }
         }
-        Ok(())
     }
 
     /// The records after `after` up to `to`, which were too many to come with an open: in one call if possible. `None` when

@@ -15,7 +15,7 @@ use super::prefetch::{LARGEST_WINDOW, Prefetcher};
 use super::structure::Cached;
 use crate::codec::{decode_row, zero_image};
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::store::{HeadRequest, ReadRow};
+use crate::store::{HeadRequest, PageRow, ReadRow, RowKind};
 use crate::types::{DatabaseId, PAGE_SIZE, PageNo, PageRange, PageSet, Txid, pages_for_size};
 
 /// The newest images of a database's pages, as far as the cache has them.
@@ -43,25 +43,27 @@ impl Cached for Newest<'_> {
 }
 
 /// The images that rows hold, each as of its row's txid: deltas are applied to the bases that follow them.
-pub(super) fn images(rows: &[ReadRow]) -> Result<Vec<(PageNo, Txid, Bytes)>> {
-    let mut out = Vec::with_capacity(rows.len());
+pub(super) fn images(rows: &[ReadRow]) -> impl Iterator<Item = Result<(PageNo, Txid, Bytes)>> + '_ {
     let mut rows = rows.iter().peekable();
-    while let Some(ReadRow { database, row }) = rows.next() {
-        let content = decode_row(*database, row)?;
+    std::iter::from_fn(move || {
+        let ReadRow { database, row } = rows.next()?;
         let base = match row.kind {
-            crate::store::RowKind::Delta { base } => {
-                match rows.next_if(|next| next.row.page == row.page && next.row.txid == base) {
-                    Some(found) => {
-                        Some(decode_row(found.database, &found.row)?.image(found.database, row.page, base, None)?)
-                    }
-                    None => None,
-                }
-            }
-            crate::store::RowKind::Image | crate::store::RowKind::Zero => None,
+            RowKind::Delta { base } => rows.next_if(|next| next.row.page == row.page && next.row.txid == base),
+            RowKind::Image | RowKind::Zero => None,
         };
-        out.push((row.page, row.txid, content.image(*database, row.page, row.txid, base.as_ref())?));
-    }
-    Ok(out)
+        Some(image(*database, row, base).map(|image| (row.page, row.txid, image)))
+    })
+}
+
+fn image(database: DatabaseId, row: &PageRow, base: Option<&ReadRow>) -> Result<Bytes> {
+    let base = match base {
+        Some(found) => {
+            let (page, txid) = (found.row.page, found.row.txid);
+            Some(decode_row(found.database, &found.row)?.image(found.database, page, txid, None)?)
+        }
+        None => None,
+    };
+    decode_row(database, row)?.image(database, row.page, row.txid, base.as_ref())
 }
 
 /// A set of pages as the ranges of a request.
@@ -157,10 +159,19 @@ impl Database {
             out.push(cached.unwrap_or_default());
         }
         if !missing.is_empty() {
-            let mut wanted: Vec<PageNo> = missing.iter().map(|(_, page)| *page).collect();
-            wanted.extend(self.bring_along(&wanted));
+            let missed: Vec<PageNo> = missing.iter().map(|(_, page)| *page).collect();
+            let wanted = [&missed[..], &self.bring_along(&missed)].concat();
             let span = tracing::debug_span!("read", database = %self.name, pages = wanted.len());
-            let loaded = self.fleet.bridge.wait(self.load_pages(snapshot, &wanted).instrument(span));
+            let load = async {
+                match self.load_pages(snapshot, &wanted).await {
+                    // It may be one that nobody has asked for.
+                    Err(error) if error.kind() == ErrorKind::Corrupt && wanted.len() > missed.len() => {
+                        self.load_pages(snapshot, &missed).await
+                    }
+                    loaded => loaded,
+                }
+            };
+            let loaded = self.fleet.bridge.wait(load.instrument(span));
             let mut loaded = loaded.context(self.words("read"))?;
             for (index, page) in missing {
                 out[index] = loaded.remove(&page).unwrap_or_else(zero_image);
@@ -258,8 +269,9 @@ impl Database {
             loop {
                 let start = self.core().tail.start();
                 let rows = self.retry(|| self.fleet.store.read_pages(&lineage, &ranges, snapshot)).await?;
-                let found: HashMap<PageNo, (Txid, Bytes)> =
-                    images(&rows)?.into_iter().map(|(page, txid, image)| (page, (txid, image))).collect();
+                let found: Result<HashMap<PageNo, (Txid, Bytes)>> =
+                    images(&rows).map(|image| image.map(|(page, txid, image)| (page, (txid, image)))).collect();
+                let found = found?;
                 match self.keep_loaded(lineage[0].database, snapshot, start, chunk, &found, &mut out) {
                     Ok(true) => break,
                     Ok(false) => {}
@@ -366,8 +378,12 @@ impl Database {
         for chunk in pages.chunks(self.fleet.store.limits().read_pages.max(1)) {
             let ranges = ranges(chunk.iter().copied());
             let rows = self.retry(|| self.fleet.store.read_pages(&lineage, &ranges, at)).await?;
-            let found = images(&rows)?.into_iter().filter(|(_, txid, _)| *txid == at);
-            out.extend(found.map(|(page, _, image)| (page, image)));
+            for image in images(&rows) {
+                let (page, txid, image) = image?;
+                if txid == at {
+                    out.insert(page, image);
+                }
+            }
         }
         Ok(out)
     }
