@@ -1,6 +1,7 @@
 //! Rows in the store that fail their check: who reads something else does not notice.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -100,5 +101,23 @@ fn damaged_page_that_comes_along_fails_no_read() {
         assert!(words(&connection).contains("page 60"), "{}", words(&connection));
         let last = "SELECT sum(length(v)) FROM (SELECT v FROM t ORDER BY k DESC LIMIT 100)";
         assert_eq!(connection.query_row(last, [], |row| row.get::<_, i64>(0)).unwrap(), 360_000);
+    }
+}
+
+/// One of them ended the look at its neighbours, which counted as looked at.
+#[test]
+fn each_damaged_page_is_named_and_none_counts_as_read() {
+    let store = store();
+    let process = Process::new(Arc::clone(&store), FleetSettings::default());
+    let name = DatabaseName::new("a").unwrap();
+    let verify = || process.fleet().verify(&name, &mut |_| ControlFlow::Continue(())).unwrap();
+    let before = verify();
+    assert_eq!(before.problems, Vec::<String>::new());
+    damage(&store, &[60, 100], &[]);
+    let after = verify();
+    assert_eq!(after.pages, before.pages - 2);
+    for page in ["page 60 ", "page 100 "] {
+        let named = after.problems.iter().filter(|problem| problem.contains(page)).count();
+        assert_eq!(named, 2, "once as a row, once as a page: {:?}", after.problems);
     }
 }

@@ -66,7 +66,7 @@ impl Database {
         let total = u64::from(last) * 2;
         if !state.rows_done {
             let mut tell = |page: u32| progress(Progress { done: page.into(), total });
-            if self.verify_rows(database, &mut state.report, &mut tell).await?.is_break() {
+            if self.verify_rows(database, PageNo(last), &mut state.report, &mut tell).await?.is_break() {
                 return Ok(());
             }
             state.rows_done = true;
@@ -79,12 +79,7 @@ impl Database {
             let end = last.min(state.page.saturating_add(256));
             let range = PageRange::new(PageNo(state.page.saturating_add(1)), PageNo(end));
             let pages: Vec<PageNo> = range.pages().collect();
-            match self.load_pages(snapshot.txid, &pages).await {
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::Corrupt => state.report.problems.push(error.to_string()),
-                Err(error) => return Err(error.context(self.words("verify"))),
-            }
-            state.report.pages += pages.len() as u64;
+            state.report.pages += self.verify_pages(snapshot, &pages, &mut state.report.problems).await?;
             state.page = end;
             if progress(Progress { done: u64::from(last) + u64::from(end), total }).is_break() {
                 return Ok(());
@@ -94,24 +89,54 @@ impl Database {
         Ok(())
     }
 
+    /// Reads pages, and returns how many of them could be read.
+    async fn verify_pages(&self, snapshot: Snapshot, pages: &[PageNo], problems: &mut Vec<String>) -> Result<u64> {
+        match self.load_pages(snapshot.txid, pages).await {
+            Ok(_) => return Ok(pages.len() as u64),
+            Err(error) if error.kind() == ErrorKind::Corrupt => {}
+            Err(error) => return Err(error.context(self.words("verify"))),
+        }
+        let mut readable = 0;
+        for page in pages {
+            match self.load_pages(snapshot.txid, std::slice::from_ref(page)).await {
+                Ok(_) => readable += 1,
+                Err(error) if error.kind() == ErrorKind::Corrupt => problems.push(error.to_string()),
+                Err(error) => return Err(error.context(self.words("verify"))),
+            }
+        }
+        Ok(readable)
+    }
+
     async fn verify_rows(
         &self,
         database: DatabaseId,
+        last_page: PageNo,
         report: &mut VerifyReport,
         progress: &mut (dyn FnMut(u32) -> ControlFlow<()> + Send),
     ) -> Result<ControlFlow<()>> {
         let mut after: Option<(PageNo, Txid)> = None;
         let mut bases: Vec<(PageNo, Txid, Bytes)> = Vec::new();
+        let mut step = STEP;
         loop {
-            let scan = self.retry(|| self.fleet.store.scan(database, after, STEP)).await;
+            let scan = self.retry(|| self.fleet.store.scan(database, after, step)).await;
             let rows = match scan {
-                // There is no way past it; but what the pages are as of the head is still to be seen.
+                // One of them: those before it can be read.
+                Err(error) if error.kind() == ErrorKind::Corrupt && step > 1 => {
+                    step /= 2;
+                    continue;
+                }
                 Err(error) if error.kind() == ErrorKind::Corrupt => {
                     report.problems.push(error.context(self.words("verify rows")).to_string());
-                    return Ok(ControlFlow::Continue(()));
+                    let from = after.map_or(PageNo(0), |(page, _)| page);
+                    match self.readable_after(database, from, last_page).await? {
+                        Some(page) => after = Some((page, Txid::MAX)),
+                        None => return Ok(ControlFlow::Continue(())),
+                    }
+                    continue;
                 }
                 rows => rows.context(self.words("verify rows"))?,
             };
+            step = (step * 2).min(STEP);
             let Some(last) = rows.last() else { return Ok(ControlFlow::Continue(())) };
             after = Some((last.page, last.txid));
             for row in &rows {
@@ -127,24 +152,71 @@ impl Database {
         }
     }
 
-    async fn verify_log(&self, database: DatabaseId, to: Txid, state: &mut Verification) -> Result<()> {
+    /// The first page from `from` to `last` behind which there are rows that can be read, or none at all.
+    async fn readable_after(&self, database: DatabaseId, from: PageNo, last: PageNo) -> Result<Option<PageNo>> {
+        let is_readable = async |page: u32| {
+            let after = Some((PageNo(page), Txid::MAX));
+            match self.retry(|| self.fleet.store.scan(database, after, 1)).await {
+                Ok(_) => Ok(true),
+                Err(error) if error.kind() == ErrorKind::Corrupt => Ok(false),
+                Err(error) => Err(error.context(self.words("verify rows"))),
+            }
+        };
+        if is_readable(from.get()).await? {
+            return Ok(Some(from));
+        }
+        // Ever further, and then back to where it begins.
+        let (mut damaged, mut step) = (from.get(), 1_u32);
+        let mut readable = loop {
+            if damaged >= last.get() {
+                return Ok(None);
+            }
+            let page = damaged.saturating_add(step).min(last.get());
+            if is_readable(page).await? {
+                break page;
+            }
+            damaged = page;
+            step = step.saturating_mul(2);
+        };
+        while readable - damaged > 1 {
+            let page = damaged + (readable - damaged) / 2;
+            if is_readable(page).await? {
+                readable = page;
+            } else {
+                damaged = page;
+            }
+        }
+        Ok(Some(PageNo(readable)))
+    }
+
+    async fn verify_log(&self, database: DatabaseId, head: Txid, state: &mut Verification) -> Result<()> {
         let lineage = self.lineage()?;
         // What was collected meanwhile is gone.
         let mut after = state.log.unwrap_or_default().max(self.core().horizon);
-        while after < to {
+        let mut step = u64::MAX;
+        while after < head {
+            let to = Txid(after.get().saturating_add(step)).min(head);
             let rows = match self.retry(|| self.fleet.store.read_log(&lineage, after, to)).await {
                 Err(error) if error.kind() == ErrorKind::SnapshotTooOld && after < self.core().checkpoint => {
                     // Collected meanwhile: what is needed begins at the checkpoint.
                     after = self.core().checkpoint;
                     continue;
                 }
+                // One of them: those before it can be read, and those behind it.
+                Err(error) if error.kind() == ErrorKind::Corrupt && to > after.next() => {
+                    step = (to.get() - after.get()) / 2;
+                    continue;
+                }
                 Err(error) if error.kind() == ErrorKind::Corrupt => {
                     let words = self.words(&format!("verify log after txid {after}"));
                     state.report.problems.push(error.context(words).to_string());
-                    return Ok(());
+                    after = to;
+                    state.log = Some(after);
+                    continue;
                 }
                 rows => rows.context(self.words("verify log"))?,
             };
+            step = step.saturating_mul(2);
             for row in &rows {
                 if row.txid != after.next() {
                     let problem = format!("the log has no record after txid {after} (next is {})", row.txid);
@@ -156,11 +228,12 @@ impl Database {
                 }
                 state.report.records += 1;
             }
-            state.log = Some(after);
             if rows.is_empty() {
-                state.report.problems.push(format!("the log ends at txid {after}, the head is {to}"));
-                return Ok(());
+                let problem = format!("the log has no record after txid {after} up to {to}, the head is {head}");
+                state.report.problems.push(problem);
+                after = to;
             }
+            state.log = Some(after);
         }
         Ok(())
     }
