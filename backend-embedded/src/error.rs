@@ -31,12 +31,31 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
+    /// The kind of the error that it becomes.
+    pub(crate) fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Refused(error) | Self::Closed(error) => error.kind(),
+            Self::Read(error) | Self::Write(error) => engine_kind(error),
+            Self::Stopped => ErrorKind::Unavailable,
+            Self::Panicked => ErrorKind::Internal,
+        }
+    }
+
     /// Whether the engine must be opened again before it can write.
     pub(crate) fn needs_reopening(&self) -> bool {
         match self {
             Self::Stopped | Self::Write(_) | Self::Panicked => true,
             Self::Refused(_) | Self::Read(_) | Self::Closed(_) => false,
         }
+    }
+}
+
+/// What was read, or nothing where it is damaged.
+pub(crate) fn unless_damaged<T>(outcome: Outcome<T>) -> Outcome<Option<T>> {
+    match outcome {
+        Ok(value) => Ok(Some(value)),
+        Err(fault) if fault.kind() == ErrorKind::Corrupt => Ok(None),
+        Err(fault) => Err(fault),
     }
 }
 
@@ -62,8 +81,12 @@ impl From<Fault> for Error {
 
 /// An error of the engine as an error of the contract.
 pub(crate) fn engine_error(what: &str, error: fjall::Error) -> Error {
+    Error::new(engine_kind(&error), format!("{what}: {error}")).with_source(error)
+}
+
+fn engine_kind(error: &fjall::Error) -> ErrorKind {
     use fjall::Error as E;
-    let kind = match &error {
+    match error {
         E::Storage(error) => table_kind(error),
         E::Io(error) => io_kind(error),
         E::JournalRecovery(_) | E::Decompress(_) | E::InvalidTrailer | E::InvalidTag(_) | E::Unrecoverable => {
@@ -73,8 +96,7 @@ pub(crate) fn engine_error(what: &str, error: fjall::Error) -> Error {
         E::Poisoned | E::Locked => ErrorKind::Unavailable,
         // A keyspace is never deleted; and the enum may grow.
         E::KeyspaceDeleted | _ => ErrorKind::Internal,
-    };
-    Error::new(kind, format!("{what}: {error}")).with_source(error)
+    }
 }
 
 fn table_kind(error: &fjall::LsmError) -> ErrorKind {

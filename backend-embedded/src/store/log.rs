@@ -45,7 +45,7 @@ fn records(
     Ok(Read::All)
 }
 
-/// The end of the log, up to a bound of bytes.
+/// The end of the log, up to a bound of bytes. With none nothing of it is read, and it may be damaged.
 pub(super) fn tail(view: &View<'_>, id: DatabaseId, head: &HeadValue, after: Txid, bytes: usize) -> Outcome<Tail> {
     if after < head.log_start || after > head.txid {
         return Ok(Tail::Reload);
@@ -53,6 +53,9 @@ pub(super) fn tail(view: &View<'_>, id: DatabaseId, head: &HeadValue, after: Txi
     let mut rows = Vec::new();
     if after == head.txid {
         return Ok(Tail::Complete(rows));
+    }
+    if bytes == 0 {
+        return Ok(Tail::Truncated);
     }
     let mut total = 0;
     let read = records(view, id, (after, head.txid), &mut rows, |size, _| {

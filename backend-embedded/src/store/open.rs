@@ -6,7 +6,7 @@ use litefleet::{DatabaseId, DatabaseName, Epoch, Error, PageNo, PageSet, Result,
 use super::pages::read_row;
 use super::{EmbeddedStore, Writer, log, stored};
 use crate::engine::Engine;
-use crate::error::Outcome;
+use crate::error::{Outcome, unless_damaged};
 use crate::keys::{self, Kind, Table};
 use crate::seal::unseal;
 use crate::values::{self, HeadValue};
@@ -132,8 +132,12 @@ impl EmbeddedStore {
         let tail = log::tail(view, id, &head, after, request.tail_bytes)?;
         let mut warm = Vec::new();
         if known.is_none() {
-            for page in warm_pages(view, id)?.pages() {
-                read_row(view, id, page, head.checkpoint, &mut warm)?;
+            // They are a hint: what cannot be read is left to whoever asks for it.
+            for page in unless_damaged(warm_pages(view, id))?.unwrap_or_default().pages() {
+                let before = warm.len();
+                if unless_damaged(read_row(view, id, page, head.checkpoint, &mut warm))?.is_none() {
+                    warm.truncate(before);
+                }
             }
         }
         Ok(Opened { database: id, created, head: stored::public(&head, &self.sessions), tail, warm })

@@ -5,7 +5,7 @@ use litefleet::{DatabaseId, Error, PageNo, Result, Txid};
 
 use super::EmbeddedStore;
 use super::open::forget_old_ends;
-use crate::error::Outcome;
+use crate::error::{Outcome, unless_damaged};
 use crate::keys::{self, Kind, Table};
 use crate::view::{Changes, Durability, Purpose, View};
 
@@ -37,52 +37,81 @@ struct Purge<'a> {
     removed: u64,
 }
 
+/// What is left of what was to be removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    Nothing,
+    /// What the limit did not allow.
+    More,
+    /// What cannot be read: its keys are not known.
+    Damaged,
+}
+
 impl Purge<'_> {
-    /// True when nothing is left.
+    /// True when nothing is left that could be removed. A database of which something is left stays condemned.
     fn run(&mut self) -> Outcome<bool> {
         for entry in self.view.prefix(Table::Heads, &[Kind::Condemned as u8], None) {
             let (key, _) = entry?;
             let id = keys::database_of(&key).ok_or_else(|| Error::corrupt("a deleted database has a malformed key"))?;
-            if !self.database(id)? {
-                return Ok(false);
+            match self.database(id)? {
+                Rest::Nothing => self.changes.remove(Table::Heads, &key),
+                Rest::More => return Ok(false),
+                Rest::Damaged => {
+                    tracing::warn!(database = %id, "what is damaged of a deleted database cannot be removed");
+                }
             }
-            self.changes.remove(Table::Heads, &key);
         }
         Ok(true)
     }
 
-    /// True when nothing is left of the database.
-    fn database(&mut self, id: DatabaseId) -> Outcome<bool> {
-        let first = keys::page(id, PageNo(0), Txid(0));
-        let last = keys::page(id, PageNo(u32::MAX), Txid::MAX);
-        if !self.range(Table::Pages, &first, &last)? {
-            return Ok(false);
-        }
-        let (first, last) = (keys::log(id, Txid(0)), keys::log(id, Txid::MAX));
-        if !self.range(Table::Log, &first, &last)? {
-            return Ok(false);
-        }
+    fn database(&mut self, id: DatabaseId) -> Outcome<Rest> {
+        let pages = [keys::page(id, PageNo(0), Txid(0)), keys::page(id, PageNo(u32::MAX), Txid::MAX)];
+        let log = [keys::log(id, Txid(0)), keys::log(id, Txid::MAX)];
+        let mut ranges = vec![(Table::Pages, pages.map(|key| key.to_vec())), (Table::Log, log.map(|key| key.to_vec()))];
         for kind in [Kind::Checkpoint, Kind::EpochEnd, Kind::Staging] {
             let first = keys::of_database(kind, id);
             let mut last = first.clone();
             last.extend([u8::MAX; 16]);
-            if !self.range(Table::Heads, &first, &last)? {
-                return Ok(false);
+            ranges.push((Table::Heads, [first, last]));
+        }
+        let mut rest = Rest::Nothing;
+        for (table, [first, last]) in ranges {
+            match self.range(table, &first, &last)? {
+                Rest::Nothing => {}
+                Rest::More => return Ok(Rest::More),
+                Rest::Damaged => rest = Rest::Damaged,
             }
         }
-        Ok(true)
+        Ok(rest)
     }
 
-    fn range(&mut self, table: Table, first: &[u8], last: &[u8]) -> Outcome<bool> {
-        for entry in self.view.range(table, first, last) {
+    /// From both ends up to what is damaged, if anything is.
+    fn range(&mut self, table: Table, first: &[u8], last: &[u8]) -> Outcome<Rest> {
+        match self.entries(table, self.view.range(table, first, last))? {
+            Rest::Damaged => {}
+            rest => return Ok(rest),
+        }
+        match self.entries(table, self.view.range(table, first, last).rev())? {
+            Rest::More => Ok(Rest::More),
+            Rest::Nothing | Rest::Damaged => Ok(Rest::Damaged),
+        }
+    }
+
+    fn entries(
+        &mut self,
+        table: Table,
+        entries: impl Iterator<Item = Outcome<(fjall::Slice, fjall::Slice)>>,
+    ) -> Outcome<Rest> {
+        for entry in entries {
             if self.left == 0 {
-                return Ok(false);
+                return Ok(Rest::More);
             }
-            self.changes.remove(table, &entry?.0);
+            let Some((key, _)) = unless_damaged(entry)? else { return Ok(Rest::Damaged) };
+            self.changes.remove(table, &key);
             self.left -= 1;
             // Only rows and records are reported.
             self.removed += u64::from(table != Table::Heads);
         }
-        Ok(true)
+        Ok(Rest::Nothing)
     }
 }

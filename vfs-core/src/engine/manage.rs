@@ -19,6 +19,9 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// How often a state may be collected under a verification before it has come a step further.
 const VERIFY_TRIES: usize = 50;
 
+/// The most bytes of log that are looked at to tell how long it is.
+const INFO_TAIL: usize = 64 << 20;
+
 /// What is known of a database without opening it.
 #[derive(Clone, Debug)]
 pub struct Info {
@@ -28,7 +31,7 @@ pub struct Info {
     pub database: DatabaseId,
     /// Its head.
     pub head: Head,
-    /// Records after the newest checkpoint; `None` when they are too many to have come along.
+    /// Records after the newest checkpoint; `None` when they are too many to have come along, or cannot be read.
     pub tail_records: Option<usize>,
     /// Their bytes.
     pub tail_bytes: Option<usize>,
@@ -51,7 +54,16 @@ impl Fleet {
 
     /// What is known of a database. Takes no lease.
     pub fn info(&self, name: &DatabaseName) -> Result<Info> {
-        let opened = self.wait(self.retry(|| self.inner.store.open(request(name, None))));
+        let whole = OpenRequest { tail_bytes: INFO_TAIL, ..request(name, None) };
+        let opened = self.wait(async {
+            match self.retry(|| self.inner.store.open(whole.clone())).await {
+                // The head may be whole where the log is not.
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    self.retry(|| self.inner.store.open(request(name, None))).await
+                }
+                opened => opened,
+            }
+        });
         let Opened { database, head, tail, .. } = opened.context(format_args!("database {name}: info"))?;
         let rows = match &tail {
             Tail::Complete(rows) => Some(rows),
@@ -68,8 +80,7 @@ impl Fleet {
 
     /// Whether a database of this name exists. Takes no lease.
     pub fn exists(&self, name: &DatabaseName) -> Result<bool> {
-        let ask = OpenRequest { tail_bytes: 0, ..request(name, None) };
-        match self.wait(self.retry(|| self.inner.store.open(ask.clone()))) {
+        match self.wait(self.retry(|| self.inner.store.open(request(name, None)))) {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
@@ -227,6 +238,7 @@ impl Fleet {
     }
 }
 
+/// Asks for the head alone: what is done with a database as a whole must not need what is in it.
 fn request(name: &DatabaseName, lease: Option<LeaseRequest>) -> OpenRequest {
-    OpenRequest { name: name.clone(), create: false, lease, known: None, tail_bytes: 64 << 20 }
+    OpenRequest { name: name.clone(), create: false, lease, known: None, tail_bytes: 0 }
 }
