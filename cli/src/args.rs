@@ -280,8 +280,10 @@ pub(crate) struct MvArgs {
 Examples:
   litefleet gc                    every database, and the bytes of removed ones
   litefleet gc customers/acme
+  litefleet gc --json                one JSON object a line
 
-Databases that a process has open are collected by it: without names they are passed over.")]
+Databases that a process has open are collected by it: without names they are passed over.
+Exit code 5 when some are damaged; the others are collected all the same.")]
 pub(crate) struct GcArgs {
     /// The databases; all when none is named
     #[arg(value_parser = parse_name)]
@@ -289,6 +291,9 @@ pub(crate) struct GcArgs {
     /// Take the lease even from a live holder
     #[arg(long)]
     pub(crate) force: bool,
+    /// One JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

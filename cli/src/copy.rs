@@ -33,6 +33,13 @@ pub(crate) fn progress(total: u64, what: String) -> ProgressBar {
     ProgressBar::new(total).with_style(style).with_message(what).with_finish(ProgressFinish::AndClear)
 }
 
+/// A number that grows to nobody knows what, on standard error, when that is a terminal.
+pub(crate) fn counter(what: &'static str) -> ProgressBar {
+    let style =
+        ProgressStyle::with_template("{msg}: {pos}  {elapsed}").unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::no_length().with_style(style).with_message(what).with_finish(ProgressFinish::AndClear)
+}
+
 /// Copies `from` over whatever `to` holds. When it fails or is interrupted, `to` is as it was.
 pub(crate) fn database(from: &Connection, to: &mut Connection, wait: Duration, what: String) -> Result<Copied> {
     let page_size: u32 =

@@ -1,54 +1,116 @@
 //! `litefleet gc`
 
-use litefleet::{DatabaseName, ErrorKind};
+use indicatif::ProgressBar;
+use litefleet::{CollectReport, DatabaseName, ErrorKind};
+use serde_json::json;
 
 use super::say;
 use crate::args::GcArgs;
 use crate::cancel;
-use crate::failure::{Failure, Result, quoted};
+use crate::copy::counter;
+use crate::failure::{Exit, Failure, Result, quoted, visible};
 use crate::session::Session;
 
 pub(crate) fn run(session: &Session, args: &GcArgs) -> Result<()> {
+    let mut work = Work { session, args, bar: counter("collecting databases"), done: 0, in_use: 0, damaged: 0 };
     if args.names.is_empty() {
-        return all(session, args.force);
+        work.all()?;
+    } else {
+        args.names.iter().try_for_each(|name| work.one(name))?;
     }
-    for name in &args.names {
-        check_cancelled()?;
-        let report = session.fleet.collect(name, args.force)?;
-        say(line(name, &report))?;
-    }
-    Ok(())
+    work.end()
 }
 
-fn all(session: &Session, force: bool) -> Result<()> {
-    let mut in_use = 0_u64;
-    session.for_each("", |entry| {
+struct Work<'a> {
+    session: &'a Session,
+    args: &'a GcArgs,
+    bar: ProgressBar,
+    done: u64,
+    in_use: u64,
+    damaged: u64,
+}
+
+impl Work<'_> {
+    fn all(&mut self) -> Result<()> {
+        self.session.for_each("", |entry| {
+            match self.one(&entry.name) {
+                // Its holder collects it, or it was removed since it was listed.
+                Err(f) if f.exit() == Exit::Busy => self.in_use += 1,
+                Err(f) if f.exit() == Exit::NotFound => {}
+                outcome => outcome?,
+            }
+            Ok(true)
+        })?;
         check_cancelled()?;
-        match session.fleet.collect(&entry.name, force) {
-            Ok(report) if report.rows + report.records > 0 => say(line(&entry.name, &report))?,
-            Ok(_) => {}
-            // Its holder collects it, or it was removed since it was listed.
-            Err(e) if e.kind() == ErrorKind::LeaseHeld => in_use += 1,
-            Err(e) if e.kind() == ErrorKind::NotFound => {}
-            Err(e) => return Err(Failure::from(e).context(quoted(&entry.name))),
+        self.bar.set_message("deleting what was removed");
+        let purged = self.session.fleet.purge()?;
+        if self.args.json {
+            return self.say(json!({ "in_use": self.in_use, "purged": purged }));
         }
-        Ok(true)
-    })?;
-    if in_use > 0 {
-        say(format_args!("passed over {in_use} databases that are in use"))?;
+        if self.in_use > 0 {
+            self.say(format_args!("passed over {} databases that are in use", self.in_use))?;
+        }
+        self.say(format_args!("removed databases: {purged} rows and records deleted"))
     }
-    check_cancelled()?;
-    say(format_args!("removed databases: {} rows and records deleted", session.fleet.purge()?))
-}
 
-fn line(name: &DatabaseName, report: &litefleet::CollectReport) -> String {
-    format!(
-        "{}: {} page rows and {} log records deleted, readable from txid {}",
-        quoted(name),
-        report.rows,
-        report.records,
-        report.horizon
-    )
+    fn one(&mut self, name: &DatabaseName) -> Result<()> {
+        check_cancelled()?;
+        let collected = self.session.fleet.collect(name, self.args.force);
+        self.done += 1;
+        self.bar.inc(1);
+        match collected {
+            Ok(report) => self.tell(name, &report),
+            // The others can be collected all the same.
+            Err(e) if e.kind() == ErrorKind::Corrupt => {
+                self.damaged += 1;
+                let words = e.to_string();
+                if self.args.json {
+                    self.say(json!({ "name": name.as_str(), "ok": false, "problem": words }))
+                } else {
+                    self.say(format_args!("{}: DAMAGED: {}", quoted(name), visible(&words)))
+                }
+            }
+            Err(e) => Err(Failure::from(e).context(quoted(name))),
+        }
+    }
+
+    fn tell(&self, name: &DatabaseName, report: &CollectReport) -> Result<()> {
+        if self.args.json {
+            return self.say(json!({
+                "name": name.as_str(), "ok": true, "rows": report.rows, "records": report.records,
+                "horizon": report.horizon.get(),
+            }));
+        }
+        if self.args.names.is_empty() && report.rows + report.records == 0 {
+            return Ok(());
+        }
+        self.say(format_args!(
+            "{}: {} page rows and {} log records deleted, readable from txid {}",
+            quoted(name),
+            report.rows,
+            report.records,
+            report.horizon
+        ))
+    }
+
+    /// Prints a line, not into the bar.
+    fn say(&self, line: impl std::fmt::Display) -> Result<()> {
+        self.bar.suspend(|| say(line))
+    }
+
+    fn end(self) -> Result<()> {
+        self.bar.finish_and_clear();
+        if self.damaged == 0 {
+            return Ok(());
+        }
+        Err(Failure::new(
+            Exit::Corrupt,
+            format!(
+                "{} of {} databases are damaged and were not collected; 'litefleet verify' says what is damaged",
+                self.damaged, self.done
+            ),
+        ))
+    }
 }
 
 fn check_cancelled() -> Result<()> {

@@ -1,12 +1,12 @@
 //! `litefleet import`
 
-use litefleet::DatabaseName;
+use litefleet::{DatabaseName, MAX_NAME_BYTES};
 use rusqlite::Connection;
 
 use super::say;
 use crate::args::ImportArgs;
 use crate::copy::{self, Copied};
-use crate::failure::{Failure, Result, quoted};
+use crate::failure::{Exit, Failure, Result, quoted};
 use crate::session::{Access, Session};
 use crate::source;
 
@@ -31,12 +31,46 @@ pub(crate) fn database(
         return Err(taken(name));
     }
     let mut to = session.connect(name, Access::Create)?;
-    let outcome = take_lease(&to, name, replace).and_then(|()| copy::database(from, &mut to, session.wait(), what));
+    let outcome =
+        take_lease(&to, name, replace).and_then(|()| copy::database(from, &mut to, session.wait(), what.clone()));
     drop(to);
+    if before.is_some() && matches!(&outcome, Err(f) if f.exit() == Exit::Corrupt) {
+        return replace_damaged(session, from, name, what);
+    }
     if outcome.is_err() && before.is_none() {
         remove_empty(session, name);
     }
     outcome.map_err(|f| f.context(format_args!("import into {}", quoted(name))))
+}
+
+/// Where damage keeps a database from being written over, a new one takes its place. If the file is what is damaged, the copy
+/// fails again, and nothing is changed.
+fn replace_damaged(session: &Session, from: &Connection, name: &DatabaseName, what: String) -> Result<Copied> {
+    let beside = free_name(session, name)?;
+    let copied = database(session, from, &beside, false, what)?;
+    let replaced = session.fleet.remove(name, false).and_then(|()| session.fleet.rename(&beside, name, false));
+    replaced.map_err(|e| {
+        let words = format!("the copy of the file is in the database {}", quoted(&beside));
+        Failure::from(e).context(format_args!("import into {}", quoted(name))).advice(&words)
+    })?;
+    Ok(copied)
+}
+
+/// A name that nobody has, and in which one sees what it is for.
+fn free_name(session: &Session, name: &DatabaseName) -> Result<DatabaseName> {
+    let mut start = name.as_str();
+    let ending = format!(".import-{}", std::process::id());
+    let room = MAX_NAME_BYTES - ending.len() - 4;
+    while start.len() > room {
+        start = &start[..start.len() - start.chars().next_back().map_or(1, char::len_utf8)];
+    }
+    for number in 0..1000 {
+        let free = DatabaseName::new(&format!("{start}{ending}-{number}"))?;
+        if session.info_if_exists(&free)?.is_none() {
+            return Ok(free);
+        }
+    }
+    Err(Failure::failed(format!("there are databases {start}{ending}-0 to -999 already; remove those")))
 }
 
 /// Takes the lease, which the connection then keeps, and looks again: nobody can come between now.

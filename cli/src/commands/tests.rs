@@ -2,14 +2,16 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use litefleet::{DatabaseName, FleetSettings};
+use litefleet::store::{CommitMode, CommitRequest, LeaseRequest, OpenRequest, SessionRequest};
+use litefleet::{CommitId, DatabaseName, FleetSettings, SessionId};
 use rusqlite::Connection;
 
 use super::demo::data::{Fingerprint, SAMPLE};
-use super::{export, import, watch};
-use crate::args::WatchArgs;
+use super::{export, gc, import, watch};
+use crate::args::{GcArgs, WatchArgs};
 use crate::failure::{Exit, Result};
 use crate::session::{Access, Session};
 use crate::source;
@@ -31,6 +33,37 @@ fn sample(folder: &Path, more: &str) -> Connection {
     connection.execute_batch(more).unwrap();
     drop(connection);
     source::open(&path, WAIT).unwrap()
+}
+
+/// Runs a call of the memory store to its end.
+fn now<T>(call: impl Future<Output = T>) -> T {
+    match std::pin::pin!(call).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => value,
+        Poll::Pending => panic!("a call of the memory store does all its work in one poll"),
+    }
+}
+
+/// Puts a record that fails its check at the end of a database's log.
+fn damage(session: &Session, name: &DatabaseName) {
+    let store = session.fleet.store();
+    let id = SessionId([7; 16]);
+    let request = SessionRequest { session: id, label: "damage".into(), lifetime: Duration::from_secs(3600) };
+    now(store.start_session(request)).unwrap();
+    let lease = Some(LeaseRequest { session: id, force: false });
+    let open = OpenRequest { name: name.clone(), create: false, lease, known: None, tail_bytes: 0 };
+    let opened = now(store.open(open)).unwrap();
+    let commit = CommitRequest {
+        database: opened.database,
+        epoch: opened.head.epoch,
+        expected: opened.head.txid,
+        commit_id: CommitId([7; 16]),
+        size: opened.head.size,
+        record: b"not a record".as_slice().into(),
+        staged: None,
+        release: true,
+    };
+    now(store.commit(vec![commit], CommitMode::Independent)).unwrap().remove(0).unwrap();
+    now(store.end_session(id)).unwrap();
 }
 
 fn fingerprint(session: &Session, name: &DatabaseName) -> Fingerprint {
@@ -114,6 +147,43 @@ fn a_failed_import_changes_nothing() {
         if outcome.is_err() {
             assert!(session.info_if_exists(name)?.is_none());
         }
+        Ok(())
+    });
+}
+
+/// It could not be opened, and so not be replaced.
+#[test]
+fn a_damaged_database_is_replaced() {
+    in_memory(|session, folder, name| {
+        let from = sample(folder, "");
+        import::database(session, &from, name, false, String::new())?;
+        damage(session, name);
+        let refused = import::database(session, &from, name, false, String::new()).unwrap_err();
+        assert_eq!(refused.exit(), Exit::Failed, "not without --replace");
+        import::database(session, &from, name, true, String::new())?;
+        assert_eq!(fingerprint(session, name), Fingerprint::of(&from).unwrap());
+        assert_eq!(session.fleet.list("", None, 10)?.len(), 1, "no other is left");
+        assert_eq!(session.fleet.verify(name, &mut |_| ControlFlow::Continue(()))?.problems, [""; 0]);
+        Ok(())
+    });
+}
+
+/// The first that was damaged ended the collection of all.
+#[test]
+fn collection_goes_on_past_a_damaged_database() {
+    in_memory(|session, folder, name| {
+        let from = sample(folder, "");
+        let removed = DatabaseName::new("removed")?;
+        for name in [name, &removed] {
+            import::database(session, &from, name, false, String::new())?;
+        }
+        damage(session, name);
+        session.fleet.remove(&removed, false)?;
+        let damaged = gc::run(session, &GcArgs { names: Vec::new(), force: false, json: false }).unwrap_err();
+        assert_eq!(damaged.exit(), Exit::Corrupt);
+        assert_eq!(session.fleet.purge()?, 0, "what was removed is gone");
+        let named = GcArgs { names: vec![name.clone()], force: false, json: true };
+        assert_eq!(gc::run(session, &named).unwrap_err().exit(), Exit::Corrupt);
         Ok(())
     });
 }
