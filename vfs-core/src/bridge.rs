@@ -71,9 +71,15 @@ impl Bridge {
         Ok(Self { handle: runtime.handle().clone(), owned: Some(runtime) })
     }
 
-    /// On a runtime of the caller's, which must be a multi-threaded one.
-    pub(crate) fn on(handle: Handle) -> Self {
-        Self { handle, owned: None }
+    /// On a runtime of the caller's, which must be a multi-threaded one: the thread of another may be the one that waits, and
+    /// nobody would drive what it waits for.
+    pub(crate) fn on(handle: Handle) -> Result<Self> {
+        if handle.runtime_flavor() == RuntimeFlavor::CurrentThread {
+            return Err(Error::invalid(
+                "a fleet needs a multi-threaded Tokio runtime, and was given a current-thread one",
+            ));
+        }
+        Ok(Self { handle, owned: None })
     }
 
     /// Waits until the future is ready. Never fails, on any thread.
@@ -210,7 +216,7 @@ mod tests {
     #[test]
     fn waits_in_a_local_set_of_its_own_runtime() {
         let multi = runtime(2);
-        let bridge = std::rc::Rc::new(Bridge::on(multi.handle().clone()));
+        let bridge = std::rc::Rc::new(Bridge::on(multi.handle().clone()).unwrap());
         let local = tokio::task::LocalSet::new();
         let task = std::rc::Rc::clone(&bridge);
         let both = async {
@@ -224,7 +230,7 @@ mod tests {
     #[test]
     fn waits_within_a_wait_on_every_thread() {
         let multi = runtime(1);
-        let bridge = Bridge::on(multi.handle().clone());
+        let bridge = Bridge::on(multi.handle().clone()).unwrap();
         assert_eq!(nested(&bridge), 14);
         let current = Builder::new_current_thread().build().unwrap();
         assert_eq!(current.block_on(async { nested(&bridge) }), 14);
@@ -251,7 +257,7 @@ mod tests {
     #[test]
     fn a_thread_that_was_no_worker_may_become_one() {
         let multi = runtime(1);
-        let bridge = Arc::new(Bridge::on(multi.handle().clone()));
+        let bridge = Arc::new(Bridge::on(multi.handle().clone()).unwrap());
         let task = Arc::clone(&bridge);
         let waited = multi.block_on(async {
             tokio::spawn(async move {
@@ -272,7 +278,7 @@ mod tests {
     #[test]
     fn a_panic_in_a_wait_is_the_callers() {
         let multi = runtime(1);
-        let bridge = Bridge::on(multi.handle().clone());
+        let bridge = Bridge::on(multi.handle().clone()).unwrap();
         let task = async move {
             let wait = || {
                 bridge.wait(async {
@@ -284,5 +290,14 @@ mod tests {
             (panicked, DRIVING.get(), bridge.wait(slow()))
         };
         assert_eq!(multi.block_on(async { tokio::spawn(task).await.unwrap() }), (true, false, 7));
+    }
+
+    /// It was taken, and the first call that had to wait for a socket or a timer hung.
+    #[test]
+    fn current_thread_runtimes_are_refused() {
+        let single = Builder::new_current_thread().enable_all().build().unwrap();
+        let store = Arc::new(crate::store::MemoryStore::default());
+        let fleet = crate::engine::Fleet::builder(store).runtime(single.handle().clone()).build();
+        assert_eq!(fleet.unwrap_err().kind(), crate::error::ErrorKind::Invalid);
     }
 }

@@ -117,22 +117,22 @@ impl FleetBuilder {
         self
     }
 
-    /// A multi-threaded Tokio runtime to work on, instead of one of the fleet's own. A store whose connections live on a
-    /// runtime needs the fleet on the same one. It must outlive the fleet.
+    /// A multi-threaded Tokio runtime to work on, instead of one of the fleet's own; [`build`](Self::build) refuses another. A
+    /// store whose connections live on a runtime needs the fleet on the same one. It must outlive the fleet.
     #[must_use]
     pub fn runtime(mut self, handle: tokio::runtime::Handle) -> Self {
         self.runtime = Some(handle);
         self
     }
 
-    /// Starts the fleet. Nothing is read from the store yet.
+    /// Starts the fleet. Nothing is read from the store yet. `Invalid` on a current-thread runtime.
     pub fn build(self) -> Result<Fleet> {
         let Self { store, mut settings, clock, randomness, runtime } = self;
         if settings.label.is_empty() {
             settings.label = default_label();
         }
         let bridge = match runtime {
-            Some(handle) => Bridge::on(handle),
+            Some(handle) => Bridge::on(handle)?,
             None => Bridge::start(settings.worker_threads)?,
         };
         let metered = Arc::new(Metered::new(Arc::clone(&clock)));
