@@ -209,3 +209,18 @@ fn a_follower_that_was_away_loads_no_more_than_the_tail() {
         fleet.disconnect(&database);
     }
 }
+
+/// The time at which to collect was past what can be counted: the checkpoint panicked, after it was made.
+#[test]
+fn retention_may_be_for_ever() {
+    let mut settings = settings();
+    settings.database.retention = Duration::MAX;
+    let process = Process::new(Arc::new(MemoryStore::default()), settings);
+    let connection = process.open("a", "");
+    connection.execute_batch("CREATE TABLE t (v); INSERT INTO t VALUES (1)").unwrap();
+    for _ in 0..2 {
+        let said: String = connection.query_row("PRAGMA litefleet_checkpoint", [], |row| row.get(0)).unwrap();
+        assert!(said.starts_with("checkpoint at txid "), "{said}");
+    }
+    assert_eq!(count(&connection, "t"), 1);
+}

@@ -187,7 +187,7 @@ impl Database {
         {
             let mut core = self.core();
             core.note_checkpoint(plan.to);
-            core.collect_at = Some(now + self.settings().retention);
+            core.collect_at = now.checked_add(self.settings().retention);
         }
         let taken = now.saturating_sub(start);
         metrics::counter!("litefleet_checkpoints_total").increment(1);

@@ -269,7 +269,9 @@ impl Database {
             let collected = self.collect().await?;
             if collected.horizon < collected.checkpoint {
                 // A snapshot in use holds it back.
-                self.core().collect_at.get_or_insert(now + settings.retention.max(STRUCTURE_KEPT));
+                let later = now.checked_add(settings.retention.max(STRUCTURE_KEPT));
+                let mut core = self.core();
+                core.collect_at = core.collect_at.or(later);
             }
         }
         if checkpoint && !idle.is_zero() && (release || idle >= settings.checkpoint_idle) {

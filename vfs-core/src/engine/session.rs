@@ -56,7 +56,7 @@ impl Session {
     }
 
     fn deadline(&self, sent: Duration) -> Duration {
-        sent + self.lifetime.saturating_sub(self.margin)
+        sent.saturating_add(self.lifetime.saturating_sub(self.margin))
     }
 
     /// Waits for its turn to start or renew, for as long as its caller does.
