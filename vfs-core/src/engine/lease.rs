@@ -11,7 +11,7 @@ use super::core::{Core, Lease};
 use super::database::{Database, Role, Snapshot};
 use crate::config::{LeaseMode, Locking};
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::store::LeaseRequest;
+use crate::store::{LeaseRequest, OpenRequest};
 use crate::types::{DatabaseId, Epoch, Txid};
 
 /// How often a load that raced with others is tried again.
@@ -284,8 +284,22 @@ impl Database {
         }
     }
 
+    /// Takes the lease even from a live holder, this once.
+    pub(super) async fn seize_lease(&self) -> Result<()> {
+        let _one = self.acquiring.lock().await;
+        let live = self.fleet.session.live();
+        if self.core().lease.is_some_and(|lease| live.is_some_and(|live| live.session == lease.session)) {
+            return Ok(());
+        }
+        self.acquire(true).await
+    }
+
     /// Opens the database with its lease. The caller holds `acquiring`.
     pub(super) async fn acquire_lease(&self) -> Result<()> {
+        self.acquire(false).await
+    }
+
+    async fn acquire(&self, mut seize: bool) -> Result<()> {
         let settings = self.settings();
         let start = self.fleet.clock.monotonic();
         let mut pause = FIRST_PAUSE;
@@ -295,13 +309,14 @@ impl Database {
                 let live = self.retry(|| self.fleet.session.ensure()).await?;
                 let known = self.known();
                 // By force only at first: two that took over from each other for ever would help nobody.
-                let force = settings.takeover && known.is_none();
+                let force = std::mem::take(&mut seize) || settings.takeover && known.is_none();
                 let lease = Some(LeaseRequest { session: live.session, force });
                 match self.retry(|| self.fleet.store.open(self.open_request(lease, known))).await {
                     Ok(opened) => break (opened, live.session),
                     Err(error) if error.kind() == ErrorKind::LeaseHeld => {
                         metrics::counter!("litefleet_leases_refused_total").increment(1);
                         self.check_deposed().await?;
+                        self.learn_holder().await;
                         if self.fleet.clock.monotonic().saturating_sub(start) + pause > settings.busy {
                             return Err(error);
                         }
@@ -337,6 +352,18 @@ impl Database {
             self.hand_back(database, epoch).await;
         }
         Err(Error::unavailable("the log changed while it was being read, several times over; try again"))
+    }
+
+    /// Asks who has the lease, where nobody here has heard of one: somebody will want to know. If the store does not say, it is
+    /// asked at the next refusal.
+    async fn learn_holder(&self) {
+        if self.core().holder.is_some() {
+            return;
+        }
+        let request = OpenRequest { create: false, tail_bytes: 0, ..self.open_request(None, self.known()) };
+        if let Ok(opened) = self.retry(|| self.fleet.store.open(request.clone())).await {
+            self.core().holder = opened.head.holder.map(|holder| holder.label);
+        }
     }
 
     /// Gives a lease back that was granted and is of no use. From then on others may write, so it is not held here either,

@@ -173,14 +173,15 @@ impl Fleet {
     /// has it open, after `busy`, unless `force`.
     pub fn collect(&self, name: &DatabaseName, force: bool) -> Result<CollectReport> {
         let database = self.connect(name, Role::Writer, false);
-        if force {
-            database.change_settings(|settings| settings.takeover = true);
-        }
         let report = self.wait(async {
-            let report = match database.checkpoint().await {
-                Ok(_) => database.collect().await,
-                Err(error) => Err(error),
+            let collected = async {
+                if force {
+                    database.seize_lease().await.context(format_args!("database {name}: collect garbage"))?;
+                }
+                database.checkpoint().await?;
+                database.collect().await
             };
+            let report = collected.await;
             database.give_back().await;
             report
         });
