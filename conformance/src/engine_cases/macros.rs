@@ -105,6 +105,7 @@ macro_rules! __each_engine_case {
             several::foreign_participant_before_ours_is_refused
             several::foreign_participant_that_was_only_locked_does_not_matter
             several::failure_of_several_is_told_in_words
+            several::failure_of_several_is_told_to_its_own_connection
             several::readers_see_all_of_several_or_nothing
             trips::open_and_warm_read_take_one_trip
             trips::open_after_writes_alone_takes_one_trip

@@ -240,6 +240,22 @@ pub fn failure_of_several_is_told_in_words(harness: &dyn EngineHarness) {
     assert_eq!(seen(&bench), [1; 3]);
 }
 
+/// Another connection to one of the databases got the words, when it next gave a lock back, and they were gone.
+pub fn failure_of_several_is_told_to_its_own_connection(harness: &dyn EngineHarness) {
+    let bench = Bench::new(harness);
+    let path = bench.path("foreign.db");
+    run(&Connection::open(&path).unwrap(), "CREATE TABLE f(x)");
+    let connection = three(&bench);
+    run(&connection, &format!("ATTACH 'file:{}?vfs=unix' AS f", path.display()));
+    let other = bench.open("a");
+    run(&connection, "BEGIN; INSERT INTO f.f VALUES(2); UPDATE b.t SET x = 9");
+    assert_ne!(code(&connection, "COMMIT"), 0);
+    // The transaction may be open still.
+    run(&other, "SELECT * FROM t");
+    assert_eq!(text(&other, "PRAGMA litefleet_error"), "");
+    assert!(text(&connection, "PRAGMA b.litefleet_error").contains("cannot be atomic"));
+}
+
 /// Another connection of the process sees all of the transaction or nothing of it, and its caches are not deceived.
 pub fn readers_see_all_of_several_or_nothing(harness: &dyn EngineHarness) {
     let bench = Bench::new(harness);

@@ -54,6 +54,8 @@ pub(crate) struct LockTable(Mutex<Holders>);
 
 #[derive(Debug, Default)]
 struct Holders {
+    /// Those that are there.
+    connections: BTreeSet<u64>,
     /// Connections with SHARED or more.
     readers: BTreeSet<u64>,
     /// The connection with RESERVED or more, and its level.
@@ -71,7 +73,17 @@ impl LockTable {
     pub(super) fn connection(&self) -> u64 {
         let mut holders = self.holders();
         holders.last += 1;
-        holders.last
+        let connection = holders.last;
+        holders.connections.insert(connection);
+        connection
+    }
+
+    /// The connection that is in a transaction over several databases: the writer, or the only one, whose database need not take
+    /// part.
+    pub(super) fn participant(&self) -> Option<u64> {
+        let holders = self.holders();
+        let only = holders.connections.first().filter(|_| holders.connections.len() == 1);
+        holders.writer.map(|(writer, _)| writer).or(only.copied())
     }
 
     /// Whether a connection has RESERVED or more.
@@ -139,6 +151,7 @@ impl LockTable {
     /// A connection is closed: it has locked nothing, also when a panic had left it in the middle of something.
     pub(super) fn leave(&self, connection: u64) {
         self.lower(connection, LockLevel::Exclusive, LockLevel::None);
+        self.holders().connections.remove(&connection);
     }
 }
 

@@ -34,6 +34,8 @@ pub struct MainFile {
     buffer: Option<TransactionBuffer>,
     /// The transaction over several databases that this one takes part in.
     group: Option<Arc<SuperGroup>>,
+    /// The super-journal of another VFS, which exists here for as long as the rollback of its transaction may look for it.
+    refused: Option<String>,
     /// Something was written since its commit was prepared for the group.
     late: bool,
     /// A commit was made that SQLite has not confirmed: it may still roll it back, by writing the old pages.
@@ -61,6 +63,7 @@ impl MainFile {
             keeps_lease: false,
             buffer: None,
             group: None,
+            refused: None,
             late: false,
             unconfirmed: false,
             last_error: None,
@@ -121,9 +124,15 @@ impl MainFile {
         true
     }
 
+    fn forget_refused(&mut self) {
+        if let Some(name) = self.refused.take() {
+            self.vfs.super_journals().forget(&name);
+        }
+    }
+
     /// Remembers why a transaction over several databases failed, which no call on this file returned.
     pub(super) fn learn_failure(&mut self) {
-        if let Some(error) = self.vfs.super_journals().take_failure(self.database.name()) {
+        if let Some(error) = self.vfs.super_journals().take_failure(self.database.name(), self.connection) {
             self.last_error = Some(error);
         }
     }
@@ -144,7 +153,9 @@ impl MainFile {
     }
 
     fn buffer(&mut self) -> Result<&mut TransactionBuffer> {
-        self.buffer.as_mut().ok_or_else(|| Error::internal("written without the RESERVED lock"))
+        self.buffer.as_mut().ok_or_else(|| {
+            Error::invalid("written without the RESERVED lock, as with nolock=1: it makes a connection the writer")
+        })
     }
 
     /// Reads at an offset. Returns how many bytes there were; the rest of `out` is zeros. Before the first lock SQLite
@@ -249,6 +260,8 @@ impl MainFile {
             // SQLite rolls back now, and plays nothing back unless it finds the super-journal.
             let journal = format!("{}{JOURNAL}", self.database.name());
             self.group = Some(self.vfs.super_journals().refuse(name, &journal));
+            self.forget_refused();
+            self.refused = Some(name.to_owned());
             return Err(Error::invalid(format!(
                 "a transaction over several databases needs this VFS as the connection's own: its super-journal {name} \
                  was opened through another one, so the commit cannot be atomic"
@@ -381,6 +394,7 @@ impl MainFile {
         self.leave_group();
         self.learn_failure();
         self.unconfirmed = false;
+        self.forget_refused();
         if level < LockLevel::Reserved
             && let Some(mut buffer) = self.buffer.take()
             && self.vfs.fleet().check_process().is_ok()
@@ -442,6 +456,7 @@ impl Drop for MainFile {
     fn drop(&mut self) {
         self.modes.exclusive = false;
         self.unlock(LockLevel::None);
+        self.learn_failure();
         self.settle_lease();
         self.locks.leave(self.connection);
         self.vfs.fleet().disconnect(&self.database);

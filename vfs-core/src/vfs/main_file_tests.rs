@@ -58,7 +58,7 @@ fn writes_that_come_with_the_sync_of_several_are_refused() {
     files[0].commit_late_writes().unwrap();
     files[1].write(0, b"later").unwrap();
     assert_eq!(files[1].commit_late_writes().unwrap_err().kind(), ErrorKind::Invalid);
-    assert!(vfs.super_journals().delete(name, true).is_err(), "it is aborted for all");
+    assert!(vfs.super_journals().delete(name, true, &|_| None).is_err(), "it is aborted for all");
     for file in &mut files {
         file.unlock(LockLevel::None);
     }
@@ -195,5 +195,19 @@ fn what_is_played_back_from_a_journal_that_was_left_is_stored() {
         file.commit_point(None).unwrap();
         file.unlock(LockLevel::None);
         assert_eq!(bytes(&mut open(&vfs, "a"), 4097)[4096], filling);
+    }
+}
+
+/// It was called a defect of the library.
+#[test]
+fn a_write_without_the_write_lock_is_refused_in_words() {
+    let vfs = vfs();
+    let mut file = open(&vfs, "unlocked");
+    for level in [LockLevel::None, LockLevel::Shared] {
+        file.lock(level).unwrap();
+        for error in [file.write(0, b"bytes").unwrap_err(), file.truncate(0).unwrap_err()] {
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            assert!(error.message().contains("RESERVED"), "{error}");
+        }
     }
 }

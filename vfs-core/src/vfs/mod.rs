@@ -116,7 +116,8 @@ impl Vfs {
 
     /// Deletes a file, as SQLite asks it. Deleting a super-journal for good is the commit of its transaction.
     pub fn delete(&self, path: &str, durably: bool) -> Result<()> {
-        if self.super_journals.delete(path, durably)? || is_side_file(path) {
+        let participant = |name: &str| self.participant(name);
+        if self.super_journals.delete(path, durably, &participant)? || is_side_file(path) {
             return Ok(());
         }
         self.fleet.remove(&DatabaseName::new(path)?, false)
@@ -134,6 +135,13 @@ impl Vfs {
     /// Whether the database that a journal belongs to has a writer in this process.
     fn is_writing(&self, journal: &str) -> bool {
         journal.strip_suffix(JOURNAL).is_some_and(|name| self.fleet.is_writing(name))
+    }
+
+    /// The connection that takes part in a transaction over several databases with one of this name.
+    fn participant(&self, name: &str) -> Option<u64> {
+        let name = DatabaseName::new(name).ok()?;
+        let tables = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        tables.get(&name).and_then(Weak::upgrade)?.participant()
     }
 
     /// The database that a journal belongs to, when it is open here.

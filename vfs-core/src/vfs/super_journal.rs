@@ -81,7 +81,7 @@ impl SuperGroup {
                 let error = Error::invalid(format!(
                     "{journal} belongs to a database outside this VFS: a transaction over both cannot be atomic"
                 ));
-                vfs.super_journals().note_failure(&name, &error);
+                vfs.super_journals().note_failure(&name, &error, &|name| vfs.participant(name));
                 return Err(error);
             }
         }
@@ -163,8 +163,8 @@ impl SuperGroup {
 #[derive(Debug, Default)]
 pub struct SuperJournals {
     groups: Mutex<HashMap<String, Arc<SuperGroup>>>,
-    /// Why transactions over several databases failed, by participant, until it is told.
-    failures: Mutex<HashMap<String, Error>>,
+    /// Why transactions over several databases failed, by participant and its connection, until it is told.
+    failures: Mutex<HashMap<(String, u64), Error>>,
 }
 
 impl SuperJournals {
@@ -172,25 +172,29 @@ impl SuperJournals {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn failures(&self) -> MutexGuard<'_, HashMap<String, Error>> {
+    fn failures(&self) -> MutexGuard<'_, HashMap<(String, u64), Error>> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The transaction of a super-journal failed in a call that is not one on a participant's file.
-    pub(super) fn note_failure(&self, name: &str, error: &Error) {
+    /// The transaction of a super-journal failed in a call that is not one on a participant's file. `participant` tells of a
+    /// database which of its connections takes part: others have nothing to do with it.
+    pub(super) fn note_failure(&self, name: &str, error: &Error, participant: &dyn Fn(&str) -> Option<u64>) {
         let journals = self.get(name).map(|group| group.journals()).unwrap_or_default();
         let participants = journals.iter().filter_map(|journal| journal.strip_suffix(JOURNAL));
         // SQLite names a super-journal after the main database, which need not take part.
         let main = name.rsplit_once("-mj").map(|(main, _)| main);
-        let mut failures = self.failures();
-        for participant in participants.chain(main) {
-            failures.insert(participant.to_owned(), error.clone());
+        for database in participants.chain(main) {
+            if let Some(connection) = participant(database) {
+                self.failures().insert((database.to_owned(), connection), error.clone());
+            }
         }
     }
 
-    /// Why the last transaction over several databases failed that this one took part in. Told once.
-    pub(super) fn take_failure(&self, database: &DatabaseName) -> Option<Error> {
-        self.failures().remove(database.as_str())
+    /// Why the last transaction over several databases failed that this connection took part in. Told once.
+    pub(super) fn take_failure(&self, database: &DatabaseName, connection: u64) -> Option<Error> {
+        let mut failures = self.failures();
+        // Nearly always there is none.
+        if failures.is_empty() { None } else { failures.remove(&(database.as_str().to_owned(), connection)) }
     }
 
     /// Makes a super-journal, and forgets those that nobody needs any more: `is_writing` tells of a journal whether its
@@ -208,13 +212,18 @@ impl SuperJournals {
     }
 
     /// Lets a super-journal that another VFS has exist here too: its transaction is refused, and the rollback of the
-    /// database with this journal looks for it.
+    /// database with this journal looks for it. When that is over it is to be [forgotten](Self::forget).
     pub(super) fn refuse(&self, name: &str, journal: &str) -> Arc<SuperGroup> {
         let group = Arc::new(SuperGroup::default());
         group.lock().content = journal.as_bytes().to_vec();
         group.abort();
         self.lock().insert(name.to_owned(), Arc::clone(&group));
         group
+    }
+
+    /// Whose transaction was refused has rolled it back.
+    pub(super) fn forget(&self, name: &str) {
+        self.lock().remove(name);
     }
 
     /// Whether a super-journal exists.
@@ -224,10 +233,10 @@ impl SuperJournals {
 
     /// Deletes a super-journal; false when the name is not that of one. Durably: commits its transaction, and after an
     /// error it still exists. Else it aborts it.
-    pub(super) fn delete(&self, name: &str, durably: bool) -> Result<bool> {
+    pub(super) fn delete(&self, name: &str, durably: bool, participant: &dyn Fn(&str) -> Option<u64>) -> Result<bool> {
         let Some(group) = self.get(name) else { return Ok(is_super_journal(name)) };
         if durably {
-            group.commit().inspect_err(|error| self.note_failure(name, error))?;
+            group.commit().inspect_err(|error| self.note_failure(name, error, participant))?;
             self.lock().remove(name);
         } else {
             group.abort();
@@ -262,4 +271,31 @@ fn is_idle(journal: &str) -> bool {
 fn is_super_journal(name: &str) -> bool {
     let Some((_, end)) = name.rsplit_once("-mj") else { return false };
     end.len() == 9 && end.as_bytes()[6] == b'9' && end.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Fleet;
+    use crate::error::ErrorKind;
+    use crate::store::MemoryStore;
+    use crate::vfs::{LockLevel, OpenMode};
+
+    /// Each stayed until a transaction over several databases was begun that was not refused.
+    #[test]
+    fn refused_transactions_are_forgotten() {
+        let vfs = Vfs::new(Fleet::builder(Arc::new(MemoryStore::default())).build().unwrap());
+        let mut file = vfs.open(&DatabaseName::new("a").unwrap(), OpenMode::Create, []).unwrap();
+        for number in 0..9 {
+            file.lock(LockLevel::Shared).unwrap();
+            file.lock(LockLevel::Reserved).unwrap();
+            file.write(0, b"bytes").unwrap();
+            let name = format!("/other-mj00000090{number}");
+            assert_eq!(file.commit_point(Some(&name)).unwrap_err().kind(), ErrorKind::Invalid);
+            assert!(vfs.exists(&name).unwrap(), "the rollback looks for it");
+            file.unlock(LockLevel::None);
+            assert!(!vfs.exists(&name).unwrap());
+        }
+        assert_eq!(vfs.super_journals().lock().len(), 0);
+    }
 }
