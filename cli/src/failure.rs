@@ -69,6 +69,16 @@ impl Failure {
 
     /// What went wrong, as SQLite and, where the connection goes through it, the VFS tell it.
     pub(crate) fn sqlite(connection: Option<&rusqlite::Connection>, error: &rusqlite::Error) -> Self {
+        Self::sqlite_since(connection, "", error)
+    }
+
+    /// The same on a connection that has been in use: `before` is what the VFS [had said](said) then, which may be about another
+    /// error.
+    pub(crate) fn sqlite_since(
+        connection: Option<&rusqlite::Connection>,
+        before: &str,
+        error: &rusqlite::Error,
+    ) -> Self {
         let code = match error {
             rusqlite::Error::SqlInputError { error, .. } => Some(error),
             other => other.sqlite_error(),
@@ -80,7 +90,9 @@ impl Failure {
         if stopped && cancel::requested() {
             return Self::interrupted("the statement was rolled back");
         }
-        let words = connection.and_then(|c| vfs_words(c, *code));
+        // Every I/O error is the VFS's, also when it says the same again.
+        let new = |words: &String| words != before || code.extended_code & 0xff == ffi::SQLITE_IOERR;
+        let words = connection.and_then(|c| vfs_words(c, *code)).filter(new);
         let kind = words.as_deref().and_then(kind_of_words);
         let exit = match (kind, code.extended_code & 0xff) {
             (Some(kind), _) => exit_of(kind),
@@ -186,10 +198,12 @@ fn vfs_words(connection: &rusqlite::Connection, code: ffi::Error) -> Option<Stri
     if own_error_of_sqlite {
         return None;
     }
-    connection
-        .query_row("PRAGMA litefleet_error", [], |row| row.get::<_, String>(0))
-        .ok()
-        .filter(|words| !words.is_empty())
+    Some(said(connection)).filter(|words| !words.is_empty())
+}
+
+/// The VFS's words for the last error of a connection, if it is through ours.
+pub(crate) fn said(connection: &rusqlite::Connection) -> String {
+    connection.query_row("PRAGMA litefleet_error", [], |row| row.get(0)).unwrap_or_default()
 }
 
 /// SQLite's message without the text of the statement, which rusqlite adds.

@@ -9,7 +9,7 @@ use rusqlite::{Batch, Connection, Statement};
 use super::complete::is_complete;
 use crate::args::Format;
 use crate::cancel;
-use crate::failure::{Exit, Failure, Result};
+use crate::failure::{Exit, Failure, Result, said};
 use crate::output::{self, PrintError};
 
 pub(super) const HELP: &str = "\
@@ -80,7 +80,9 @@ impl<'a> Script<'a> {
             if cancel::requested() {
                 return Err(Failure::interrupted("the rest was not run"));
             }
-            let Some(mut statement) = batch.next().map_err(|e| self.failure(&e))? else {
+            let before = said(self.connection);
+            let failure = |e: &rusqlite::Error| Failure::sqlite_since(Some(self.connection), &before, e);
+            let Some(mut statement) = batch.next().map_err(|e| failure(&e))? else {
                 return Ok(());
             };
             self.bind(&mut statement)?;
@@ -88,7 +90,7 @@ impl<'a> Script<'a> {
             // The words of the VFS can be asked for only when the statement is done.
             drop(statement);
             printed.map_err(|e| match e {
-                PrintError::Sqlite(e) => self.failure(&e),
+                PrintError::Sqlite(e) => failure(&e),
                 PrintError::Output(e) => e.into(),
             })?;
         }

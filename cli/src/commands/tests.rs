@@ -10,8 +10,9 @@ use litefleet::{CommitId, DatabaseName, FleetSettings, SessionId};
 use rusqlite::Connection;
 
 use super::demo::data::{Fingerprint, SAMPLE};
+use super::script::Script;
 use super::{export, gc, import, watch};
-use crate::args::{GcArgs, WatchArgs};
+use crate::args::{Format, GcArgs, WatchArgs};
 use crate::failure::{Exit, Result};
 use crate::session::{Access, Session};
 use crate::source;
@@ -199,6 +200,23 @@ fn another_holder_is_waited_for_and_named() {
         second.busy_timeout(Duration::from_millis(50)).unwrap();
         let error = second.execute_batch("BEGIN IMMEDIATE").unwrap_err();
         assert_eq!(crate::failure::Failure::sqlite(Some(&second), &error).exit(), Exit::Busy);
+        Ok(())
+    });
+}
+
+/// An error of SQLite's own was told in the words of an older one, and with its exit code.
+#[test]
+fn old_words_are_not_those_of_a_new_error() {
+    in_memory(|session, _, name| {
+        let writer = session.connect(name, Access::Create)?;
+        writer.execute_batch("CREATE TABLE t (v); BEGIN IMMEDIATE; INSERT INTO t VALUES (1)").unwrap();
+        let second = session.connect(name, Access::Write)?;
+        second.busy_timeout(Duration::from_millis(1)).unwrap();
+        let mut script = Script::new(&second, &[], Format::Table);
+        let mut run = |line: &str| script.line(line, &mut Vec::new()).map(|_| ());
+        assert_eq!(run("INSERT INTO t VALUES (2);").unwrap_err().exit(), Exit::Busy);
+        let own = run("SELECT zeroblob(1500000000);").unwrap_err();
+        assert_eq!((own.exit(), own.line().as_deref()), (Exit::Failed, Some("string or blob too big")));
         Ok(())
     });
 }
