@@ -315,7 +315,8 @@ async fn keep_session(fleet: Weak<FleetInner>, pace: Duration) {
     loop {
         tokio::time::sleep(pause).await;
         let Some(fleet) = fleet.upgrade() else { return };
-        let deadline = Deadline::after(fleet.settings.database.store_timeout);
+        // A time-out that is short for those who wait would only lose the session.
+        let deadline = Deadline::after(fleet.settings.database.store_timeout.max(pace));
         pause = match deadline::scope(deadline, fleet.session.renew()).await {
             Ok(_) => pace,
             Err(error) => {
