@@ -27,7 +27,8 @@ impl EmbeddedStore {
                 let what = "the entry of a name";
                 let database = DatabaseId(stored::number(what, &key, &value)?);
                 let name = DatabaseName::from_bytes(key.get(1..).unwrap_or_default())?;
-                let head = stored::head(&view, database)?;
+                let head = stored::head(&view, database)
+                    .map_err(|fault| Error::from(fault).context(format_args!("database {name}")))?;
                 out.push(ListEntry { name, database, head: stored::public(&head, &self.sessions) });
             }
             Ok(out)
