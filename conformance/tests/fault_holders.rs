@@ -1,5 +1,4 @@
 //! A lease that another process holds: who it is, and taking it by force.
-#![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
 use std::sync::Arc;
 
