@@ -10,6 +10,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::store::{PageStore, SessionRequest, deadline};
 use crate::types::SessionId;
 
+/// So long everybody waits for a call under way: with a shorter time-out many that need their first session at the same moment
+/// would give up while one of them starts it.
+const LEAST_TURN: Duration = Duration::from_secs(1);
+
 /// A session that was alive when this was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Live {
@@ -59,11 +63,11 @@ impl Session {
         sent.saturating_add(self.lifetime.saturating_sub(self.margin))
     }
 
-    /// Waits for its turn to start or renew, for as long as its caller does.
+    /// Waits for its turn to start or renew, for as long as its caller does, and a little.
     async fn turn(&self) -> Result<tokio::sync::MutexGuard<'_, ()>> {
         let Some(left) = deadline::left() else { return Ok(self.working.lock().await) };
         let over = |_| Error::unavailable("another call that renews the session has had no answer yet");
-        tokio::time::timeout(left, self.working.lock()).await.map_err(over)
+        tokio::time::timeout(left.max(LEAST_TURN), self.working.lock()).await.map_err(over)
     }
 
     /// The session, renewed or started where it cannot be relied on.
