@@ -5,8 +5,10 @@ use std::path::Path;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use litefleet::store::{CommitMode, CommitRequest, LeaseRequest, OpenRequest, SessionRequest};
-use litefleet::{CommitId, DatabaseName, FleetSettings, SessionId};
+use litefleet::store::{
+    CheckpointRequest, CommitMode, CommitRequest, LeaseRequest, OpenRequest, PageRow, RowKind, SessionRequest,
+};
+use litefleet::{CommitId, DatabaseName, FleetSettings, PageNo, SessionId, UnixMillis};
 use rusqlite::Connection;
 
 use super::demo::data::{Fingerprint, SAMPLE};
@@ -44,26 +46,43 @@ fn now<T>(call: impl Future<Output = T>) -> T {
     }
 }
 
-/// Puts a record that fails its check at the end of a database's log.
-fn damage(session: &Session, name: &DatabaseName) {
+/// What fails its check.
+#[derive(Clone, Copy, PartialEq)]
+enum Damaged {
+    /// A record at the end of the log.
+    Record,
+    /// The row of the first page.
+    Page,
+}
+
+fn damage(session: &Session, name: &DatabaseName, what: Damaged) {
     let store = session.fleet.store();
-    let id = SessionId([7; 16]);
+    let id = SessionId([what as u8; 16]);
     let request = SessionRequest { session: id, label: "damage".into(), lifetime: Duration::from_secs(3600) };
     now(store.start_session(request)).unwrap();
     let lease = Some(LeaseRequest { session: id, force: false });
     let open = OpenRequest { name: name.clone(), create: false, lease, known: None, tail_bytes: 0 };
     let opened = now(store.open(open)).unwrap();
-    let commit = CommitRequest {
-        database: opened.database,
-        epoch: opened.head.epoch,
-        expected: opened.head.txid,
-        commit_id: CommitId([7; 16]),
-        size: opened.head.size,
-        record: b"not a record".as_slice().into(),
-        staged: None,
-        release: true,
-    };
-    now(store.commit(vec![commit], CommitMode::Independent)).unwrap().remove(0).unwrap();
+    let (database, epoch, txid) = (opened.database, opened.head.epoch, opened.head.txid);
+    if what == Damaged::Page {
+        let bytes = b"not a row".as_slice().into();
+        let rows = vec![PageRow { page: PageNo::FIRST, txid, kind: RowKind::Image, bytes }];
+        let warm = Vec::new();
+        let request = CheckpointRequest { database, epoch, txid, rows, last: false, time: UnixMillis(0), warm };
+        now(store.checkpoint(request)).unwrap();
+    } else {
+        let commit = CommitRequest {
+            database,
+            epoch,
+            expected: txid,
+            commit_id: CommitId([7; 16]),
+            size: opened.head.size,
+            record: b"not a record".as_slice().into(),
+            staged: None,
+            release: true,
+        };
+        now(store.commit(vec![commit], CommitMode::Independent)).unwrap().remove(0).unwrap();
+    }
     now(store.end_session(id)).unwrap();
 }
 
@@ -158,13 +177,15 @@ fn a_damaged_database_is_replaced() {
     in_memory(|session, folder, name| {
         let from = sample(folder, "");
         import::database(session, &from, name, false, String::new())?;
-        damage(session, name);
-        let refused = import::database(session, &from, name, false, String::new()).unwrap_err();
-        assert_eq!(refused.exit(), Exit::Failed, "not without --replace");
-        import::database(session, &from, name, true, String::new())?;
-        assert_eq!(fingerprint(session, name), Fingerprint::of(&from).unwrap());
-        assert_eq!(session.fleet.list("", None, 10)?.len(), 1, "no other is left");
-        assert_eq!(session.fleet.verify(name, &mut |_| ControlFlow::Continue(()))?.problems, [""; 0]);
+        for damaged in [Damaged::Record, Damaged::Page] {
+            damage(session, name, damaged);
+            let refused = import::database(session, &from, name, false, String::new()).unwrap_err();
+            assert_eq!(refused.exit(), Exit::Failed, "not without --replace");
+            import::database(session, &from, name, true, String::new())?;
+            assert_eq!(fingerprint(session, name), Fingerprint::of(&from).unwrap());
+            assert_eq!(session.fleet.list("", None, 10)?.len(), 1, "no other is left");
+            assert_eq!(session.fleet.verify(name, &mut |_| ControlFlow::Continue(()))?.problems, [""; 0]);
+        }
         Ok(())
     });
 }
@@ -178,7 +199,7 @@ fn collection_goes_on_past_a_damaged_database() {
         for name in [name, &removed] {
             import::database(session, &from, name, false, String::new())?;
         }
-        damage(session, name);
+        damage(session, name, Damaged::Record);
         session.fleet.remove(&removed, false)?;
         let damaged = gc::run(session, &GcArgs { names: Vec::new(), force: false, json: false }).unwrap_err();
         assert_eq!(damaged.exit(), Exit::Corrupt);
