@@ -472,3 +472,44 @@ fn the_view_of_a_follower_is_as_old_as_the_request_for_it() {
     assert_eq!(values(&reader), [1, 2]);
     watch.rest();
 }
+
+/// The checkpoint had read what it needed from a tail that was gone when it came to write: rows of zeros, and deltas on rows that
+/// the other process had collected, took the place of that one's rows, under the lease that had been taken again meanwhile.
+#[test]
+fn a_checkpoint_that_outlives_its_lease_writes_nothing() {
+    let place = Place::new();
+    let watch = Arc::new(Watch::default());
+    let store: Arc<dyn PageStore> = Arc::new(Layer::new(Arc::clone(&place.store), Arc::clone(&watch)));
+    let mut settings = Process::small();
+    settings.database.checkpoint_records = 1000;
+    let process = place.process_on(store, settings.clone());
+    let connection = create(&process);
+    let checkpoint = |connection: &Connection| words(connection, "litefleet_checkpoint");
+    checkpoint(&connection);
+    // Pages that have a row, which the checkpoint reads, and pages that have none, which it makes from the log.
+    connection.execute_batch("INSERT INTO t VALUES (2, zeroblob(100)); CREATE TABLE u AS SELECT 3 AS v").unwrap();
+    let other = process.open("a", "");
+    settings.database.takeover = true;
+    let thief = place.process_on(Arc::clone(&place.store), settings);
+    watch.trigger(Operation::ReadPages, 0, move || {
+        // Threads of their own: SQLite is in the middle of a call on this one.
+        let meanwhile = || {
+            let stolen = thief.open("a", "");
+            assert_eq!(values(&stolen), [1, 2]);
+            checkpoint(&stolen);
+            thief.fleet().collect(&DatabaseName::new("a").unwrap(), false).unwrap();
+            drop(stolen);
+            insert(&other, 4).unwrap();
+            drop(other);
+        };
+        std::thread::scope(|scope| scope.spawn(meanwhile).join()).unwrap();
+    });
+    checkpoint(&connection);
+    assert!(!watch.is_waiting(), "it read no page");
+    drop((connection, process));
+    let fresh = place.process();
+    let connection = fresh.open("a", "");
+    assert_eq!(values(&connection), [1, 2, 4]);
+    assert_eq!(connection.query_row("SELECT v FROM u", [], |row| row.get(0)), Ok(3));
+    assert_eq!(words(&connection, "integrity_check"), "ok");
+}

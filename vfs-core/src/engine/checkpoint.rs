@@ -12,10 +12,11 @@ use tracing::Instrument;
 
 use super::core::Core;
 use super::database::Database;
+use super::fencing::TRIES;
 use crate::codec::{Compression, decode_row, diff, encode_delta, encode_image, encode_zero, zero_image};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::store::{CheckpointRequest, PageRow, ReadRow, RowKind};
-use crate::types::{DatabaseId, PageNo, PageRange, PageSet, Txid, pages_for_size};
+use crate::types::{DatabaseId, Epoch, PageNo, PageRange, PageSet, Txid, pages_for_size};
 
 /// Pages in one piece of a checkpoint.
 const CHUNK: usize = 256;
@@ -45,9 +46,13 @@ impl Drop for Maintenance<'_> {
     }
 }
 
-/// What a checkpoint has to write.
+/// What a checkpoint has to write. It is worth something only under the lease that it was made under: whoever had the lease
+/// after that may have written a checkpoint as well, and deleted what these rows would rest on.
 struct Plan {
     database: DatabaseId,
+    epoch: Epoch,
+    /// The newest checkpoint before it: the records since then are in the tail.
+    since: Txid,
     to: Txid,
     pages: PageSet,
     /// Pages past it were cut off.
@@ -152,8 +157,25 @@ impl Database {
     }
 
     async fn checkpoint_alone(&self) -> Result<Txid> {
-        self.ensure_lease().await?;
-        let Some(plan) = self.core().plan() else { return Ok(self.core().checkpoint) };
+        let mut tries = 1;
+        loop {
+            self.ensure_lease().await?;
+            let (_, epoch) = self.held()?;
+            let plan = {
+                let core = self.core();
+                let Some(plan) = core.plan(epoch) else { return Ok(core.checkpoint) };
+                plan
+            };
+            match self.write_checkpoint(&plan).await {
+                // All over again, from what is there then.
+                Err(error) if error.kind() == ErrorKind::Fenced && tries < TRIES => self.regain(error, epoch).await?,
+                written => return written.map(|()| plan.to).map_err(|error| self.refused(error, epoch)),
+            }
+            tries += 1;
+        }
+    }
+
+    async fn write_checkpoint(&self, plan: &Plan) -> Result<()> {
         let start = self.fleet.clock.monotonic();
         let limits = self.fleet.store.limits();
         let size = CHUNK.min(limits.write_rows).min(limits.read_pages).max(1);
@@ -161,23 +183,15 @@ impl Database {
         let mut written = 0;
         loop {
             let ranges = chunks.next().unwrap_or_default();
-            let rows = self.rows(&plan, &ranges).await?;
+            let rows = self.rows(plan, &ranges).await?;
             let last = chunks.peek().is_none();
             written += rows.len();
             if last || !rows.is_empty() {
                 let time = self.fleet.clock.unix();
-                let (database, txid) = (plan.database, plan.to);
+                let (database, epoch, txid) = (plan.database, plan.epoch, plan.to);
                 let warm = if last { self.core().warm_set() } else { Vec::new() };
-                let request = |epoch| CheckpointRequest {
-                    database,
-                    epoch,
-                    txid,
-                    rows: rows.clone(),
-                    last,
-                    time,
-                    warm: warm.clone(),
-                };
-                self.under_lease(|epoch| self.fleet.store.checkpoint(request(epoch))).await?;
+                let request = CheckpointRequest { database, epoch, txid, rows, last, time, warm };
+                self.retry(|| self.fleet.store.checkpoint(request.clone())).await?;
             }
             if last {
                 break;
@@ -194,7 +208,7 @@ impl Database {
         metrics::counter!("litefleet_checkpoint_rows_total").increment(written as u64);
         metrics::histogram!("litefleet_checkpoint_seconds").record(taken.as_secs_f64());
         tracing::debug!(database = %self.name, txid = %plan.to, rows = written, ?taken, "checkpoint");
-        Ok(plan.to)
+        Ok(())
     }
 
     /// The rows of some pages as of the checkpoint. A page whose newest row is right already gets none.
@@ -202,6 +216,7 @@ impl Database {
         let pages: Vec<PageNo> = ranges.iter().flat_map(|range| range.pages()).collect();
         let wanted: Vec<PageNo> = {
             let core = self.core();
+            plan.check(&core)?;
             let reads = |page: &PageNo| page.get() <= plan.kept && core.tail.restart(*page, plan.to).is_none();
             pages.iter().copied().filter(reads).collect()
         };
@@ -224,13 +239,27 @@ impl Database {
             }
             let (row, image, base) = newest(own, page)?;
             let from = row.unwrap_or_default();
-            let (last, image) = self.core().tail.bring_forward(plan.database, page, from, plan.to, image)?;
+            let (last, image) = {
+                let core = self.core();
+                plan.check(&core)?;
+                core.tail.bring_forward(plan.database, page, from, plan.to, image)?
+            };
             if row == Some(last) {
                 continue;
             }
             rows.push(encode(plan, page, &image, base.as_ref(), compression));
         }
         Ok(rows)
+    }
+}
+
+impl Plan {
+    /// Whether the tail still has what the plan goes by.
+    fn check(&self, core: &Core) -> Result<()> {
+        if core.lease.is_some_and(|lease| lease.epoch == self.epoch) && core.tail.start() <= self.since {
+            return Ok(());
+        }
+        Err(Error::fenced(format!("the lease was lost during a checkpoint at txid {}", self.to)))
     }
 }
 
@@ -274,7 +303,7 @@ fn encode(plan: &Plan, page: PageNo, image: &Bytes, base: Option<&Base>, compres
 
 impl Core {
     /// What a checkpoint at the head has to write. `None` when there is nothing.
-    fn plan(&self) -> Option<Plan> {
+    fn plan(&self, epoch: Epoch) -> Option<Plan> {
         let database = self.database?;
         if self.head <= self.checkpoint {
             return None;
@@ -292,6 +321,6 @@ impl Core {
         if kept < largest {
             pages.insert_range(PageRange::new(PageNo(kept.saturating_add(1)), PageNo(largest)));
         }
-        Some(Plan { database, to, pages, kept })
+        Some(Plan { database, epoch, since, to, pages, kept })
     }
 }

@@ -13,7 +13,7 @@ use crate::store::{Head, HeadRequest};
 use crate::types::{DatabaseId, Epoch};
 
 /// How often a write is sent under another epoch.
-const TRIES: usize = 3;
+pub(super) const TRIES: usize = 3;
 
 impl Database {
     /// Whether an epoch is that of the lease held here.
@@ -51,7 +51,7 @@ impl Database {
     }
 
     /// Takes a lease anew that was lost. An error: it was given back, is somebody else's now, or the database has stopped.
-    async fn regain(&self, error: Error, epoch: Epoch) -> Result<()> {
+    pub(super) async fn regain(&self, error: Error, epoch: Epoch) -> Result<()> {
         let _one = self.acquiring.lock().await;
         if self.core().lease.is_some_and(|lease| lease.epoch > epoch) {
             return Ok(());
