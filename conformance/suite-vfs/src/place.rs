@@ -1,5 +1,8 @@
 //! The store that the environment names, and the fleet over it.
 
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -8,10 +11,13 @@ use litefleet::{Error, ErrorKind, Fleet, FleetSettings, Result};
 use litefleet_embedded::{EmbeddedConfig, EmbeddedStore};
 use litefleet_postgres::{PostgresConfig, PostgresStore};
 
-/// `memory`, `embedded:` and a folder, or the URL of a Postgres server with a schema of the test's own.
+/// `memory`, `embedded:` and a folder, or the URL of a Postgres server with a schema of the test's own, or of a FoundationDB
+/// cluster with a prefix of the test's own.
 const STORE: &str = "LITEFLEET_SUITE_STORE";
 /// Settings of all databases, as in a URI: `locking=sqlite&lease=transaction`.
 const SETTINGS: &str = "LITEFLEET_SUITE_SETTINGS";
+/// A folder where a process says that it has a store of its own.
+const MARKS: &str = "LITEFLEET_SUITE_MARKS";
 const VFS: &str = "litefleet";
 /// Connections of one process: a test that starts many processes must not use up the server's.
 const POOL: usize = 4;
@@ -36,24 +42,58 @@ fn open_store(text: &str) -> Result<Arc<dyn PageStore>> {
         return match EmbeddedStore::open(config) {
             Ok(store) => Ok(Arc::new(store)),
             // An embedded store has one process. The others see an empty store of their own, so that a test that needs
-            // several goes on, and fails only where they should see each other.
-            Err(error) if error.kind() == ErrorKind::Unavailable => Ok(Arc::new(MemoryStore::default())),
+            // several goes on; the mark says that it did not have what it needs.
+            Err(error) if error.kind() == ErrorKind::Unavailable && marks().is_some() => {
+                mark_own_store()?;
+                Ok(Arc::new(MemoryStore::default()))
+            }
             Err(error) => Err(error),
         };
     }
     match text {
-        "memory" => Ok(Arc::new(MemoryStore::default())),
-        url if is_shared(url) => {
+        "memory" => {
+            if !is_first()? {
+                mark_own_store()?;
+            }
+            Ok(Arc::new(MemoryStore::default()))
+        }
+        url if url.starts_with("postgres:") => {
             let config = PostgresConfig::from_url(url)?.pool_size(POOL);
             Ok(Arc::new(PostgresStore::connect_blocking(config)?))
         }
-        _ => Err(Error::invalid(format!("{STORE}={text}: expected memory, embedded:FOLDER or postgres://…"))),
+        #[cfg(feature = "fdb")]
+        url if url.starts_with("fdb:") => {
+            let config = litefleet_fdb::FdbConfig::from_url(url)?;
+            Ok(Arc::new(litefleet_fdb::FdbStore::open_blocking(config)?))
+        }
+        _ => Err(Error::invalid(format!("{STORE}={text}: expected memory, embedded:FOLDER, postgres://… or fdb:…"))),
     }
+}
+
+fn marks() -> Option<PathBuf> {
+    std::env::var_os(MARKS).map(PathBuf::from)
+}
+
+/// Whether no other process of the test has opened a store. Where nobody wants to know, it is the first.
+fn is_first() -> Result<bool> {
+    let Some(folder) = marks() else { return Ok(true) };
+    match File::create_new(folder.join("first")) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(Error::internal(format!("{}: {error}", folder.display()))),
+    }
+}
+
+/// Says that this process has a store that no other sees.
+fn mark_own_store() -> Result<()> {
+    let Some(folder) = marks() else { return Ok(()) };
+    let mark = folder.join(format!("own-{}", std::process::id()));
+    File::create(&mark).map(drop).map_err(|error| Error::internal(format!("{}: {error}", mark.display())))
 }
 
 /// Whether several processes can have the store open.
 fn is_shared(text: &str) -> bool {
-    text.starts_with("postgres://") || text.starts_with("postgresql://")
+    text.starts_with("postgres:") || text.starts_with("fdb:")
 }
 
 fn open() -> Result<Fleet> {

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::Result;
+use crate::outcome::FEWER;
 use crate::run::Settings;
 
 /// Why a case differs. There is no "unknown".
@@ -62,6 +63,8 @@ pub(crate) struct Difference {
     pub(crate) reason: String,
     /// Names; `*` at the end stands for any letters.
     pub(crate) cases: Vec<String>,
+    /// With `(fewer cases)`: the most that may be missing.
+    pub(crate) fewer: Option<usize>,
     /// Only over these stores.
     pub(crate) stores: Option<Vec<String>>,
     /// Only with this value of `locking`.
@@ -95,6 +98,12 @@ impl Difference {
         !self.sometimes && self.permutation.as_deref() == permutation
     }
 
+    /// Whether it says why `count` cases of this name differ.
+    pub(crate) fn excuses(&self, case: &str, count: usize) -> bool {
+        self.cases.iter().any(|pattern| Self::covers(pattern, case))
+            && (case != FEWER || self.fewer.is_some_and(|most| count <= most))
+    }
+
     pub(crate) fn covers(pattern: &str, case: &str) -> bool {
         pattern.strip_suffix('*').map_or(pattern == case, |start| case.starts_with(start))
     }
@@ -105,5 +114,10 @@ pub(crate) fn load(workspace: &Path) -> Result<Vec<Difference>> {
     let path = workspace.join("conformance/suite/differences.toml");
     let text = fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
     let list: List = toml::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
+    for entry in &list.difference {
+        if entry.cases.iter().any(|case| case == FEWER) != entry.fewer.is_some() {
+            return Err(format!("{}: {}: {FEWER} and `fewer` go together", path.display(), entry.file));
+        }
+    }
     Ok(list.difference)
 }

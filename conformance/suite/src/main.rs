@@ -42,6 +42,9 @@ struct Arguments {
     /// How locks exclude each other: the setting `locking`.
     #[arg(long, value_enum, default_value = "sqlite")]
     locking: Locking,
+    /// The release of SQLite.
+    #[arg(long, value_enum, default_value = "pinned")]
+    sqlite: source::Release,
     /// Test files at the same time.
     #[arg(long, default_value_t = 2)]
     jobs: usize,
@@ -72,6 +75,8 @@ pub(crate) enum Store {
     Embedded,
     /// A throwaway server of the system's packages, which all processes of a test file share: `lease=transaction`.
     Postgres,
+    /// The stand-in for a FoundationDB cluster, shared in the same way. Only with the feature `fdb`.
+    Fdb,
 }
 
 /// A value of the setting `locking`.
@@ -89,7 +94,13 @@ impl Store {
             Self::Memory => "memory",
             Self::Embedded => "embedded",
             Self::Postgres => "postgres",
+            Self::Fdb => "fdb",
         }
+    }
+
+    /// Whether several processes can have it open.
+    pub(crate) fn is_shared(self) -> bool {
+        matches!(self, Self::Postgres | Self::Fdb)
     }
 }
 
@@ -116,7 +127,7 @@ fn main() -> ExitCode {
 fn suite(arguments: &Arguments) -> Result<bool> {
     let workspace = source::workspace()?;
     let cache = match &arguments.cache {
-        Some(cache) => cache.clone(),
+        Some(cache) => std::path::absolute(cache).map_err(|e| format!("{}: {e}", cache.display()))?,
         None => source::target(&workspace).join("suite"),
     };
     let mut good = true;
@@ -126,7 +137,8 @@ fn suite(arguments: &Arguments) -> Result<bool> {
         _ => None,
     };
     if !arguments.page_only {
-        let tree = source::fetch(&cache)?;
+        run::limit_open_files()?;
+        let tree = source::fetch(&cache, arguments.sqlite)?;
         let settings = run::Settings {
             store: arguments.store,
             locking: arguments.locking,
@@ -137,7 +149,7 @@ fn suite(arguments: &Arguments) -> Result<bool> {
                 [word, name] if word == selection::PERMUTATION => Some(name.clone()),
                 _ => None,
             },
-            server: (arguments.store == Store::Postgres).then(server::Server::start),
+            server: server::Server::start(arguments.store)?,
         };
         if let Some(extent) = programs {
             let only = arguments.selection.get(1..).unwrap_or_default();
@@ -157,6 +169,7 @@ fn suite(arguments: &Arguments) -> Result<bool> {
             store: settings.store.name().into(),
             locking: settings.locking.name().into(),
             sqlite: tree.version.clone(),
+            newest: arguments.sqlite == source::Release::Newest,
             date: clock::today(),
             seconds,
             jobs: settings.jobs,

@@ -1,14 +1,44 @@
 //! What a run of one test file said.
 
+use std::collections::BTreeMap;
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
+
+/// How a process ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    Exit(i32),
+    Signal(i32),
+    /// It was not done after so many seconds, and was ended.
+    Late(u64),
+}
+
+impl End {
+    pub(crate) fn is_good(&self) -> bool {
+        *self == Self::Exit(0)
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exit(code) => write!(f, "exit code {code}"),
+            Self::Signal(signal) => write!(f, "signal {signal}"),
+            Self::Late(seconds) => write!(f, "not done after {seconds} s"),
+        }
+    }
+}
 
 /// The outcome of one test file.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Outcome {
-    /// Cases that ran, as the file counts them.
+    /// Cases that ran, as the file counts them: one more than there are.
     pub(crate) cases: usize,
-    /// Names of cases that failed, sorted, each once.
-    pub(crate) failed: Vec<String>,
+    /// Each case by its name, and how often it ran: some names are used twice.
+    pub(crate) ran: BTreeMap<String, usize>,
+    /// How often which failed. Cases of our own naming stand in brackets.
+    pub(crate) failed: BTreeMap<String, usize>,
     /// What the file left out: names and its reasons.
     pub(crate) omitted: Vec<String>,
     /// How the run ended, where not by its own summary.
@@ -17,61 +47,115 @@ pub(crate) struct Outcome {
 }
 
 /// Cases of our own naming, for what happens outside the cases of a file.
-pub(crate) const STOPPED: &str = "(stopped)";
 pub(crate) const FEWER: &str = "(fewer cases)";
-pub(crate) const LEFT: &str = "(left behind)";
+const LEFT: &str = "(left behind)";
+/// A process of the test had a store that no other process sees.
+pub(crate) const OWN_STORE: &str = "(store of its own)";
+
+/// What the lines of an output say.
+#[derive(Debug, Default)]
+struct Lines<'a> {
+    counted: usize,
+    /// The case that began last.
+    case: &'a str,
+    failed: Vec<&'a str>,
+    /// Errors, and cases that ran.
+    summary: Option<(usize, usize)>,
+    /// The summary's list of what failed.
+    listed: Option<&'a str>,
+}
 
 impl Outcome {
-    /// Reads what a test file has written. `ended`: how it ended, when it was stopped or killed.
-    pub(crate) fn read(text: &str, ended: Option<String>, seconds: f64) -> Self {
+    /// Reads what a test file has written. `prefix`: what a permutation puts before the name of each case.
+    pub(crate) fn read(text: &str, prefix: &str, end: &End, seconds: f64) -> Self {
         let mut outcome = Self { seconds, ..Self::default() };
-        let (mut counted, mut summary, mut omitting, mut case) = (0, None, false, "");
+        let lines = outcome.read_lines(text, prefix);
+        for name in lines.names() {
+            outcome.fail(name.strip_prefix(prefix).unwrap_or(name));
+        }
+        let case = lines.case.strip_prefix(prefix).unwrap_or(lines.case);
+        outcome.cases = lines.summary.map_or(lines.counted, |(_, cases)| cases);
+        let words = match (end, lines.summary) {
+            (End::Signal(signal), _) => Some(format!("(signal {signal} after {case})")),
+            (End::Late(_), _) => Some(format!("(not done after {case})")),
+            // A file that is not for this system leaves before it has begun.
+            (End::Exit(0), None) if text.trim().is_empty() => None,
+            (End::Exit(_), None) => Some(format!("(stopped after {case})")),
+            // The script says by its exit code whether anything has failed.
+            (End::Exit(0), Some(_)) => None,
+            (End::Exit(1), Some(_)) if !outcome.failed.is_empty() => None,
+            (End::Exit(code), Some(_)) => Some(format!("(exit code {code})")),
+        };
+        if let Some(words) = words {
+            outcome.fail(&words);
+            outcome.end = Some(end.to_string());
+        }
+        outcome
+    }
+
+    pub(crate) fn fail(&mut self, case: &str) {
+        *self.failed.entry(case.to_owned()).or_default() += 1;
+    }
+
+    fn read_lines<'a>(&mut self, text: &'a str, prefix: &str) -> Lines<'a> {
+        let mut lines = Lines::default();
+        let mut omitting = false;
         for line in text.lines() {
             if omitting {
                 if let Some(rest) = line.strip_prefix(".  ") {
-                    outcome.omitted.push(rest.split_whitespace().collect::<Vec<_>>().join(" "));
+                    self.omitted.push(rest.split_whitespace().collect::<Vec<_>>().join(" "));
                     continue;
                 }
                 omitting = false;
             }
             if let Some(rest) = line.strip_prefix("! ") {
-                if let Some((name, _)) = rest.split_once(" expected:") {
-                    outcome.failed.push(name.trim().to_owned());
-                }
-            } else if let Some((name, _)) = line.split_once("...") {
-                // A case's name, and what came of it, or nothing yet.
-                if !name.contains(' ') && !name.is_empty() {
-                    counted += 1;
-                    case = name;
-                }
-            } else if line.starts_with("Error: ") && !case.is_empty() {
-                outcome.failed.push(case.to_owned());
+                lines.failed.extend(rest.split_once(" expected:").map(|(name, _)| name.trim()));
+            } else if let Some(name) = case(line) {
+                lines.counted += 1;
+                lines.case = name;
+                *self.ran.entry(name.strip_prefix(prefix).unwrap_or(name).to_owned()).or_default() += 1;
+            } else if line.starts_with("Error: ") && !lines.case.is_empty() {
+                lines.failed.push(lines.case);
             } else if let Some((errors, rest)) = line.split_once(" errors out of ") {
                 let tests = rest.split(' ').next().and_then(|count| count.parse().ok());
-                summary = errors.parse::<usize>().ok().zip(tests);
+                lines.summary = errors.parse::<usize>().ok().zip(tests);
             } else if line == "Omitted test cases:" {
                 omitting = true;
             } else if let Some(names) = line.strip_prefix("!Failures on these tests:") {
-                outcome.failed.extend(names.split_whitespace().map(str::to_owned));
+                lines.listed = Some(names);
             } else if line.starts_with("Unfreed memory:") || line.ends_with(" files were left open") {
-                outcome.failed.push(LEFT.into());
+                self.fail(LEFT);
             }
         }
-        if let Some((_, tests)) = summary {
-            outcome.cases = tests;
-        } else {
-            outcome.cases = counted;
-            let words = ended.clone().unwrap_or_else(|| format!("the script stopped after {case}"));
-            outcome.failed.push(STOPPED.into());
-            outcome.end = Some(words);
+        lines
+    }
+}
+
+/// The name of a case that a line begins with; what came of it, or nothing yet, follows.
+fn case(line: &str) -> Option<&str> {
+    let (name, rest) = line.split_once("...")?;
+    let is_name = !name.is_empty() && (!name.contains(' ') || rest.is_empty() || rest == " Ok");
+    is_name.then_some(name)
+}
+
+impl<'a> Lines<'a> {
+    /// What failed. Without a summary, as the lines say it, where what another process writes may look like an error.
+    fn names(&self) -> Vec<&'a str> {
+        let Some(listed) = self.listed else {
+            // Nothing, as the summary says.
+            return if self.summary.is_some() { Vec::new() } else { self.failed.clone() };
+        };
+        // The list divides names by spaces, and some have spaces in them.
+        let mut spaced: Vec<&str> = self.failed.iter().copied().filter(|name| name.contains(' ')).collect();
+        let mut names = Vec::new();
+        let mut rest = listed.trim_start();
+        while !rest.is_empty() {
+            let whole = spaced.iter().position(|name| rest.starts_with(*name)).map(|index| spaced.swap_remove(index));
+            let name = whole.unwrap_or_else(|| rest.split(' ').next().unwrap_or(rest));
+            rest = rest[name.len()..].trim_start();
+            names.push(name);
         }
-        if outcome.end.is_none() && ended.is_some() && outcome.failed.is_empty() {
-            outcome.failed.push(STOPPED.into());
-            outcome.end = ended;
-        }
-        outcome.failed.sort();
-        outcome.failed.dedup();
-        outcome
+        names
     }
 }
 
@@ -79,26 +163,87 @@ impl Outcome {
 mod tests {
     use super::*;
 
+    fn read(text: &str, end: &End) -> Outcome {
+        Outcome::read(text, "", end, 0.5)
+    }
+
+    fn names(outcome: &Outcome) -> Vec<(&str, usize)> {
+        outcome.failed.iter().map(|(name, &times)| (name.as_str(), times)).collect()
+    }
+
     #[test]
     fn a_summary_is_read() {
         let text = "a-1... Ok\na-2...\n! a-2 expected: [1]\n! a-2 got:      [2]\na-3...\nError: no such thing\n\
                     2 errors out of 4 tests on host\n!Failures on these tests: a-2 a-3\nOmitted test cases:\n\
                     .  b-1          no reason\nAll memory allocations freed - no leaks\n";
-        let outcome = Outcome::read(text, Some("exit code 1".into()), 0.5);
-        assert_eq!((outcome.cases, outcome.failed), (4, vec!["a-2".to_owned(), "a-3".to_owned()]));
+        let outcome = read(text, &End::Exit(1));
+        assert_eq!((outcome.cases, names(&outcome)), (4, vec![("a-2", 1), ("a-3", 1)]));
         assert_eq!(outcome.omitted, ["b-1 no reason"]);
         assert!(outcome.end.is_none());
     }
 
     #[test]
-    fn a_script_that_stops_is_no_pass() {
-        let outcome = Outcome::read("a-1... Ok\na-2...", Some("exit code 1".into()), 0.5);
-        assert_eq!((outcome.cases, outcome.failed), (2, vec![STOPPED.to_owned()]));
+    fn a_name_that_is_used_twice_is_counted_twice() {
+        let text = "a-1... Ok\na-1...\n! a-1 expected: [1]\n! a-1 got:      [2]\n\
+                    1 errors out of 3 tests on host\n!Failures on these tests: a-1\n";
+        let outcome = read(text, &End::Exit(1));
+        assert_eq!((outcome.ran["a-1"], outcome.failed["a-1"]), (2, 1));
+    }
+
+    #[test]
+    fn a_name_may_have_spaces() {
+        let text = "a 1...\n! a 1 expected: [1]\n! a 1 got:      [2]\n\
+                    2 errors out of 3 tests on host\n!Failures on these tests: a 1 b\n";
+        assert_eq!(names(&read(text, &End::Exit(1))), [("a 1", 1), ("b", 1)]);
+    }
+
+    #[test]
+    fn what_another_process_writes_is_no_failure() {
+        let text = "a-1...\nError: no such table: t1\n Ok\n0 errors out of 2 tests on host\n";
+        assert!(read(text, &End::Exit(0)).failed.is_empty());
+    }
+
+    #[test]
+    fn a_script_that_stops_says_where() {
+        let outcome = read("a-1... Ok\na-2...", &End::Exit(1));
+        assert_eq!((outcome.cases, names(&outcome)), (2, vec![("(stopped after a-2)", 1)]));
+        assert!(outcome.end.is_some());
+    }
+
+    #[test]
+    fn a_signal_and_a_time_limit_are_cases_of_their_own() {
+        assert_eq!(names(&read("a-1... Ok\n", &End::Signal(11))), [("(signal 11 after a-1)", 1)]);
+        assert_eq!(names(&read("a-1... Ok\n", &End::Late(9))), [("(not done after a-1)", 1)]);
+    }
+
+    #[test]
+    fn a_signal_after_the_summary_is_no_pass() {
+        let text = "a-1...\n! a-1 expected: [1]\n1 errors out of 2 tests on host\n!Failures on these tests: a-1\n";
+        assert_eq!(names(&read(text, &End::Signal(6))), [("(signal 6 after a-1)", 1), ("a-1", 1)]);
+    }
+
+    #[test]
+    fn an_exit_code_without_a_failure_is_no_pass() {
+        assert_eq!(names(&read("0 errors out of 2 tests on host\n", &End::Exit(1))), [("(exit code 1)", 1)]);
+    }
+
+    #[test]
+    fn a_file_that_leaves_at_once_has_no_cases() {
+        let outcome = read("", &End::Exit(0));
+        assert!(outcome.failed.is_empty() && outcome.end.is_none() && outcome.cases == 0);
     }
 
     #[test]
     fn memory_that_is_left_is_no_pass() {
-        let outcome = Outcome::read("0 errors out of 3 tests on host\nUnfreed memory: 1 bytes\n", None, 0.5);
-        assert_eq!(outcome.failed, [LEFT]);
+        let outcome = read("0 errors out of 3 tests on host\nUnfreed memory: 1 bytes\n", &End::Exit(1));
+        assert_eq!(names(&outcome), [(LEFT, 1)]);
+    }
+
+    #[test]
+    fn a_permutation_s_prefix_is_no_part_of_a_name() {
+        let text = "p.a-1... Ok\np.a-2...\n! p.a-2 expected: [1]\n1 errors out of 3 tests on host\n\
+                    !Failures on these tests: p.a-2\n";
+        let outcome = Outcome::read(text, "p.", &End::Exit(1), 0.5);
+        assert_eq!((names(&outcome), outcome.ran["a-2"]), (vec![("a-2", 1)], 1));
     }
 }

@@ -4,43 +4,70 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use sha1::Digest as _;
+
 use crate::Result;
-use crate::source::{Tree, command, target};
+use crate::source::{self, Tree, command, target};
 
 const BRIDGE: &[&str] = &["vfs.c", "stdio.c", "tclfs.c", "folder.c"];
 const WRAPPED: &str = "-Wl,--wrap=fopen,--wrap=fopen64,--wrap=open,--wrap=open64,--wrap=opendir,--wrap=readdir,\
                        --wrap=readdir64,--wrap=closedir";
+#[cfg(feature = "fdb")]
+const FEATURES: &[&str] = &["--features", "fdb"];
+#[cfg(not(feature = "fdb"))]
+const FEATURES: &[&str] = &[];
 const LIBRARIES: &[&str] = &["-ltcl8.6", "-lm", "-lz", "-lpthread", "-ldl"];
+const CONFIGURE: &[&str] = &["--with-tcl=/usr/lib/tcl8.6", "--enable-all"];
+const MAKE: &[&str] = &[
+    "OPTS=-DSQLITE_EXTRA_INIT=litefleet_suite_init",
+    "LTLINK=$(TCC) -r -nostdlib",
+    "LIBTCL=",
+    "TLIBS=",
+    // The same in releases from 3.49 on.
+    "T.link.tcl=$(T.tcl.env.source); TCL_LIB_SPEC=; TCL_LIBS=; $(T.cc.sqlite) -r -nostdlib",
+    "LDFLAGS.libsqlite3=",
+];
 
 /// The programs.
 #[derive(Debug)]
 pub(crate) struct Programs {
     pub(crate) stock: PathBuf,
     pub(crate) ours: PathBuf,
-    /// Names what was built: figures of another build say nothing of this one.
+    /// Names what was built, and with which options: figures of another build say nothing of this one.
     pub(crate) build: String,
 }
 
 /// Builds what is not built, and links anew.
 pub(crate) fn build(workspace: &Path, cache: &Path, tree: &Tree) -> Result<Programs> {
-    let folder = cache.join(format!("build-{}", tree.version));
+    let build = format!("{}-{}", tree.version, options());
+    let folder = cache.join(format!("build-{build}"));
     let object = compile(&folder, tree)?;
     let library = library(workspace, cache)?;
     let sources = workspace.join("conformance/suite/c");
-    let programs = Programs {
-        stock: folder.join("testfixture-stock"),
-        ours: folder.join("testfixture-litefleet"),
-        build: tree.version.clone(),
-    };
+    let programs =
+        Programs { stock: folder.join("testfixture-stock"), ours: folder.join("testfixture-litefleet"), build };
     let mut stock = Command::new("cc");
-    stock.args(["-g", "-o"]).arg(&programs.stock).arg(&object).arg(sources.join("stock.c")).args(LIBRARIES);
-    command(&mut stock, &cache.join("link-stock.log"))?;
+    stock.arg("-g").arg(&object).arg(sources.join("stock.c")).args(LIBRARIES);
+    link(&mut stock, &programs.stock, &cache.join("link-stock.log"))?;
     let mut ours = Command::new("cc");
     ours.args(["-g", "-O2", "-Wall", "-Wextra", "-Werror", "-I/usr/include/tcl8.6", "-I"]).arg(&folder);
-    ours.arg("-o").arg(&programs.ours).arg(&object).args(BRIDGE.iter().map(|name| sources.join(name)));
-    ours.arg(WRAPPED).arg(&library).args(LIBRARIES);
-    command(&mut ours, &cache.join("link.log"))?;
+    ours.arg(&object).args(BRIDGE.iter().map(|name| sources.join(name)));
+    ours.arg(WRAPPED).arg(&library).args(LIBRARIES).args(client_library()?);
+    link(&mut ours, &programs.ours, &cache.join("link.log"))?;
     Ok(programs)
+}
+
+/// Links a program. Another run may be using the old one.
+fn link(cc: &mut Command, program: &Path, log: &Path) -> Result<()> {
+    let new = program.with_extension("new");
+    command(cc.arg("-o").arg(&new), log)?;
+    fs::rename(&new, program).map_err(|e| format!("{}: {e}", program.display()))
+}
+
+/// Names the options.
+fn options() -> String {
+    let all = [CONFIGURE, MAKE].concat().join("\n");
+    source::hex(&sha1::Sha1::digest(all.as_bytes())[..4])
 }
 
 /// All of the test program as one object file: the linker can then put either VFS behind it.
@@ -52,13 +79,7 @@ fn compile(folder: &Path, tree: &Tree) -> Result<PathBuf> {
     eprintln!("compiling SQLite's test program (a minute or two)");
     configure(folder, tree)?;
     let mut make = Command::new("make");
-    make.current_dir(folder).args([
-        "testfixture",
-        "LTLINK=$(TCC) -r -nostdlib",
-        "LIBTCL=",
-        "TLIBS=",
-        "OPTS=-DSQLITE_EXTRA_INIT=litefleet_suite_init",
-    ]);
+    make.current_dir(folder).arg("testfixture").args(MAKE);
     command(&mut make, &folder.join("make.log"))?;
     fs::rename(folder.join("testfixture"), &object).map_err(|e| format!("{}: {e}", object.display()))?;
     Ok(object)
@@ -71,14 +92,26 @@ pub(crate) fn configure(folder: &Path, tree: &Tree) -> Result<()> {
     }
     fs::create_dir_all(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     let mut configure = Command::new(tree.path.join("configure"));
-    configure.current_dir(folder).args(["--with-tcl=/usr/lib/tcl8.6", "--enable-all"]);
+    configure.current_dir(folder).args(CONFIGURE);
     command(&mut configure, &folder.join("configure.log"))
+}
+
+/// What links FoundationDB's client library, where stores may be on it: the stand-in, which cargo has built beside us.
+pub(crate) fn client_library() -> Result<Vec<String>> {
+    if cfg!(not(feature = "fdb")) {
+        return Ok(Vec::new());
+    }
+    let us = std::env::current_exe().map_err(|e| format!("where this program is: {e}"))?;
+    let folder = us.parent().ok_or("this program is in no folder")?.join("deps");
+    let folder = folder.display();
+    Ok(vec![format!("-L{folder}"), "-lfdb_c".into(), format!("-Wl,-rpath,{folder}")])
 }
 
 /// The VFS as a static library. In a Cargo run of its own, so that no other package makes it bring an SQLite.
 pub(crate) fn library(workspace: &Path, cache: &Path) -> Result<PathBuf> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(workspace).args(["build", "--locked", "--profile", "suite", "-p", "litefleet-suite-vfs"]);
+    cargo.args(FEATURES);
     cargo.env("CARGO_TARGET_DIR", target(workspace));
     command(&mut cargo, &cache.join("library.log"))?;
     Ok(target(workspace).join("suite").join("liblitefleet_suite_vfs.a"))

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Result;
 use crate::selection::PERMUTATION;
-use crate::verdict::FileVerdict;
+use crate::verdict::{Differing, FileVerdict};
 
 /// What was run.
 #[derive(Debug, Serialize, Deserialize)]
@@ -17,6 +17,8 @@ pub(crate) struct Run {
     pub(crate) store: String,
     pub(crate) locking: String,
     pub(crate) sqlite: String,
+    /// Not the release that the list of differences was made with.
+    pub(crate) newest: bool,
     pub(crate) date: String,
     pub(crate) seconds: f64,
     pub(crate) jobs: usize,
@@ -42,6 +44,8 @@ pub(crate) struct Report {
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Totals {
     pub(crate) files: usize,
+    /// Files of which nothing runs with SQLite's own VFS: they say nothing, and are not counted as whole.
+    pub(crate) idle: usize,
     pub(crate) whole: usize,
     pub(crate) cases: usize,
     pub(crate) stock_cases: usize,
@@ -50,6 +54,8 @@ pub(crate) struct Totals {
     /// Files with a case of a category.
     pub(crate) differing_files: BTreeMap<String, usize>,
     pub(crate) unexpected: usize,
+    /// Cases that fail with SQLite's own VFS.
+    pub(crate) stock_failed: usize,
     /// Seconds of all files together.
     pub(crate) seconds: f64,
     pub(crate) stock_seconds: f64,
@@ -62,7 +68,9 @@ impl Report {
     pub(crate) fn new(run: Run, files: Vec<FileVerdict>) -> Self {
         let mut totals = Totals { files: files.len(), ..Totals::default() };
         for file in &files {
-            totals.whole += usize::from(file.is_whole());
+            totals.idle += usize::from(file.is_idle());
+            totals.whole += usize::from(file.is_whole() && !file.is_idle());
+            totals.stock_failed += file.stock_failed.values().sum::<usize>();
             totals.unexpected += usize::from(!file.is_expected());
             totals.cases += file.cases;
             totals.stock_cases += file.stock_cases;
@@ -71,7 +79,7 @@ impl Report {
             let mut categories: Vec<&str> = Vec::new();
             for case in &file.differing {
                 let category = case.category.as_deref().unwrap_or(UNLISTED);
-                *totals.differing.entry(category.to_owned()).or_default() += 1;
+                *totals.differing.entry(category.to_owned()).or_default() += case.count;
                 categories.push(category);
             }
             categories.sort_unstable();
@@ -95,11 +103,12 @@ impl Report {
             name if self.run.permutation().is_some() => name,
             _ => "named",
         };
-        format!("report-{name}-{}-{}.json", self.run.store, self.run.locking)
+        let newest = if self.run.newest { "-newest" } else { "" };
+        format!("report-{name}-{}-{}{newest}.json", self.run.store, self.run.locking)
     }
 
     pub(crate) fn write(&self, path: &Path) -> Result<()> {
-        let text = serde_json::to_string_pretty(self).map_err(|e| e.to_string())?;
+        let text = serde_json::to_string(self).map_err(|e| e.to_string())?;
         fs::write(path, text).map_err(|e| format!("{}: {e}", path.display()))
     }
 
@@ -107,25 +116,37 @@ impl Report {
     pub(crate) fn print(&self) {
         for file in self.files.iter().filter(|file| !file.is_expected()) {
             eprintln!("{} ({} cases, {} with SQLite's own VFS)", file.file, file.cases, file.stock_cases);
-            let cases: Vec<&str> =
-                file.differing.iter().filter(|c| c.category.is_none()).map(|c| c.case.as_str()).collect();
+            let unlisted = file.differing.iter().filter(|case| case.category.is_none());
+            let cases: Vec<String> = unlisted.map(Differing::words).collect();
             if !cases.is_empty() {
-                let shown = cases.iter().take(12).copied().collect::<Vec<_>>().join(" ");
+                let shown = cases.iter().take(12).cloned().collect::<Vec<_>>().join(" ");
                 eprintln!("  fail and are not listed ({}): {shown}", cases.len());
             }
             if !file.passing.is_empty() {
                 eprintln!("  are listed and pass: {}", file.passing.join(" "));
             }
+            if !file.missing.is_empty() && !cases.is_empty() {
+                let shown = file.missing.keys().take(12).map(String::as_str).collect::<Vec<_>>().join(" ");
+                eprintln!("  did not run ({}): {shown}", file.missing.len());
+            }
             if let Some(end) = &file.end {
                 eprintln!("  {end}");
             }
+            if let Some(end) = &file.stock_end {
+                eprintln!("  with SQLite's own VFS it did not end by its own summary: {end}");
+            }
+        }
+        for file in self.files.iter().filter(|file| !file.stock_failed.is_empty()) {
+            let shown = file.stock_failed.keys().take(12).map(String::as_str).collect::<Vec<_>>().join(" ");
+            eprintln!("{}: fail with SQLite's own VFS ({}): {shown}", file.file, file.stock_failed.len());
         }
         let totals = &self.totals;
         eprintln!(
-            "{} of {} files pass whole; {} cases, {} with SQLite's own VFS; {:.0} s, {:.0} s of work, {:.0} s with \
-             SQLite's own VFS",
+            "{} of {} files pass whole, and {} more have no cases in this build; {} cases, {} with SQLite's own VFS; \
+             {:.0} s, {:.0} s of work, {:.0} s with SQLite's own VFS",
             totals.whole,
-            totals.files,
+            totals.files - totals.idle,
+            totals.idle,
             totals.cases,
             totals.stock_cases,
             self.run.seconds,

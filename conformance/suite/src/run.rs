@@ -4,16 +4,16 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, geteuid, kill_process_group};
+use rustix::process::{Pid, Resource, Rlimit, Signal, geteuid, getrlimit, kill_process_group, setrlimit};
 
-use crate::outcome::Outcome;
+use crate::outcome::{End, OWN_STORE, Outcome};
 use crate::programs::Programs;
 use crate::server::Server;
 use crate::source::Tree;
@@ -29,6 +29,11 @@ const LIMIT_FROM: f64 = 20.0;
 const LIMIT_TIMES: f64 = 15.0;
 /// The script of SQLite's that runs its tests with other settings.
 const PERMUTATIONS: &str = "test/permutations.test";
+/// Files that a process may have open: there are tests of what happens then, and the measure is the same on every machine.
+const OPEN_FILES: u64 = 1024;
+/// Where a process says that it has a store that no other process sees: see `conformance/suite-vfs`.
+const MARKS: &str = "LITEFLEET_SUITE_MARKS";
+const OWN_STORE_MARK: &str = "own-";
 const LOOK: Duration = Duration::from_millis(10);
 
 /// How to run.
@@ -47,7 +52,10 @@ pub(crate) struct Settings {
 
 pub(crate) type Outcomes = BTreeMap<String, Outcome>;
 
-/// Runs the files with SQLite's own VFS, those that have not been: the measure of what ours should do.
+/// Runs the files with SQLite's own VFS, those of which no clean run is known: the measure of what ours should do.
+///
+/// What failed with it excuses ours, so only a run in which nothing failed is kept; one that did not end by its own summary
+/// excuses nothing.
 pub(crate) fn stock(
     programs: &Programs,
     tree: &Tree,
@@ -63,12 +71,22 @@ pub(crate) fn stock(
     if !missing.is_empty() {
         eprintln!("{} files with SQLite's own VFS", missing.len());
         let job = |file: &str| one(&programs.stock, tree, file, settings, settings.limit, &[], false);
-        known.extend(each(&missing, settings.jobs, &job)?);
-        let text = serde_json::to_string(&known).map_err(|e| e.to_string())?;
+        let new = each(&missing, settings.jobs, &job)?;
+        let clean = new.iter().filter(|(_, outcome)| outcome.failed.is_empty());
+        let keep = known.iter().chain(clean).collect::<BTreeMap<_, _>>();
+        let text = serde_json::to_string(&keep).map_err(|e| e.to_string())?;
         fs::write(&kept, text).map_err(|e| format!("{}: {e}", kept.display()))?;
+        known.extend(new);
     }
     known.retain(|file, _| files.binary_search(file).is_ok());
     Ok(known)
+}
+
+/// Sets how many files each process that is started may have open.
+pub(crate) fn limit_open_files() -> Result<()> {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let limit = Rlimit { current: Some(maximum.map_or(OPEN_FILES, |most| most.min(OPEN_FILES))), maximum };
+    setrlimit(Resource::Nofile, limit).map_err(|e| format!("the limit of open files: {e}"))
 }
 
 /// Runs the files with our VFS, the longest first.
@@ -84,11 +102,7 @@ pub(crate) fn ours(
     let seconds = |file: &String| stock.get(file).map_or(0.0, |outcome| outcome.seconds);
     order.sort_by(|a, b| seconds(b).total_cmp(&seconds(a)));
     let job = |file: &str| {
-        let mut pairs = vec![stores::settings(settings.store, settings.locking)];
-        if settings.locking == Locking::Sqlite {
-            // Then the tests find everything as on a disk: SQLite makes the same calls.
-            pairs.push(("LITEFLEET_SUITE_PLAIN_DISK", "1".into()));
-        }
+        let pairs = [stores::settings(settings.store, settings.locking)];
         // Ours may be slower, and what hangs need not hang for long.
         let limit =
             Duration::from_secs_f64(LIMIT_FROM + LIMIT_TIMES * stock.get(file).map_or(0.0, |stock| stock.seconds));
@@ -144,6 +158,11 @@ pub(crate) fn scratch() -> Result<tempfile::TempDir> {
     made.map_err(|e| format!("a scratch folder: {e}"))
 }
 
+/// Lets every user look into a folder: test programs run as another.
+pub(crate) fn open_to_all(folder: &Path) -> Result<()> {
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).map_err(|e| format!("{}: {e}", folder.display()))
+}
+
 fn one(
     program: &Path,
     tree: &Tree,
@@ -156,14 +175,14 @@ fn one(
     let scratch = scratch()?;
     let words = |e: std::io::Error| format!("{}: {e}", scratch.path().display());
     let root = fs::canonicalize(scratch.path()).map_err(words)?;
-    let (run, kept) = (root.join("run"), root.join("store"));
+    let (run, kept, marks) = (root.join("run"), root.join("store"), root.join("marks"));
     let output = root.join("output");
-    for folder in [&run, &kept] {
+    for folder in [&run, &kept, &marks] {
         fs::create_dir(folder).map_err(words)?;
     }
+    open_to_all(&root)?;
     if geteuid().is_root() {
-        fs::set_permissions(&root, fs::Permissions::from_mode(0o755)).map_err(words)?;
-        for folder in [&run, &kept] {
+        for folder in [&run, &kept, &marks] {
             chown(folder, Some(NOBODY), Some(NOBODY)).map_err(words)?;
         }
     }
@@ -178,6 +197,7 @@ fn one(
     let place = ours.then(|| Place::new(settings, &kept));
     if let Some(place) = &place {
         place.tell(&mut command);
+        command.env(MARKS, &marks);
     }
     command.envs(environment.iter().map(|(name, value)| (name, value)));
     if geteuid().is_root() {
@@ -187,23 +207,28 @@ fn one(
     command.stdin(Stdio::null()).stderr(out.try_clone().map_err(words)?).stdout(out);
     let start = clock::now();
     let mut child = command.spawn().map_err(|e| format!("cannot start {}: {e}", program.display()))?;
-    let ended = wait(&mut child, limit)?;
+    let end = wait(&mut child, limit)?;
     let seconds = start.elapsed().as_secs_f64();
     let bytes = fs::read(&output).map_err(words)?;
     let text = String::from_utf8_lossy(&bytes).into_owned();
-    let mut outcome = Outcome::read(&text, ended, seconds);
-    if let Some(prefix) = settings.permutation.as_ref().map(|name| format!("{name}.")) {
-        for case in &mut outcome.failed {
-            *case = case.strip_prefix(&prefix).unwrap_or(case).to_owned();
-        }
+    let prefix = settings.permutation.as_ref().map(|name| format!("{name}.")).unwrap_or_default();
+    let mut outcome = Outcome::read(&text, &prefix, &end, seconds);
+    if has_own_store(&marks)? {
+        outcome.fail(OWN_STORE);
     }
     Ok((outcome, text))
 }
 
-/// Waits for a process, and ends what it has left. How it ended, unless well.
-pub(crate) fn wait(child: &mut Child, limit: Duration) -> Result<Option<String>> {
+/// Whether a process has said that it has a store that no other sees.
+fn has_own_store(marks: &Path) -> Result<bool> {
+    let mut left = fs::read_dir(marks).map_err(|e| format!("{}: {e}", marks.display()))?;
+    Ok(left.any(|mark| mark.is_ok_and(|mark| mark.file_name().to_string_lossy().starts_with(OWN_STORE_MARK))))
+}
+
+/// Waits for a process, and ends what it has left.
+pub(crate) fn wait(child: &mut Child, limit: Duration) -> Result<End> {
     let start = clock::now();
-    let status: Option<ExitStatus> = loop {
+    let status = loop {
         if let Some(status) = child.try_wait().map_err(|e| e.to_string())? {
             break Some(status);
         }
@@ -216,12 +241,35 @@ pub(crate) fn wait(child: &mut Child, limit: Duration) -> Result<Option<String>>
         // Fails where nothing is left of it.
         let _gone = kill_process_group(group, Signal::KILL);
     }
-    match status {
-        Some(status) if status.success() => Ok(None),
-        Some(status) => Ok(Some(status.to_string())),
-        None => {
-            child.wait().map_err(|e| e.to_string())?;
-            Ok(Some(format!("not done after {} s", limit.as_secs())))
-        }
+    let Some(status) = status else {
+        child.wait().map_err(|e| e.to_string())?;
+        return Ok(End::Late(limit.as_secs()));
+    };
+    // Without an exit code it was a signal.
+    Ok(status.code().map_or_else(|| End::Signal(status.signal().unwrap_or_default()), End::Exit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_with_a_store_of_its_own_is_seen() {
+        let marks = tempfile::tempdir().expect("a folder");
+        File::create(marks.path().join("first")).expect("a mark");
+        assert!(!has_own_store(marks.path()).expect("the marks"));
+        File::create(marks.path().join("own-17")).expect("a mark");
+        assert!(has_own_store(marks.path()).expect("the marks"));
+    }
+
+    #[test]
+    fn a_signal_is_no_exit_code() {
+        let end = |script: &str, limit| {
+            let mut child = Command::new("sh").args(["-c", script]).process_group(0).spawn().expect("a shell");
+            wait(&mut child, limit).expect("its end")
+        };
+        let long = Duration::from_secs(60);
+        assert_eq!((end("exit 3", long), end("kill -SEGV $$", long)), (End::Exit(3), End::Signal(11)));
+        assert_eq!(end("sleep 60", Duration::ZERO), End::Late(0));
     }
 }

@@ -1,13 +1,25 @@
-//! SQLite's source tree: Debian's pristine archive of a version that stays, pinned by checksum, and then proved by the
-//! tree itself: each file against `manifest`, the manifest against `manifest.uuid`.
+//! SQLite's source tree: Debian's pristine archive of a version that stays, pinned by checksum, or the newest that Debian
+//! has. Then it is proved by the tree itself: each file against `manifest`, the manifest against `manifest.uuid`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use clap::ValueEnum;
 use sha1::Digest as _;
 
 use crate::Result;
+
+mod newest;
+
+/// A release of SQLite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Release {
+    /// The one that the list of differences was made with.
+    Pinned,
+    /// The newest that Debian has.
+    Newest,
+}
 
 const VERSION: &str = "3.46.1";
 const ARCHIVE: &str = "http://deb.debian.org/debian/pool/main/s/sqlite3/sqlite3_3.46.1.orig.tar.xz";
@@ -52,26 +64,45 @@ pub(crate) fn command(command: &mut Command, log: &Path) -> Result<()> {
 }
 
 /// Fetches, unpacks and checks the tree, unless it is in the cache.
-pub(crate) fn fetch(cache: &Path) -> Result<Tree> {
-    let tree = Tree { path: cache.join(format!("sqlite3-{VERSION}")), version: VERSION.into() };
-    let checked = cache.join(format!("sqlite3-{VERSION}.checked"));
+pub(crate) fn fetch(cache: &Path, release: Release) -> Result<Tree> {
+    fs::create_dir_all(cache).map_err(|e| format!("{}: {e}", cache.display()))?;
+    match release {
+        Release::Newest => {
+            let (archive, version) = newest::archive(cache)?;
+            unpack(cache, &version, &archive)
+        }
+        Release::Pinned => {
+            let archive = cache.join(format!("sqlite3_{VERSION}.orig.tar.xz"));
+            if !checked(cache, VERSION).exists() {
+                eprintln!("fetching {ARCHIVE}");
+                let mut fetch = Command::new(FETCHER);
+                fetch.arg("download-file").arg(ARCHIVE).arg(&archive).arg(format!("SHA256:{SHA256}"));
+                command(&mut fetch, &cache.join("fetch.log"))?;
+            }
+            unpack(cache, VERSION, &archive)
+        }
+    }
+}
+
+/// A file that is there when the tree of a version is there and has been checked.
+fn checked(cache: &Path, version: &str) -> PathBuf {
+    cache.join(format!("sqlite3-{version}.checked"))
+}
+
+fn unpack(cache: &Path, version: &str, archive: &Path) -> Result<Tree> {
+    let tree = Tree { path: cache.join(format!("sqlite3-{version}")), version: version.into() };
+    let checked = checked(cache, version);
     if checked.exists() {
         return Ok(tree);
     }
-    fs::create_dir_all(cache).map_err(|e| format!("{}: {e}", cache.display()))?;
-    let archive = cache.join(format!("sqlite3_{VERSION}.orig.tar.xz"));
-    eprintln!("fetching {ARCHIVE}");
-    let mut fetch = Command::new(FETCHER);
-    fetch.arg("download-file").arg(ARCHIVE).arg(&archive).arg(format!("SHA256:{SHA256}"));
-    command(&mut fetch, &cache.join("fetch.log"))?;
     if tree.path.exists() {
         fs::remove_dir_all(&tree.path).map_err(|e| format!("{}: {e}", tree.path.display()))?;
     }
     let mut unpack = Command::new("tar");
-    unpack.arg("--no-same-owner").arg("-xf").arg(&archive).arg("-C").arg(cache);
+    unpack.arg("--no-same-owner").arg("-xf").arg(archive).arg("-C").arg(cache);
     command(&mut unpack, &cache.join("unpack.log"))?;
-    verify(&tree.path)?;
-    fs::write(&checked, SHA256).map_err(|e| format!("{}: {e}", checked.display()))?;
+    let uuid = verify(&tree)?;
+    fs::write(&checked, uuid).map_err(|e| format!("{}: {e}", checked.display()))?;
     Ok(tree)
 }
 
@@ -79,7 +110,8 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).map_err(|e| format!("{}: {e}", path.display()))
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Bytes as hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::new(), |mut text, byte| {
         // Writing to a string cannot fail.
@@ -92,10 +124,10 @@ fn sha3(bytes: &[u8]) -> String {
     hex(&sha3::Sha3_256::digest(bytes))
 }
 
-/// Each line `F path hash` of the manifest names a file, and spaces in its path as `\s`.
-fn verify(tree: &Path) -> Result<()> {
-    let manifest = read(&tree.join("manifest"))?;
-    let uuid = read(&tree.join("manifest.uuid"))?;
+/// The name of what was checked: each line `F path hash` of the manifest names a file, and spaces in its path as `\s`.
+fn verify(tree: &Tree) -> Result<String> {
+    let manifest = read(&tree.path.join("manifest"))?;
+    let uuid = read(&tree.path.join("manifest.uuid"))?;
     let uuid = String::from_utf8_lossy(&uuid).trim().to_owned();
     let signed = manifest.strip_suffix(REMARK.as_bytes()).unwrap_or(&manifest);
     if sha3(signed) != uuid {
@@ -110,13 +142,13 @@ fn verify(tree: &Path) -> Result<()> {
         if path.starts_with('.') {
             continue;
         }
-        let bytes = read(&tree.join(&path))?;
+        let bytes = read(&tree.path.join(&path))?;
         let found = if hash.len() == 40 { hex(&sha1::Sha1::digest(&bytes)) } else { sha3(&bytes) };
         if found != hash {
             return Err(format!("{path} of SQLite's tree is not the one that its manifest names"));
         }
         files += 1;
     }
-    eprintln!("SQLite {VERSION}: {files} files are what the manifest {uuid} says");
-    Ok(())
+    eprintln!("SQLite {}: {files} files are what the manifest {uuid} says", tree.version);
+    Ok(uuid)
 }

@@ -15,7 +15,7 @@ const SETTINGS: &str = "LITEFLEET_SUITE_SETTINGS";
 #[derive(Debug)]
 pub(crate) struct Place<'a> {
     url: String,
-    schema: Option<(&'a Server, String)>,
+    part: Option<(&'a Server, String)>,
 }
 
 impl<'a> Place<'a> {
@@ -23,11 +23,11 @@ impl<'a> Place<'a> {
     pub(crate) fn new(settings: &'a Settings, folder: &Path) -> Self {
         match &settings.server {
             Some(server) => {
-                let schema = server.schema();
-                Self { url: server.url(&schema), schema: Some((server, schema)) }
+                let part = server.part();
+                Self { url: server.url(&part), part: Some((server, part)) }
             }
-            None if settings.store == Store::Memory => Self { url: "memory".into(), schema: None },
-            None => Self { url: format!("embedded:{}", folder.display()), schema: None },
+            None if settings.store == Store::Memory => Self { url: "memory".into(), part: None },
+            None => Self { url: format!("embedded:{}", folder.display()), part: None },
         }
     }
 
@@ -39,14 +39,14 @@ impl<'a> Place<'a> {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        if let Some((server, schema)) = &self.schema {
-            server.remove(schema);
+        if let Some((server, part)) = &self.part {
+            server.remove(part);
         }
     }
 }
 
 /// The settings of the databases, as the environment has them. Processes that share a store take turns at each database.
 pub(crate) fn settings(store: Store, locking: Locking) -> (&'static str, String) {
-    let lease = if store == Store::Postgres { "&lease=transaction" } else { "" };
+    let lease = if store.is_shared() { "&lease=transaction" } else { "" };
     (SETTINGS, format!("locking={}{lease}", locking.name()))
 }

@@ -1,5 +1,7 @@
 //! Compares a run with SQLite's own VFS, and with what is expected.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::differences::Difference;
@@ -10,9 +12,18 @@ use crate::run::{Outcomes, Settings};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Differing {
     pub(crate) case: String,
+    /// How many cases it stands for: those that failed under this name, or did not run.
+    pub(crate) count: usize,
     /// `None`: it is not in the list.
     pub(crate) category: Option<String>,
     pub(crate) reason: Option<String>,
+}
+
+impl Differing {
+    /// Its name; with how many cases did not run.
+    pub(crate) fn words(&self) -> String {
+        if self.case == FEWER { format!("{FEWER}: {}", self.count) } else { self.case.clone() }
+    }
 }
 
 /// What came of one file.
@@ -23,24 +34,35 @@ pub(crate) struct FileVerdict {
     pub(crate) stock_cases: usize,
     pub(crate) seconds: f64,
     pub(crate) stock_seconds: f64,
+    /// The cases that passed, and how often.
+    pub(crate) passed: BTreeMap<String, usize>,
     pub(crate) differing: Vec<Differing>,
+    /// Names that ran with SQLite's own VFS, and how much more often than here.
+    pub(crate) missing: BTreeMap<String, usize>,
     /// Listed cases that have passed.
     pub(crate) passing: Vec<String>,
     pub(crate) omitted: Vec<String>,
     pub(crate) end: Option<String>,
     /// Cases that fail with SQLite's own VFS as well: they are not counted.
-    pub(crate) stock_failed: Vec<String>,
+    pub(crate) stock_failed: BTreeMap<String, usize>,
+    /// How the run with SQLite's own VFS ended, where not by its own summary: it is no measure then.
+    pub(crate) stock_end: Option<String>,
 }
 
 impl FileVerdict {
-    /// Every case passes, and as many ran as with SQLite's own VFS.
+    /// Nothing of it runs with SQLite's own VFS: a file counts one case more than it has.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.stock_cases <= 1
+    }
+
+    /// Every case passes, and all ran that run with SQLite's own VFS.
     pub(crate) fn is_whole(&self) -> bool {
-        self.differing.is_empty()
+        self.differing.is_empty() && self.stock_end.is_none()
     }
 
     /// What differs is in the list, and what is in the list differs.
     pub(crate) fn is_expected(&self) -> bool {
-        self.differing.iter().all(|case| case.category.is_some()) && self.passing.is_empty()
+        self.differing.iter().all(|case| case.category.is_some()) && self.passing.is_empty() && self.stock_end.is_none()
     }
 }
 
@@ -65,32 +87,96 @@ fn judge_one(
     settings: &Settings,
 ) -> FileVerdict {
     let listed: Vec<&Difference> = differences.iter().filter(|d| d.file == file && d.applies(settings)).collect();
-    let mut failed: Vec<String> = ours.failed.iter().filter(|case| !stock.failed.contains(case)).cloned().collect();
-    if ours.cases < stock.cases {
-        failed.push(FEWER.into());
-    }
-    let differing = failed.iter().map(|case| {
-        let entry = listed.iter().find(|d| d.cases.iter().any(|pattern| Difference::covers(pattern, case)));
+    let missing = missing(&stock.ran, &ours.ran);
+    let failed = failed(stock, ours, &missing);
+    let differing = failed.iter().map(|(case, &count)| {
+        let entry = listed.iter().find(|d| d.excuses(case, count));
         Differing {
             case: case.clone(),
+            count,
             category: entry.map(|d| d.category.name().to_owned()),
             reason: entry.map(|d| d.reason.clone()),
         }
     });
-    let missing = |pattern: &&String| !failed.iter().any(|case| Difference::covers(pattern, case));
+    let passes = |pattern: &&String| !failed.keys().any(|case| Difference::covers(pattern, case));
     let must = listed.iter().filter(|d| d.is_binding(settings.permutation.as_deref()));
+    let passed = ours.ran.iter().filter_map(|(case, times)| {
+        let passed = times.saturating_sub(ours.failed.get(case).copied().unwrap_or_default());
+        (passed > 0).then(|| (case.clone(), passed))
+    });
     FileVerdict {
         file: file.to_owned(),
         cases: ours.cases,
         stock_cases: stock.cases,
         seconds: ours.seconds,
         stock_seconds: stock.seconds,
+        passed: passed.collect(),
         differing: differing.collect(),
-        passing: must.flat_map(|d| &d.cases).filter(missing).cloned().collect(),
+        passing: must.flat_map(|d| &d.cases).filter(passes).cloned().collect(),
         omitted: ours.omitted.clone(),
         end: ours.end.clone(),
         stock_failed: stock.failed.clone(),
+        stock_end: stock.end.clone(),
+        missing,
     }
+}
+
+/// What fails here and not with SQLite's own VFS, and how often. Of a name that is used several times and fails only
+/// sometimes, the name says so.
+fn failed(stock: &Outcome, ours: &Outcome, missing: &BTreeMap<String, usize>) -> BTreeMap<String, usize> {
+    let mut failed = BTreeMap::new();
+    for (case, &times) in &ours.failed {
+        let more = times.saturating_sub(stock.failed.get(case).copied().unwrap_or_default());
+        let ran = ours.ran.get(case).copied().unwrap_or(times);
+        if more > 0 {
+            let name = if times < ran { format!("{case} ({times} of {ran})") } else { case.clone() };
+            failed.insert(name, more);
+        }
+    }
+    let fewer = missing.values().sum::<usize>().max(stock.cases.saturating_sub(ours.cases));
+    if fewer > 0 {
+        failed.insert(FEWER.into(), fewer);
+    }
+    failed
+}
+
+/// The names that ran with SQLite's own VFS more often than here. A test that lets one call after the other fail has as many
+/// rounds as there are calls, which may be more or fewer: of its rounds there must be some.
+fn missing(stock: &BTreeMap<String, usize>, ours: &BTreeMap<String, usize>) -> BTreeMap<String, usize> {
+    let rounds = |ran: &BTreeMap<String, usize>| {
+        let mut found: BTreeMap<String, usize> = BTreeMap::new();
+        for (case, times) in ran {
+            match round(case) {
+                Some(name) => *found.entry(name.to_owned()).or_default() = 1,
+                None => *found.entry(without_chance(case).to_owned()).or_default() += times,
+            }
+        }
+        found
+    };
+    let (stock, ours) = (rounds(stock), rounds(ours));
+    let fewer = |(case, times): (String, usize)| {
+        let fewer = times.saturating_sub(ours.get(&case).copied().unwrap_or_default());
+        (fewer > 0).then_some((case, fewer))
+    };
+    stock.into_iter().filter_map(fewer).collect()
+}
+
+/// The name without its number, of a round of such a test.
+fn round(case: &str) -> Option<&str> {
+    /// What the tests call their loops in which memory, the disk or a call of the operating system fails.
+    const LOOPS: &[&str] =
+        &["malloc", "oom", "ioerr", "full", "cantopen", "interrupt", "transient", "persistent", "fault", "shmerr"];
+    let (name, number) = case.rsplit_once('.')?;
+    let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    (is_number && LOOPS.iter().any(|word| name.contains(word))).then_some(name)
+}
+
+/// The name without a number that differs from run to run.
+fn without_chance(case: &str) -> &str {
+    /// Tests whose names end in how many rows a random choice has left.
+    const RANDOM: &[&str] = &["trans-9.", "avtrans-9."];
+    let is_random = RANDOM.iter().any(|start| case.starts_with(start));
+    case.rsplit_once('-').filter(|_| is_random).map_or(case, |(name, _)| name)
 }
 
 #[cfg(test)]
@@ -101,17 +187,21 @@ mod tests {
     use crate::differences::Category;
     use crate::{Locking, Store};
 
-    fn judged(failed: &[&str], cases: usize, listed: &[&str]) -> FileVerdict {
-        let outcome = |cases, failed: &[&str]| Outcome {
-            cases,
-            failed: failed.iter().map(|&case| case.to_owned()).collect(),
-            ..Outcome::default()
-        };
+    fn ran(cases: &[&str]) -> BTreeMap<String, usize> {
+        let mut ran = BTreeMap::new();
+        for case in cases {
+            *ran.entry((*case).to_owned()).or_default() += 1;
+        }
+        ran
+    }
+
+    fn judged_runs(stock: &Outcome, ours: &Outcome, listed: &[&str], fewer: Option<usize>) -> FileVerdict {
         let difference = Difference {
             file: "test/a.test".into(),
             category: Category::Host,
             reason: "why".into(),
             cases: listed.iter().map(|&case| case.to_owned()).collect(),
+            fewer,
             stores: None,
             locking: Some("sqlite".into()),
             permutation: None,
@@ -126,7 +216,12 @@ mod tests {
             server: None,
             permutation: None,
         };
-        judge_one("test/a.test", &outcome(10, &["a-9"]), &outcome(cases, failed), &[difference], &settings)
+        judge_one("test/a.test", stock, ours, &[difference], &settings)
+    }
+
+    fn judged(failed: &[&str], cases: usize, listed: &[&str]) -> FileVerdict {
+        let outcome = |cases, failed: &[&str]| Outcome { cases, failed: ran(failed), ..Outcome::default() };
+        judged_runs(&outcome(10, &["a-9"]), &outcome(cases, failed), listed, Some(2))
     }
 
     #[test]
@@ -145,6 +240,49 @@ mod tests {
     #[test]
     fn fewer_cases_are_no_pass() {
         assert!(!judged(&[], 9, &[]).is_expected());
-        assert!(judged(&[], 9, &["(fewer cases)"]).is_expected());
+        assert!(judged(&[], 8, &["(fewer cases)"]).is_expected());
+    }
+
+    #[test]
+    fn fewer_cases_have_a_bound() {
+        assert!(!judged(&[], 7, &["(fewer cases)"]).is_expected());
+    }
+
+    #[test]
+    fn a_file_that_ran_other_cases_is_no_pass() {
+        let outcome = |names: &[&str]| Outcome { cases: 3, ran: ran(names), ..Outcome::default() };
+        let verdict = judged_runs(&outcome(&["a-1", "a-2"]), &outcome(&["a-1", "a-1"]), &[], None);
+        assert_eq!((verdict.is_whole(), &verdict.missing), (false, &ran(&["a-2"])));
+    }
+
+    #[test]
+    fn a_loop_over_faults_may_have_other_rounds_but_not_none() {
+        let outcome = |names: &[&str]| Outcome { cases: 3, ran: ran(names), ..Outcome::default() };
+        let stock = outcome(&["a-1-oom-transient.1", "a-1-oom-transient.2"]);
+        assert!(judged_runs(&stock, &outcome(&["a-1-oom-transient.7"]), &[], None).is_whole());
+        assert!(!judged_runs(&stock, &outcome(&["a-2"]), &[], None).is_whole());
+    }
+
+    #[test]
+    fn a_random_number_is_no_part_of_a_name() {
+        let outcome = |names: &[&str]| Outcome { cases: 3, ran: ran(names), ..Outcome::default() };
+        let stock = outcome(&["avtrans-9.21.1-6258", "avtrans-9.21.2-6258"]);
+        assert!(judged_runs(&stock, &outcome(&["avtrans-9.21.1-17", "avtrans-9.21.2-17"]), &[], None).is_whole());
+        assert!(!judged_runs(&stock, &outcome(&["avtrans-9.21.1-6258", "avtrans-9.22.1-6258"]), &[], None).is_whole());
+    }
+
+    #[test]
+    fn a_name_that_fails_once_of_twice_is_not_the_name() {
+        let stock = Outcome { cases: 3, ran: ran(&["a-1", "a-1"]), ..Outcome::default() };
+        let ours = Outcome { failed: ran(&["a-1"]), ..stock.clone() };
+        assert!(!judged_runs(&stock, &ours, &["a-1"], None).is_expected());
+        assert!(judged_runs(&stock, &ours, &["a-1 (1 of 2)"], None).is_expected());
+    }
+
+    #[test]
+    fn a_measure_that_did_not_end_excuses_nothing() {
+        let stock = Outcome { cases: 1, end: Some("signal 11".into()), ..Outcome::default() };
+        let ours = Outcome { cases: 3, ..Outcome::default() };
+        assert!(!judged_runs(&stock, &ours, &[], None).is_expected());
     }
 }
