@@ -229,6 +229,13 @@ if wanted fdb; then
         bash -c 'LIBRARY_PATH=$1 cargo build --locked -p litefleet-cli --features fdb &&
             LITEFLEET_COMMAND=$2/debug/litefleet cargo test --locked -p litefleet-fdb --test command -- --ignored' \
         command "$libraries" "$(realpath "$TARGET")"
+    what="fdb: some of SQLite's own tests over the VFS, several processes on the stand-in"
+    if [ -x /usr/lib/apt/apt-helper ]; then
+        step suite-fdb 900 "$what" env -u LITEFLEET_FDB_LIBRARY_DIR -u LITEFLEET_FDB_CLUSTER_FILE \
+            cargo run --locked -q -p litefleet-suite --features fdb -- processes --store fdb
+    else
+        left_out "$what" "SQLite's source comes from Debian's archive, and this is not Debian or Ubuntu"
+    fi
 fi
 
 large="fdb: a transaction of a gibibyte, and SQLite on 200,000 pages, in release"
@@ -283,19 +290,25 @@ if wanted postgres; then
 fi
 
 if wanted suite; then
-    what="suite: a part of SQLite's own tests over the VFS, embedded store"
+    what="suite: a part of SQLite's own tests over the VFS"
     if [ ! -x /usr/lib/apt/apt-helper ]; then
         left_out "$what" "SQLite's source comes from Debian's archive, and this is not Debian or Ubuntu"
     else
-        step suite 900 "$what" cargo run --locked -q -p litefleet-suite -- short
+        # The first of them also builds.
+        step suite-sqlite 900 "$what, embedded store, locking=sqlite" \
+            cargo run --locked -q -p litefleet-suite -- short --locking sqlite
+        step suite-snapshot 600 "$what, embedded store, locking=snapshot" \
+            cargo run --locked -q -p litefleet-suite -- short --locking snapshot
+        step suite-memory 600 "$what, memory store, locking=snapshot" \
+            cargo run --locked -q -p litefleet-suite -- short --store memory --locking snapshot
         if compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || [ -n "${LITEFLEET_POSTGRES_BIN:-}" ]; then
             step suite-postgres 600 "suite: some of SQLite's own tests over the VFS, several processes on Postgres" \
                 cargo run --locked -q -p litefleet-suite -- processes --store postgres
         else
             left_out "suite: several processes on Postgres" "Debian's package postgresql is not installed"
         fi
-        left_out "suite: the rest of SQLite's 1188 test files of veryquick, and locking=snapshot" \
-            "they take 10 minutes more (cargo run -p litefleet-suite -- veryquick)"
+        left_out "suite: the rest of SQLite's 1188 test files of veryquick" \
+            "they take 10 minutes more for each way to lock (cargo run -p litefleet-suite -- veryquick)"
     fi
 fi
 
