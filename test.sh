@@ -231,8 +231,10 @@ if wanted fdb; then
         command "$libraries" "$(realpath "$TARGET")"
     what="fdb: some of SQLite's own tests over the VFS, several processes on the stand-in"
     if [ -x /usr/lib/apt/apt-helper ]; then
-        step suite-fdb 900 "$what" env -u LITEFLEET_FDB_LIBRARY_DIR -u LITEFLEET_FDB_CLUSTER_FILE \
-            cargo run --locked -q -p litefleet-suite --features fdb -- processes --store fdb
+        step suite-fdb 1200 "$what" env -u LITEFLEET_FDB_LIBRARY_DIR -u LITEFLEET_FDB_CLUSTER_FILE \
+            bash -c 'cargo clippy --locked -p litefleet-suite --features fdb --all-targets -- -D warnings &&
+                cargo clippy --locked -p litefleet-suite-vfs --features fdb -- -D warnings &&
+                exec cargo run --locked -q -p litefleet-suite --features fdb -- processes --store fdb'
     else
         left_out "$what" "SQLite's source comes from Debian's archive, and this is not Debian or Ubuntu"
     fi
