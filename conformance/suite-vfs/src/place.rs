@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use litefleet::store::{MemoryStore, PageStore};
 use litefleet::{Error, ErrorKind, Fleet, FleetSettings, Result};
@@ -25,10 +25,35 @@ const POOL: usize = 4;
 const SHARED_SESSION: Duration = Duration::from_secs(3);
 const SHARED_MARGIN: Duration = Duration::from_millis(600);
 
+/// How long a store that was closed may take to be gone: threads that end hold it for a moment.
+const CLOSING: Duration = Duration::from_secs(10);
+/// And how long its lock, from then on.
+const UNLOCKING: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(1);
+
 static FLEET: Mutex<Option<Fleet>> = Mutex::new(None);
+/// What this process has opened last.
+static OPENED: Mutex<Option<Weak<dyn PageStore>>> = Mutex::new(None);
+
+fn lock<T>(mutex: &'static Mutex<T>) -> MutexGuard<'static, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn slot() -> MutexGuard<'static, Option<Fleet>> {
-    FLEET.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(&FLEET)
+}
+
+/// Asks again and again, until there is an answer or the time is over.
+#[expect(clippy::disallowed_methods, reason = "it waits for threads of this process and for nothing that is simulated")]
+fn until<T>(most: Duration, mut answer: impl FnMut() -> Option<T>) -> Option<T> {
+    let start = Instant::now();
+    loop {
+        let found = answer();
+        if found.is_some() || start.elapsed() > most {
+            return found;
+        }
+        std::thread::sleep(LOOK);
+    }
 }
 
 fn variable(name: &str) -> String {
@@ -39,7 +64,13 @@ fn open_store(text: &str) -> Result<Arc<dyn PageStore>> {
     if let Some(folder) = text.strip_prefix("embedded:") {
         // The test programs are many and small: no store of theirs needs the usual memory.
         let config = EmbeddedConfig::new(folder).cache_bytes(4 << 20).memtable_bytes(4 << 20).reserve_bytes(0);
-        return match EmbeddedStore::open(config) {
+        let is_ours = lock(&OPENED).is_some();
+        let opened = until(UNLOCKING, || match EmbeddedStore::open(config.clone()) {
+            // This process itself may have it still.
+            Err(error) if error.kind() == ErrorKind::Unavailable && is_ours => None,
+            opened => Some(opened),
+        });
+        return match opened.unwrap_or_else(|| EmbeddedStore::open(config)) {
             Ok(store) => Ok(Arc::new(store)),
             // An embedded store has one process. The others see an empty store of their own, so that a test that needs
             // several goes on; the mark says that it did not have what it needs.
@@ -107,7 +138,9 @@ fn open() -> Result<Fleet> {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         settings.database.set(name, value)?;
     }
-    Fleet::builder(open_store(&store)?).settings(settings).build()
+    let store = open_store(&store)?;
+    *lock(&OPENED) = Some(Arc::downgrade(&store));
+    Fleet::builder(store).settings(settings).build()
 }
 
 /// Opens the store where it is not open, and registers the VFS where it is new, or `again`: after `sqlite3_shutdown`.
@@ -128,7 +161,10 @@ pub(crate) fn start(again: bool) -> Result<bool> {
 pub(crate) fn stop() -> Result<()> {
     let Some(fleet) = slot().take() else { return Ok(()) };
     fleet.unregister(VFS)?;
-    fleet.shutdown()
+    fleet.shutdown()?;
+    drop(fleet);
+    let is_gone = || lock(&OPENED).as_ref().is_none_or(|store| store.strong_count() == 0).then_some(());
+    until(CLOSING, is_gone).ok_or_else(|| Error::internal("the store is still held by this process"))
 }
 
 /// The process ends, with databases open or not: its leases are free at once, as its locks of files would be.
