@@ -24,7 +24,8 @@ pub(crate) const PERMUTATIONS: &[&str] = &[
     "truncate_journal",
     "no_journal",
     "exclusive",
-    "autovacuum",
+    "autovacuum_crash",
+    "autovacuum_ioerr",
     "singlethread",
     "fullmutex",
 ];
