@@ -13,6 +13,7 @@ use crate::types::{DatabaseName, PAGE_SIZE};
 /// Pages that the buffer holds before some are sent.
 const BUFFERED: usize = 5 * WORTH_GOING_ON;
 const PAGES: usize = 2 * BUFFERED;
+const _: () = assert!(CHUNK >= WORTH_GOING_ON, "else no transaction goes on");
 
 /// A fleet with one database, a plan of faults beneath it, and what the database should hold.
 struct Rig {
@@ -27,7 +28,6 @@ struct Rig {
 
 impl Rig {
     fn new(seed: u64) -> Self {
-        assert!(CHUNK >= WORTH_GOING_ON, "else no transaction goes on");
         let plan = Arc::new(FaultPlan::default());
         let store: Arc<dyn PageStore> = Arc::new(MemoryStore::default());
         let faulty = FaultLayer::new(Arc::clone(&store), Arc::clone(&plan));
