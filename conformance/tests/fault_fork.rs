@@ -17,19 +17,26 @@ use rusqlite::Connection;
 fn a_forked_process_neither_reads_nor_writes() {
     let folder = tempfile::tempdir().unwrap();
     let store: Arc<dyn PageStore> = Arc::new(EmbeddedStore::open(EmbeddedConfig::new(folder.path())).unwrap());
-    let process = Process::new(store, Process::small());
+    let mut settings = Process::small();
+    // Large enough for pages to be on their way to the store while the transaction goes on.
+    settings.database.transaction_bytes = 320 * 4096;
+    let process = Process::new(store, settings);
     let connection = process.open("a", "");
     connection.execute_batch("CREATE TABLE t (v); INSERT INTO t VALUES (1)").unwrap();
-    connection.execute_batch("BEGIN; INSERT INTO t VALUES (2)").unwrap();
+    let large = "INSERT INTO u WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 600) \
+        SELECT randomblob(3000) FROM n";
+    connection.execute_batch("CREATE TABLE u (b); PRAGMA cache_size = 8; BEGIN; INSERT INTO t VALUES (2)").unwrap();
+    connection.execute_batch(large).unwrap();
     let uri = process.uri("a", "");
     let connection = Arc::new(Mutex::new(connection));
     let inherited = Arc::clone(&connection);
     let in_the_child = move || {
         let inherited = inherited.lock().unwrap();
+        let stages = inherited.execute_batch(large);
         let commits = inherited.execute_batch("COMMIT");
         let writes = inherited.execute_batch("INSERT INTO t VALUES (3)");
         let opens = Connection::open(&uri).and_then(|new| new.execute_batch("INSERT INTO t VALUES (4)"));
-        let refused = [commits, writes, opens].iter().all(Result::is_err);
+        let refused = [stages, commits, writes, opens].iter().all(Result::is_err);
         if refused { Ok(()) } else { Err(io::ErrorKind::InvalidInput.into()) }
     };
     let mut child = Command::new("true");

@@ -49,6 +49,19 @@ pub(crate) struct FleetInner {
 }
 
 impl FleetInner {
+    /// `Invalid` in a process that was forked from the one that built the fleet: its threads are not here, and its store is
+    /// the other process's. Two that go on with one store would write into each other's files and connections.
+    pub(super) fn check_process(&self) -> Result<()> {
+        if std::process::id() == self.process {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "the store was opened in process {}, which this one was forked from: open a store after the fork, under another \
+             name of a VFS",
+            self.process
+        )))
+    }
+
     pub(super) fn next_instance(&self) -> u64 {
         self.instances.fetch_add(1, Ordering::Relaxed)
     }
@@ -188,17 +201,9 @@ impl Fleet {
         }
     }
 
-    /// `Invalid` in a process that was forked from the one that built the fleet: its threads are not here, and its store is
-    /// the other process's. Two that go on with one store would write into each other's files and connections.
+    /// As [`FleetInner::check_process`].
     pub(crate) fn check_process(&self) -> Result<()> {
-        if std::process::id() == self.inner.process {
-            return Ok(());
-        }
-        Err(Error::invalid(format!(
-            "the store was opened in process {}, which this one was forked from: open a store after the fork, under another \
-             name of a VFS",
-            self.inner.process
-        )))
+        self.inner.check_process()
     }
 
     /// Connects to a database of this process; the store is asked at the first lock.

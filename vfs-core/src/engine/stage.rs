@@ -76,6 +76,8 @@ impl Database {
     /// Waits for what is on its way to the store.
     pub(super) async fn land(&self, buffer: &mut TransactionBuffer) -> Result<()> {
         let Some(flight) = &mut buffer.flight else { return Ok(()) };
+        // In a forked process nobody would ever tell.
+        self.fleet.check_process()?;
         let stopped = || Err(Error::unavailable("the fleet was shut down before its staged pages had arrived"));
         let outcome = (&mut flight.outcome).await.unwrap_or_else(|_| stopped());
         let Some(flight) = buffer.flight.take() else { return outcome };
@@ -100,6 +102,7 @@ impl Database {
 
     /// What a transaction does before it stages anything.
     async fn begin_staging(&self, buffer: &mut TransactionBuffer) -> Result<DatabaseId> {
+        self.fleet.check_process()?;
         self.land(buffer).await?;
         if let Some(broken) = &buffer.broken {
             return Err(broken.clone());
