@@ -258,11 +258,6 @@ impl Fleet {
         self.inner.registry.is_open(name)
     }
 
-    /// Whether some connection of this process is writing a database of this name.
-    pub fn is_writing(&self, name: &str) -> bool {
-        self.inner.registry.is_writing(name)
-    }
-
     /// The store, behind the layer that counts.
     pub fn store(&self) -> &Arc<dyn PageStore> {
         &self.inner.store

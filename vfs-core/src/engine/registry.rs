@@ -60,11 +60,6 @@ impl Registry {
         self.lock().iter().any(|((open, _), weak)| open.as_str() == name && weak.strong_count() > 0)
     }
 
-    /// Whether a name is that of a database that is being written.
-    pub(super) fn is_writing(&self, name: &str) -> bool {
-        self.all().into_iter().any(|database| database.name.as_str() == name && database.has_writer())
-    }
-
     /// All that are open.
     pub(super) fn all(&self) -> Vec<Arc<Database>> {
         self.lock().values().filter_map(Weak::upgrade).collect()

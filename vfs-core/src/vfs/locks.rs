@@ -1,7 +1,7 @@
 //! SQLite's lock levels, and how they exclude each other where `locking=sqlite` asks for it.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::error::{Error, Result};
 
@@ -58,10 +58,27 @@ struct Holders {
     connections: BTreeSet<u64>,
     /// Connections with SHARED or more.
     readers: BTreeSet<u64>,
-    /// The connection with RESERVED or more, and its level.
-    writer: Option<(u64, LockLevel)>,
+    /// The connection with RESERVED or more.
+    writer: Option<Writer>,
     /// The last connection that was counted.
     last: u64,
+}
+
+#[derive(Debug)]
+struct Writer {
+    connection: u64,
+    level: LockLevel,
+    /// Dropped when the transaction is over.
+    transaction: Arc<()>,
+}
+
+impl Holders {
+    fn set_writer(&mut self, connection: u64, level: LockLevel) {
+        match &mut self.writer {
+            Some(writer) if writer.connection == connection => writer.level = level,
+            _ => self.writer = Some(Writer { connection, level, transaction: Arc::default() }),
+        }
+    }
 }
 
 impl LockTable {
@@ -83,7 +100,17 @@ impl LockTable {
     pub(super) fn participant(&self) -> Option<u64> {
         let holders = self.holders();
         let only = holders.connections.first().filter(|_| holders.connections.len() == 1);
-        holders.writer.map(|(writer, _)| writer).or(only.copied())
+        holders.writer.as_ref().map(|writer| writer.connection).or(only.copied())
+    }
+
+    /// The writer, if there is one, begins to commit a transaction over several databases. What is returned lives until that
+    /// transaction is over: until the writer unlocks, or, where it keeps its lock between transactions, commits the next one
+    /// of that kind.
+    pub(super) fn commit_with_others(&self) -> Option<Weak<()>> {
+        let mut holders = self.holders();
+        let writer = holders.writer.as_mut()?;
+        writer.transaction = Arc::default();
+        Some(Arc::downgrade(&writer.transaction))
     }
 
     /// Whether a connection has RESERVED or more.
@@ -102,7 +129,7 @@ impl LockTable {
         strict: bool,
     ) -> (LockLevel, Result<()>) {
         let mut holders = self.holders();
-        let other = holders.writer.filter(|(writer, _)| *writer != connection).map(|(_, level)| level);
+        let other = holders.writer.as_ref().filter(|writer| writer.connection != connection).map(|writer| writer.level);
         let setting = if strict { " (locking=sqlite)" } else { "" };
         let busy = |words: &str| Err(Error::lease_held(format!("another connection {words}{setting}")));
         let mut level = from;
@@ -128,19 +155,19 @@ impl LockTable {
             return (level, busy("is reading"));
         }
         level = if to == LockLevel::Exclusive && strict && !alone { LockLevel::Pending } else { to };
-        holders.writer = Some((connection, level));
+        holders.set_writer(connection, level);
         (level, if level == to { Ok(()) } else { busy("is reading") })
     }
 
     /// The engine has made a connection the writer.
     pub(super) fn is_writer(&self, connection: u64, level: LockLevel) {
-        self.holders().writer = Some((connection, level));
+        self.holders().set_writer(connection, level);
     }
 
     /// Lowers a connection's lock.
     pub(super) fn lower(&self, connection: u64, from: LockLevel, to: LockLevel) {
         let mut holders = self.holders();
-        if to < LockLevel::Reserved && holders.writer.is_some_and(|(writer, _)| writer == connection) {
+        if to < LockLevel::Reserved && holders.writer.as_ref().is_some_and(|writer| writer.connection == connection) {
             holders.writer = None;
         }
         if from >= LockLevel::Shared && to == LockLevel::None {

@@ -259,7 +259,7 @@ impl MainFile {
         let Some(group) = self.vfs.super_journals().get(name) else {
             // SQLite rolls back now, and plays nothing back unless it finds the super-journal.
             let journal = format!("{}{JOURNAL}", self.database.name());
-            self.group = Some(self.vfs.super_journals().refuse(name, &journal));
+            self.group = Some(self.vfs.super_journals().refuse(name, &journal, self.locks.commit_with_others()));
             self.forget_refused();
             self.refused = Some(name.to_owned());
             return Err(Error::invalid(format!(

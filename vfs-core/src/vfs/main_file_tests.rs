@@ -44,7 +44,7 @@ fn writes_that_come_with_the_sync_are_committed() {
 fn writes_that_come_with_the_sync_of_several_are_refused() {
     let vfs = vfs();
     let name = "one-mj0123459AB";
-    let group = vfs.super_journals().create(Arc::downgrade(&vfs), name, &|_| true);
+    let group = vfs.super_journals().create(Arc::downgrade(&vfs), name);
     let mut files = [open(&vfs, "one"), open(&vfs, "two")];
     for file in &mut files {
         file.lock(LockLevel::Shared).unwrap();

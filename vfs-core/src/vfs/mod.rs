@@ -104,7 +104,7 @@ impl Vfs {
     /// Whether a file exists, as SQLite asks it. Journals of databases never do: after a crash the store holds a
     /// committed state, and there is nothing to roll back.
     pub fn exists(&self, path: &str) -> Result<bool> {
-        if self.super_journals.exists(path, &|journal| self.is_writing(journal)) {
+        if self.super_journals.exists(path) {
             return Ok(true);
         }
         if is_side_file(path) {
@@ -127,14 +127,9 @@ impl Vfs {
     /// last participant may open one that is gone.
     pub fn open_super_journal(self: &Arc<Self>, name: &str, create: bool) -> Arc<SuperGroup> {
         if create {
-            return self.super_journals.create(Arc::downgrade(self), name, &|journal| self.is_writing(journal));
+            return self.super_journals.create(Arc::downgrade(self), name);
         }
         self.super_journals.get(name).unwrap_or_default()
-    }
-
-    /// Whether the database that a journal belongs to has a writer in this process.
-    fn is_writing(&self, journal: &str) -> bool {
-        journal.strip_suffix(JOURNAL).is_some_and(|name| self.fleet.is_writing(name))
     }
 
     /// The connection that takes part in a transaction over several databases with one of this name.
@@ -142,6 +137,14 @@ impl Vfs {
         let name = DatabaseName::new(name).ok()?;
         let tables = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
         tables.get(&name).and_then(Weak::upgrade)?.participant()
+    }
+
+    /// The writer of the database that a journal belongs to begins to commit a transaction over several databases: what lives
+    /// until that is over.
+    fn commit_with_others(&self, journal: &str) -> Option<Weak<()>> {
+        let name = DatabaseName::new(journal.strip_suffix(JOURNAL)?).ok()?;
+        let tables = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        tables.get(&name).and_then(Weak::upgrade)?.commit_with_others()
     }
 
     /// The database that a journal belongs to, when it is open here.

@@ -33,6 +33,8 @@ struct State {
     name: String,
     vfs: Weak<Vfs>,
     content: Vec<u8>,
+    /// The transactions that it lists, each until it is over.
+    listed: Vec<Weak<()>>,
     prepared: Vec<(Arc<Database>, Prepared)>,
     progress: Progress,
 }
@@ -84,6 +86,7 @@ impl SuperGroup {
                 vfs.super_journals().note_failure(&name, &error, &|name| vfs.participant(name));
                 return Err(error);
             }
+            self.lock().listed.extend(vfs.commit_with_others(&journal));
         }
         Ok(())
     }
@@ -122,9 +125,10 @@ impl SuperGroup {
     }
 
     /// Whether it is not aborted, or a participant may still look for it.
-    fn is_needed(&self, is_writing: &dyn Fn(&str) -> bool) -> bool {
-        let aborted = matches!(self.lock().progress, Progress::Aborted);
-        !aborted || self.journals().iter().any(|journal| is_writing(journal))
+    fn is_needed(&self) -> bool {
+        let state = self.lock();
+        let aborted = matches!(state.progress, Progress::Aborted);
+        !aborted || state.listed.iter().any(|transaction| transaction.strong_count() > 0)
     }
 
     /// None of the participants is committed, now or later.
@@ -197,11 +201,10 @@ impl SuperJournals {
         if failures.is_empty() { None } else { failures.remove(&(database.as_str().to_owned(), connection)) }
     }
 
-    /// Makes a super-journal, and forgets those that nobody needs any more: `is_writing` tells of a journal whether its
-    /// database has a writer.
-    pub(super) fn create(&self, vfs: Weak<Vfs>, name: &str, is_writing: &dyn Fn(&str) -> bool) -> Arc<SuperGroup> {
+    /// Makes a super-journal, and forgets those that nobody needs any more.
+    pub(super) fn create(&self, vfs: Weak<Vfs>, name: &str) -> Arc<SuperGroup> {
         let mut groups = self.lock();
-        groups.retain(|_, group| group.is_needed(is_writing));
+        groups.retain(|_, group| group.is_needed());
         let new = || Arc::new(SuperGroup(Mutex::new(State { name: name.to_owned(), vfs, ..State::default() })));
         Arc::clone(groups.entry(name.to_owned()).or_insert_with(new))
     }
@@ -213,10 +216,11 @@ impl SuperJournals {
 
     /// Lets a super-journal that another VFS has exist here too: its transaction is refused, and the rollback of the
     /// database with this journal looks for it. When that is over it is to be [forgotten](Self::forget).
-    pub(super) fn refuse(&self, name: &str, journal: &str) -> Arc<SuperGroup> {
-        let group = Arc::new(SuperGroup::default());
-        group.lock().content = journal.as_bytes().to_vec();
-        group.abort();
+    pub(super) fn refuse(&self, name: &str, journal: &str, transaction: Option<Weak<()>>) -> Arc<SuperGroup> {
+        let content = journal.as_bytes().to_vec();
+        let listed = transaction.into_iter().collect();
+        let progress = Progress::Aborted;
+        let group = Arc::new(SuperGroup(Mutex::new(State { content, listed, progress, ..State::default() })));
         self.lock().insert(name.to_owned(), Arc::clone(&group));
         group
     }
@@ -227,8 +231,8 @@ impl SuperJournals {
     }
 
     /// Whether a super-journal exists.
-    pub(super) fn exists(&self, name: &str, is_writing: &dyn Fn(&str) -> bool) -> bool {
-        self.get(name).is_some_and(|group| group.is_needed(is_writing))
+    pub(super) fn exists(&self, name: &str) -> bool {
+        self.get(name).is_some_and(|group| group.is_needed())
     }
 
     /// Deletes a super-journal; false when the name is not that of one. Durably: commits its transaction, and after an
@@ -280,6 +284,42 @@ mod tests {
     use crate::error::ErrorKind;
     use crate::store::MemoryStore;
     use crate::vfs::{LockLevel, OpenMode};
+
+    /// SQLite's malloc.test found it: where a later transaction was writing the same databases, one that had failed was taken
+    /// for one that still goes on. Of who failed again and again none was ever forgotten, and a name that came again was
+    /// that of the old one.
+    #[test]
+    fn a_failed_transaction_is_over_when_its_participants_are() {
+        const NAME: &str = "a-mj000000901";
+        for keeps_lock in [false, true] {
+            let vfs = Vfs::new(Fleet::builder(Arc::new(MemoryStore::default())).build().unwrap());
+            let open = |name| vfs.open(&DatabaseName::new(name).unwrap(), OpenMode::Create, []).unwrap();
+            let mut files = ["a", "b"].map(open);
+            for round in 0..4 {
+                let name = if keeps_lock { format!("a-mj00000090{round}") } else { NAME.into() };
+                for file in &mut files {
+                    file.lock(LockLevel::Shared).unwrap();
+                    file.lock(LockLevel::Exclusive).unwrap();
+                    file.write(0, b"bytes").unwrap();
+                }
+                assert!(!vfs.exists(&name).unwrap(), "keeps its lock: {keeps_lock}, round {round}");
+                let group = vfs.open_super_journal(&name, true);
+                group.write(0, b"a-journal\0b-journal\0").unwrap();
+                files[0].commit_point(Some(&name)).unwrap();
+                vfs.delete(&name, false).unwrap();
+                files[1].commit_point(Some(&name)).unwrap_err();
+                for file in &mut files {
+                    assert!(vfs.exists(&name).unwrap(), "the rollback looks for it");
+                    file.commit_point(None).unwrap();
+                    if !keeps_lock {
+                        file.unlock(LockLevel::None);
+                    }
+                }
+                assert_eq!(vfs.exists(&name).unwrap(), keeps_lock);
+            }
+            assert!(vfs.super_journals().lock().len() <= 2, "keeps its lock: {keeps_lock}");
+        }
+    }
 
     /// Each stayed until a transaction over several databases was begun that was not refused.
     #[test]
