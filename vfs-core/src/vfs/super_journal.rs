@@ -124,11 +124,10 @@ impl SuperGroup {
         }
     }
 
-    /// Whether it is not aborted, or a participant may still look for it.
-    fn is_needed(&self) -> bool {
-        let state = self.lock();
-        let aborted = matches!(state.progress, Progress::Aborted);
-        !aborted || state.listed.iter().any(|transaction| transaction.strong_count() > 0)
+    /// Whether SQLite has it open, or a participant may still look for it. A transaction that fails before its first commit
+    /// point leaves its super-journal behind, which nobody ever deletes.
+    fn is_needed(group: &Arc<Self>) -> bool {
+        Arc::strong_count(group) > 1 || group.lock().listed.iter().any(|transaction| transaction.strong_count() > 0)
     }
 
     /// None of the participants is committed, now or later.
@@ -204,7 +203,7 @@ impl SuperJournals {
     /// Makes a super-journal, and forgets those that nobody needs any more.
     pub(super) fn create(&self, vfs: Weak<Vfs>, name: &str) -> Arc<SuperGroup> {
         let mut groups = self.lock();
-        groups.retain(|_, group| group.is_needed());
+        groups.retain(|_, group| SuperGroup::is_needed(group));
         let new = || Arc::new(SuperGroup(Mutex::new(State { name: name.to_owned(), vfs, ..State::default() })));
         Arc::clone(groups.entry(name.to_owned()).or_insert_with(new))
     }
@@ -232,7 +231,7 @@ impl SuperJournals {
 
     /// Whether a super-journal exists.
     pub(super) fn exists(&self, name: &str) -> bool {
-        self.get(name).is_some_and(|group| group.is_needed())
+        self.lock().get(name).is_some_and(SuperGroup::is_needed)
     }
 
     /// Deletes a super-journal; false when the name is not that of one. Durably: commits its transaction, and after an
@@ -303,8 +302,7 @@ mod tests {
                     file.write(0, b"bytes").unwrap();
                 }
                 assert!(!vfs.exists(&name).unwrap(), "keeps its lock: {keeps_lock}, round {round}");
-                let group = vfs.open_super_journal(&name, true);
-                group.write(0, b"a-journal\0b-journal\0").unwrap();
+                vfs.open_super_journal(&name, true).write(0, b"a-journal\0b-journal\0").unwrap();
                 files[0].commit_point(Some(&name)).unwrap();
                 vfs.delete(&name, false).unwrap();
                 files[1].commit_point(Some(&name)).unwrap_err();
@@ -318,6 +316,26 @@ mod tests {
                 assert_eq!(vfs.exists(&name).unwrap(), keeps_lock);
             }
             assert!(vfs.super_journals().lock().len() <= 2, "keeps its lock: {keeps_lock}");
+        }
+    }
+
+    /// SQLite's malloc.test again: a transaction failed before the first commit point. SQLite deletes no such super-journal.
+    #[test]
+    fn a_transaction_that_reached_no_commit_point_is_forgotten() {
+        let vfs = Vfs::new(Fleet::builder(Arc::new(MemoryStore::default())).build().unwrap());
+        let mut file = vfs.open(&DatabaseName::new("a").unwrap(), OpenMode::Create, []).unwrap();
+        for number in 0..4 {
+            file.lock(LockLevel::Shared).unwrap();
+            file.lock(LockLevel::Reserved).unwrap();
+            let name = format!("a-mj00000090{number}");
+            let group = vfs.open_super_journal(&name, true);
+            assert!(vfs.exists(&name).unwrap(), "it is open");
+            group.write(0, b"a-journal\0").unwrap();
+            drop(group);
+            assert!(vfs.exists(&name).unwrap(), "the rollback looks for it");
+            file.unlock(LockLevel::None);
+            assert!(!vfs.exists(&name).unwrap());
+            assert_eq!(vfs.super_journals().lock().len(), 1);
         }
     }
 
