@@ -305,6 +305,44 @@ async fn what_is_no_store_is_refused() {
     refused(FdbStore::open(FdbConfig { network, ..place.config() }).await, ErrorKind::Invalid);
 }
 
+/// What was damaged of one database hid all the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn databases_are_listed_beside_damaged_ones() {
+    let place = Place::new();
+    let store = store(&place).await;
+    let session = session(&store, LONG).await;
+    let mut commits = Vec::new();
+    for text in ["a", "b", "c"] {
+        let mut holder = Holder::new(&store, session, text).await;
+        holder.commit(text.as_bytes()).await.expect("the holder can");
+        commits.push(holder.head().await.commit_id);
+    }
+    let database = foundationdb::Database::from_path(place.cluster_file.to_str().expect("UTF-8")).expect("a database");
+    // The head of a, and what the name b means.
+    let (id, prefix) = (commits[0].0, place.prefix.as_slice());
+    let damage = database.run(|trx, _| async move {
+        let end = [prefix, &[0xff]].concat();
+        let range = foundationdb::RangeOption::from((prefix, end.as_slice()));
+        let found = trx.get_range(&range, 1, false).await?;
+        let mut damaged = 0;
+        for pair in &found {
+            let (key, mut value) = (pair.key(), pair.value().to_vec());
+            if value.windows(16).any(|part| part == id) || key == [prefix, &[2], b"b"].concat() {
+                value[1] ^= 1;
+                trx.set(key, &value);
+                damaged += 1;
+            }
+        }
+        Ok(damaged)
+    });
+    assert!(damage.await.expect("it is written") >= 2);
+    let listed = store.list("", None, 10).await.expect("a list");
+    let states: Vec<_> =
+        listed.into_iter().map(|entry| (entry.name, entry.state.map(drop).map_err(|error| error.kind()))).collect();
+    let expected = [(name("a"), Err(ErrorKind::Corrupt)), (name("b"), Err(ErrorKind::Corrupt)), (name("c"), Ok(()))];
+    assert_eq!(states, expected);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[cfg_attr(real_cluster, ignore = "needs a cluster that can be told to recover")]
 async fn a_recovery_loses_nothing() {

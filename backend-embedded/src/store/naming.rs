@@ -1,12 +1,16 @@
 //! Names: listing, renaming, deleting.
 
-use litefleet::store::ListEntry;
-use litefleet::{DatabaseId, DatabaseName, Epoch, Error, Result};
+use std::collections::BTreeSet;
+
+use litefleet::store::{ListEntry, Listed};
+use litefleet::{DatabaseId, DatabaseName, Epoch, Error, ErrorKind, Result};
 
 use super::{EmbeddedStore, stored};
+use crate::error::{Outcome, unless_damaged};
 use crate::keys::{self, Kind, Table};
-use crate::values;
-use crate::view::{Durability, Purpose};
+use crate::seal::unseal;
+use crate::values::{self, HeadValue};
+use crate::view::{Durability, Purpose, View};
 
 impl EmbeddedStore {
     pub(super) fn list_databases(
@@ -15,24 +19,25 @@ impl EmbeddedStore {
         after: Option<&DatabaseName>,
         limit: usize,
     ) -> Result<Vec<ListEntry>> {
-        let mut start = vec![Kind::Named as u8];
-        start.extend_from_slice(prefix.as_bytes());
-        let after = after.map(keys::named);
         self.read(|engine| {
             let view = engine.view();
-            let mut out = Vec::new();
-            let found = view.prefix(Table::Heads, &start, after.as_deref());
-            for entry in found.take(limit) {
-                let (key, value) = entry?;
-                let what = "the entry of a name";
-                let database = DatabaseId(stored::number(what, &key, &value)?);
-                let name = DatabaseName::from_bytes(key.get(1..).unwrap_or_default())?;
-                let head = stored::head(&view, database)
-                    .map_err(|fault| Error::from(fault).context(format_args!("database {name}")))?;
-                out.push(ListEntry { name, database, head: stored::public(&head, &self.sessions) });
-            }
-            Ok(out)
+            let names = match unless_damaged(indexed(&view, prefix, after, limit))? {
+                Some(names) => names,
+                None => unindexed(&view, prefix, after, limit)?,
+            };
+            names.into_iter().map(|name| self.entry(&view, name)).collect()
         })
+    }
+
+    fn entry(&self, view: &View<'_>, name: DatabaseName) -> Outcome<ListEntry> {
+        let state = match listed(view, &name) {
+            Ok((database, head)) => Ok(Listed { database, head: stored::public(&head, &self.sessions) }),
+            Err(fault) if fault.kind() == ErrorKind::Corrupt => {
+                Err(Error::from(fault).context(format_args!("database {name}")))
+            }
+            Err(fault) => return Err(fault),
+        };
+        Ok(ListEntry { name, state })
     }
 
     pub(super) fn rename_database(&self, id: DatabaseId, epoch: Epoch, name: &DatabaseName) -> Result<()> {
@@ -72,5 +77,45 @@ impl EmbeddedStore {
             stored::put(&mut changes, &key, &[]);
             changes.apply(Purpose::Free, Durability::Now)
         })?)
+    }
+}
+
+/// The next names, by the index of names.
+fn indexed(view: &View<'_>, prefix: &str, after: Option<&DatabaseName>, limit: usize) -> Outcome<Vec<DatabaseName>> {
+    let mut start = vec![Kind::Named as u8];
+    start.extend_from_slice(prefix.as_bytes());
+    let after = after.map(keys::named);
+    let name = |entry: Outcome<(fjall::Slice, fjall::Slice)>| {
+        let (key, _) = entry?;
+        Ok(DatabaseName::from_bytes(key.get(1..).unwrap_or_default())?)
+    };
+    view.prefix(Table::Heads, &start, after.as_deref()).take(limit).map(name).collect()
+}
+
+/// The same where the index cannot be read: every database is asked for its name.
+fn unindexed(view: &View<'_>, prefix: &str, after: Option<&DatabaseName>, limit: usize) -> Outcome<Vec<DatabaseName>> {
+    let mut next = BTreeSet::new();
+    for entry in view.prefix(Table::Heads, &[Kind::NameOf as u8], None) {
+        let (key, value) = entry?;
+        let name = DatabaseName::from_bytes(unseal("the name of a database", &key, &value)?)?;
+        if name.as_str().starts_with(prefix) && after.is_none_or(|after| name > *after) {
+            next.insert(name);
+            if next.len() > limit {
+                next.pop_last();
+            }
+        }
+    }
+    Ok(next.into_iter().collect())
+}
+
+/// What a name means that is listed.
+fn listed(view: &View<'_>, name: &DatabaseName) -> Outcome<(DatabaseId, HeadValue)> {
+    let lost = |what: &str| Error::corrupt(format!("{what} is missing"));
+    let database = stored::find(view, name)?.ok_or_else(|| lost("what its name means"))?;
+    match stored::head(view, database) {
+        Err(fault) if fault.kind() == ErrorKind::NotFound => {
+            Err(lost(&format!("the head of database {database}")).into())
+        }
+        head => Ok((database, head?)),
     }
 }

@@ -13,7 +13,7 @@ use rand::{Rng, SeedableRng};
 use crate::workload::Workload;
 use crate::{now, open};
 
-fn files(path: &Path, out: &mut Vec<PathBuf>) {
+pub(crate) fn files(path: &Path, out: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(path).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
@@ -77,8 +77,12 @@ fn flipped_bytes_are_never_handed_out() {
     drop(workload);
     drop(store);
     let store = open(&whole);
-    let ids: Vec<(DatabaseId, Txid)> =
-        now(store.list("", None, 100)).unwrap().iter().map(|entry| (entry.database, entry.head.txid)).collect();
+    let ids: Vec<(DatabaseId, Txid)> = now(store.list("", None, 100))
+        .unwrap()
+        .into_iter()
+        .map(|entry| entry.state.unwrap())
+        .map(|it| (it.database, it.head.txid))
+        .collect();
     let right = read_all(&store, &ids);
     assert!(right.iter().filter(|answer| answer.is_ok()).count() > 100);
     drop(store);
@@ -166,6 +170,7 @@ fn a_journal_damaged_in_the_middle_is_refused() {
     fs::write(&journal, good).unwrap();
     let store = open(directory.path());
     for entry in now(store.list("", None, 10)).unwrap() {
+        let entry = entry.state.unwrap();
         let request = litefleet::store::HeadRequest {
             database: entry.database,
             known: entry.head.checkpoint,

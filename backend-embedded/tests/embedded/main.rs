@@ -9,6 +9,7 @@ mod crash;
 mod damage;
 mod directory;
 mod full_disk;
+mod listing;
 mod memory;
 mod power_loss;
 mod workload;

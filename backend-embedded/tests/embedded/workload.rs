@@ -229,10 +229,11 @@ impl Workload {
 pub(crate) fn check(store: EmbeddedStore, acks: &BTreeMap<u64, u64>) -> Arc<EmbeddedStore> {
     let mut heads = BTreeMap::new();
     for entry in now(store.list("", None, 100)).expect("a list") {
-        let id = entry.database;
+        let listed = entry.state.expect("it is whole");
+        let id = listed.database;
         let head = now(store.head(HeadRequest {
             database: id,
-            known: entry.head.checkpoint,
+            known: listed.head.checkpoint,
             epoch: None,
             tail_bytes: usize::MAX,
         }))

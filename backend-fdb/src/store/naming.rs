@@ -1,8 +1,8 @@
 //! Names: listing, renaming, deleting.
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use litefleet::store::ListEntry;
-use litefleet::{DatabaseId, DatabaseName, Epoch, Error, Result};
+use litefleet::store::{ListEntry, Listed};
+use litefleet::{Context as _, DatabaseId, DatabaseName, Epoch, Error, ErrorKind, Result};
 
 use super::FdbStore;
 use super::read::{Singles, missing};
@@ -52,18 +52,32 @@ impl FdbStore {
         let mut found = Vec::with_capacity(names.len());
         for pair in &names {
             let name = self.keys.name_in(pair.key())?;
-            found.push((name, DatabaseId(u64::decode(pair.key(), pair.value())?)));
+            found.push((name, u64::decode(pair.key(), pair.value()).map(DatabaseId)));
         }
         let entries = stream::iter(found.into_iter().map(|(name, id)| self.entry(&tx, name, id)));
         let entries: Vec<ListEntry> = entries.buffered(AT_ONCE).try_collect().await?;
         Ok(Step::Return((entries, done)))
     }
 
-    async fn entry(&self, tx: &Tx, name: DatabaseName, database: DatabaseId) -> Outcome<ListEntry> {
-        let values = tx.peek_all(&self.keys.singles(database)).await?;
-        let singles = Singles::of(&self.keys, database, &values);
-        let head = singles.core()?.public(&singles.progress()?);
-        Ok(ListEntry { name, database, head })
+    async fn entry(&self, tx: &Tx, name: DatabaseName, database: Result<DatabaseId>) -> Outcome<ListEntry> {
+        let state = match database {
+            Ok(database) => {
+                let values = tx.peek_all(&self.keys.singles(database)).await?;
+                let singles = Singles::of(&self.keys, database, &values);
+                singles
+                    .core()
+                    .and_then(|core| Ok(core.public(&singles.progress()?)))
+                    .map(|head| Listed { database, head })
+            }
+            Err(error) => Err(error),
+        };
+        match state {
+            Err(error) if error.kind() != ErrorKind::Corrupt => Err(error.into()),
+            state => {
+                let state = state.context(format_args!("database {name}"));
+                Ok(ListEntry { name, state })
+            }
+        }
     }
 
     pub(super) async fn rename_database(&self, database: DatabaseId, epoch: Epoch, name: &DatabaseName) -> Result<()> {

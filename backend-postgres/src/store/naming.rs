@@ -1,6 +1,6 @@
 //! Names: listing, renaming, deleting.
 
-use litefleet::store::ListEntry;
+use litefleet::store::{ListEntry, Listed};
 use litefleet::{CommitId, DatabaseId, DatabaseName, Epoch, Error, ErrorKind};
 
 use super::Inner;
@@ -36,7 +36,8 @@ impl Inner {
                 column::<Option<String>>(row, 5)?,
             );
             let name = DatabaseName::new(column(row, 0)?)?;
-            entries.push(ListEntry { name, database: DatabaseId(number(column(row, 1)?)?), head });
+            let database = DatabaseId(number(column(row, 1)?)?);
+            entries.push(ListEntry { name, state: Ok(Listed { database, head }) });
         }
         Ok(entries)
     }

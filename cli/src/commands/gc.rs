@@ -33,6 +33,12 @@ struct Work<'a> {
 impl Work<'_> {
     fn all(&mut self) -> Result<()> {
         self.session.for_each("", |entry| {
+            if let Err(error) = &entry.state {
+                self.done += 1;
+                self.bar.inc(1);
+                self.tell_damaged(&entry.name, error)?;
+                return Ok(true);
+            }
             match self.one(&entry.name) {
                 // Its holder collects it, or it was removed since it was listed.
                 Err(f) if f.exit() == Exit::Busy => self.in_use += 1,
@@ -61,16 +67,18 @@ impl Work<'_> {
         match collected {
             Ok(report) => self.tell(name, &report),
             // The others can be collected all the same.
-            Err(e) if e.kind() == ErrorKind::Corrupt => {
-                self.damaged += 1;
-                let words = e.to_string();
-                if self.args.json {
-                    self.say(json!({ "name": name.as_str(), "ok": false, "problem": words }))
-                } else {
-                    self.say(format_args!("{}: DAMAGED: {}", quoted(name), visible(&words)))
-                }
-            }
+            Err(e) if e.kind() == ErrorKind::Corrupt => self.tell_damaged(name, &e),
             Err(e) => Err(Failure::from(e).context(quoted(name))),
+        }
+    }
+
+    fn tell_damaged(&mut self, name: &DatabaseName, error: &litefleet::Error) -> Result<()> {
+        self.damaged += 1;
+        let words = error.to_string();
+        if self.args.json {
+            self.say(json!({ "name": name.as_str(), "ok": false, "problem": words }))
+        } else {
+            self.say(format_args!("{}: DAMAGED: {}", quoted(name), visible(&words)))
         }
     }
 

@@ -3,11 +3,11 @@
 use std::io::Write;
 
 use indicatif::HumanBytes;
-use litefleet::store::ListEntry;
-use serde_json::json;
+use litefleet::store::{ListEntry, Listed};
+use serde_json::{Map, Value, json};
 
 use crate::args::LsArgs;
-use crate::failure::{Result, visible};
+use crate::failure::{Exit, Failure, Result, visible};
 use crate::output::json::head_fields;
 use crate::session::Session;
 
@@ -20,30 +20,49 @@ pub(crate) fn run(session: &Session, args: &LsArgs) -> Result<()> {
     if !args.json {
         writeln!(out, "{:>12} {:>12}  {:<24} NAME", "SIZE", "TXID", "HOLDER")?;
     }
+    let (mut listed, mut damaged) = (0_u64, 0_u64);
     session.for_each(&args.prefix, |entry| {
+        listed += 1;
+        damaged += u64::from(entry.state.is_err());
         if args.json {
-            let mut object = head_fields(&entry.head);
-            object.insert("name".into(), json!(entry.name.as_str()));
-            object.insert("id".into(), json!(entry.database.get()));
-            writeln!(out, "{}", serde_json::Value::Object(object))?;
+            writeln!(out, "{}", object(&entry))?;
         } else {
             writeln!(out, "{}", line(&entry))?;
         }
         left -= 1;
         Ok(left > 0)
     })?;
-    Ok(out.flush()?)
+    out.flush()?;
+    if damaged > 0 {
+        let message = format!("{damaged} of {listed} databases are damaged; 'litefleet verify' says what is damaged");
+        return Err(Failure::new(Exit::Corrupt, message));
+    }
+    Ok(())
+}
+
+fn object(entry: &ListEntry) -> Value {
+    let mut object = match &entry.state {
+        Ok(listed) => {
+            let mut object = head_fields(&listed.head);
+            object.insert("id".into(), json!(listed.database.get()));
+            object
+        }
+        Err(error) => Map::from_iter([("problem".into(), json!(error.to_string()))]),
+    };
+    object.insert("name".into(), json!(entry.name.as_str()));
+    object.insert("ok".into(), json!(entry.state.is_ok()));
+    Value::Object(object)
 }
 
 /// The name comes last: it may have any length.
 fn line(entry: &ListEntry) -> String {
-    let live = entry.head.holder.as_ref().filter(|h| h.expires_in.is_none_or(|left| !left.is_zero()));
-    let holder = live.map_or("-".to_owned(), |h| visible(&h.label));
-    format!(
-        "{:>12} {:>12}  {:<24} {}",
-        HumanBytes(entry.head.size).to_string(),
-        entry.head.txid,
-        holder,
-        visible(entry.name.as_str())
-    )
+    let (size, txid, holder) = match &entry.state {
+        Ok(Listed { head, .. }) => {
+            let live = head.holder.as_ref().filter(|h| h.expires_in.is_none_or(|left| !left.is_zero()));
+            let holder = live.map_or("-".to_owned(), |h| visible(&h.label));
+            (HumanBytes(head.size).to_string(), head.txid.to_string(), holder)
+        }
+        Err(_) => ("-".to_owned(), "-".to_owned(), "DAMAGED".to_owned()),
+    };
+    format!("{size:>12} {txid:>12}  {holder:<24} {}", visible(entry.name.as_str()))
 }

@@ -14,23 +14,29 @@ use crate::failure::{Exit, Failure, Result, quoted, visible};
 use crate::session::{Access, Session};
 
 pub(crate) fn run(session: &Session, args: &VerifyArgs) -> Result<()> {
-    let mut checked = 0_u64;
-    let mut damaged = 0_u64;
-    let mut check = |name: &DatabaseName| -> Result<()> {
+    let (mut checked, mut damaged) = (0_u64, 0_u64);
+    let mut count = |whole: bool| {
         checked += 1;
-        if !one(session, name, args.json)? {
-            damaged += 1;
-        }
-        Ok(())
+        damaged += u64::from(!whole);
     };
     if args.names.is_empty() {
-        session.for_each("", |entry| match check(&entry.name) {
-            // It was removed since it was listed.
-            Err(f) if f.exit() == Exit::NotFound => Ok(true),
-            outcome => outcome.map(|()| true),
+        session.for_each("", |entry| {
+            let whole = match &entry.state {
+                Ok(_) => one(session, &entry.name, args.json),
+                // Whoever cannot be listed cannot be opened.
+                Err(error) => tell(&entry.name, &VerifyReport::default(), &[error.to_string()], args.json),
+            };
+            match whole {
+                // It was removed since it was listed.
+                Err(f) if f.exit() == Exit::NotFound => {}
+                outcome => count(outcome?),
+            }
+            Ok(true)
         })?;
     } else {
-        args.names.iter().try_for_each(check)?;
+        for name in &args.names {
+            count(one(session, name, args.json)?);
+        }
     }
     if damaged > 0 {
         return Err(Failure::new(
@@ -62,8 +68,13 @@ fn one(session: &Session, name: &DatabaseName, json: bool) -> Result<bool> {
         }
         Err(e) => return Err(e.into()),
     };
-    let mut problems = report.problems;
-    problems.extend(integrity_check(session, name)?);
+    let found_by_sqlite = integrity_check(session, name)?;
+    let problems = [report.problems.clone(), found_by_sqlite].concat();
+    tell(name, &report, &problems, json)
+}
+
+/// Reports; false when it is damaged.
+fn tell(name: &DatabaseName, report: &VerifyReport, problems: &[String], json: bool) -> Result<bool> {
     if json {
         say(json!({
             "name": name.as_str(), "ok": problems.is_empty(), "rows": report.rows, "records": report.records,
@@ -80,7 +91,7 @@ fn one(session: &Session, name: &DatabaseName, json: bool) -> Result<bool> {
     } else {
         let mut out = std::io::stdout().lock();
         writeln!(out, "{}: DAMAGED", quoted(name))?;
-        for problem in &problems {
+        for problem in problems {
             writeln!(out, "  {}", visible(problem))?;
         }
     }

@@ -42,7 +42,7 @@ pub async fn acknowledged_commit_is_seen_by_all(harness: &dyn Harness) {
         let log = log.expect("nothing was collected");
         assert_eq!(log.len() as u64, txid);
         let listed = store.list("a", None, 1).await.expect("a list");
-        assert_eq!(listed.first().expect("it is listed").head.txid, Txid(txid));
+        assert_eq!(listed.first().expect("it is listed").state.as_ref().expect("it is whole").head.txid, Txid(txid));
         let opened = store.open(crate::fixture::open_request("a")).await;
         assert_eq!(opened.expect("it exists").head.commit_id, writer.last);
     }

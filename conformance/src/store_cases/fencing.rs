@@ -134,7 +134,7 @@ pub async fn deleted_database_is_unreadable(harness: &dyn Harness) {
     unreadable(&writer).await;
     refused(store.open(open_request("a")).await, ErrorKind::NotFound, "opening a deleted database");
     let listed = store.list("", None, 10).await.expect("a list");
-    let listed: Vec<_> = listed.into_iter().map(|entry| entry.database).collect();
+    let listed: Vec<_> = listed.into_iter().map(|entry| entry.state.expect("it is whole").database).collect();
     assert_eq!(listed, [stranger.database]);
 
     let again = Writer::new(&store, "a").await;

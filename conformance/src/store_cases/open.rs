@@ -65,7 +65,7 @@ pub async fn concurrent_creates_make_one(harness: &dyn Harness) {
         ids.push(first);
     }
     let entries = store.list("", None, 100).await.expect("a list");
-    let listed: Vec<DatabaseId> = entries.iter().map(|entry| entry.database).collect();
+    let listed: Vec<DatabaseId> = entries.into_iter().map(|entry| entry.state.expect("it is whole").database).collect();
     assert_eq!(listed, ids);
 }
 

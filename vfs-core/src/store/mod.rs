@@ -28,8 +28,8 @@ pub use limits::StoreLimits;
 pub use memory::MemoryStore;
 pub use model::{
     CheckpointRequest, CollectRequest, Collected, CommitRequest, DiscardRequest, Discarded, EpochEnd, Head, HeadReply,
-    HeadRequest, Holder, LeaseRequest, Lineage, ListEntry, LogRow, OpenRequest, Opened, PageRow, Purged, ReadRow,
-    RowKind, SessionRequest, StageRequest, Tail,
+    HeadRequest, Holder, LeaseRequest, Lineage, ListEntry, Listed, LogRow, OpenRequest, Opened, PageRow, Purged,
+    ReadRow, RowKind, SessionRequest, StageRequest, Tail,
 };
 
 /// Whether the commits of one call stand or fall together.
@@ -223,6 +223,9 @@ pub trait PageStore: Debug + Send + Sync + 'static {
     /// Databases whose names begin with `prefix` and come after `after`, in byte order of the names, `limit` of them at
     /// the most (case: `listing_goes_by_bytes`). A database that exists under one name during the whole of a listing,
     /// page after page, appears exactly once (case: `listing_while_writing`).
+    ///
+    /// Where what a name means cannot be read because it is damaged, its entry says so and the others are listed all the
+    /// same (`backend-embedded/tests/embedded/listing.rs`).
     async fn list(&self, prefix: &str, after: Option<&DatabaseName>, limit: usize) -> Result<Vec<ListEntry>>;
 
     /// Gives a database another name. On condition of the epoch; `Conflict` when another database has

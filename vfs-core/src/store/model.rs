@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::error::Result;
 use crate::types::{CommitId, DatabaseId, DatabaseName, Epoch, PageNo, PageRange, SessionId, Txid, UnixMillis};
 
 /// Starts a session.
@@ -306,10 +307,17 @@ pub struct Collected {
 }
 
 /// A line of a listing.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct ListEntry {
     /// The name.
     pub name: DatabaseName,
+    /// What it means; `Corrupt` where that is damaged. It is one database's misfortune: the others are listed.
+    pub state: Result<Listed>,
+}
+
+/// A database as it is listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
     /// The id.
     pub database: DatabaseId,
     /// The head.

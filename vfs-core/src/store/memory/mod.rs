@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::model::{
     CheckpointRequest, CollectRequest, Collected, CommitRequest, DiscardRequest, Discarded, HeadReply, HeadRequest,
-    Lineage, ListEntry, LogRow, OpenRequest, Opened, PageRow, Purged, ReadRow, SessionRequest, StageRequest,
+    Lineage, ListEntry, Listed, LogRow, OpenRequest, Opened, PageRow, Purged, ReadRow, SessionRequest, StageRequest,
 };
 use super::{CommitMode, PageStore, StoreLimits};
 use crate::clock::{Clock, SystemClock};
@@ -272,15 +272,16 @@ impl PageStore for MemoryStore {
         let state = self.lock();
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let entry = |(name, id): (&DatabaseName, &DatabaseId)| {
-            state.database(*id).map(|db| ListEntry { name: name.clone(), database: *id, head: state.head(db, now) })
+            let listed = |db| Listed { database: *id, head: state.head(db, now) };
+            ListEntry { name: name.clone(), state: state.database(*id).map(listed) }
         };
-        state
+        Ok(state
             .names
             .range::<DatabaseName, _>((from, Bound::Unbounded))
             .filter(|(name, _)| name.as_str().starts_with(prefix))
             .take(limit)
             .map(entry)
-            .collect()
+            .collect())
     }
 
     async fn rename(&self, database: DatabaseId, epoch: Epoch, name: DatabaseName) -> Result<()> {

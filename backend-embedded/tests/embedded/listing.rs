@@ -1,0 +1,162 @@
+//! Listing past what is damaged: one database that cannot be read hides none of the others.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use litefleet::store::{
+    CommitMode, CommitRequest, LeaseRequest, ListEntry, OpenRequest, Opened, PageStore, SessionRequest,
+};
+use litefleet::{CommitId, DatabaseName, ErrorKind, Result, SessionId};
+use litefleet_embedded::{EmbeddedConfig, EmbeddedStore};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use crate::damage::files;
+use crate::now;
+
+const DATABASES: u64 = 200;
+
+fn config(path: &Path) -> EmbeddedConfig {
+    EmbeddedConfig::new(path).memtable_bytes(1 << 16)
+}
+
+/// Long, and like no other: so that blocks of the engine's files hold few of them, as they stand.
+fn name(index: u64) -> DatabaseName {
+    let mut random = StdRng::seed_from_u64(index);
+    let text: String = (0..300).map(|_| char::from(random.random_range(b'a'..=b'z'))).collect();
+    DatabaseName::new(&text).unwrap()
+}
+
+fn commit_id(index: u64) -> CommitId {
+    CommitId(StdRng::seed_from_u64(index + 1_000_000).random())
+}
+
+fn open(store: &EmbeddedStore, name: DatabaseName, session: SessionId) -> Opened {
+    let lease = Some(LeaseRequest { session, force: false });
+    now(store.open(OpenRequest { name, create: true, lease, known: None, tail_bytes: 0 })).unwrap()
+}
+
+fn commit(store: &EmbeddedStore, opened: &mut Opened, commit_id: CommitId, record: Bytes) {
+    let request = CommitRequest {
+        database: opened.database,
+        epoch: opened.head.epoch,
+        expected: opened.head.txid,
+        commit_id,
+        size: 4096,
+        record,
+        staged: None,
+        release: false,
+    };
+    now(store.commit(vec![request], CommitMode::Independent)).unwrap().remove(0).unwrap();
+    opened.head.txid = opened.head.txid.next();
+}
+
+/// Many databases with a commit each, and enough after them that the engine has written them to its tables.
+fn fill(path: &Path) {
+    let store = EmbeddedStore::open(config(path)).unwrap();
+    let session = SessionId([1; 16]);
+    let lifetime = Duration::from_secs(3600);
+    now(store.start_session(SessionRequest { session, label: "filler".into(), lifetime })).unwrap();
+    for index in 0..DATABASES {
+        let mut opened = open(&store, name(index), session);
+        commit(&store, &mut opened, commit_id(index), Bytes::from_static(b"record"));
+    }
+    let mut after = open(&store, DatabaseName::new("~after").unwrap(), session);
+    // The table of the heads has room for far fewer in memory.
+    for index in 0..1500 {
+        commit(&store, &mut after, commit_id(DATABASES + index), Bytes::from_static(&[0; 2000]));
+    }
+}
+
+/// Finds one of these that stands so often in one file of the engine's tables, and in no other, and flips a bit of it where
+/// it stands last. Returns its number. What stands there more often is also what the engine finds its blocks by.
+fn flip(path: &Path, wanted: impl Fn(u64) -> Vec<u8>, times: usize) -> u64 {
+    let mut all = Vec::new();
+    files(path, &mut all);
+    all.retain(|path| path.extension().is_none_or(|extension| extension != "jnl"));
+    let contents: Vec<Vec<u8>> = all.iter().map(|path| fs::read(path).unwrap()).collect();
+    for index in DATABASES / 3..DATABASES {
+        let wanted = wanted(index);
+        let places = |bytes: &Vec<u8>| -> Vec<usize> {
+            bytes.windows(wanted.len()).enumerate().filter(|(_, part)| *part == wanted).map(|(at, _)| at).collect()
+        };
+        let found: Vec<Vec<usize>> = contents.iter().map(places).collect();
+        let mut with_any = found.iter().zip(&contents).zip(&all).filter(|((places, _), _)| !places.is_empty());
+        if let (Some(((places, bytes), path)), None) = (with_any.next(), with_any.next())
+            && places.len() == times
+        {
+            let mut bytes = bytes.clone();
+            bytes[places[times - 1] + wanted.len() / 2] ^= 4;
+            fs::write(path, bytes).unwrap();
+            return index;
+        }
+    }
+    panic!("the engine has none of them {times} times in its tables");
+}
+
+/// Everything that is listed, some at a time.
+fn list(store: &EmbeddedStore, limit: usize) -> Result<Vec<ListEntry>> {
+    let mut all: Vec<ListEntry> = Vec::new();
+    loop {
+        let after = all.last().map(|entry| entry.name.clone());
+        let more = now(store.list("", after.as_ref(), limit))?;
+        if more.is_empty() {
+            return Ok(all);
+        }
+        all.extend(more);
+    }
+}
+
+fn names() -> Vec<DatabaseName> {
+    let mut names: Vec<DatabaseName> = (0..DATABASES).map(name).collect();
+    names.push(DatabaseName::new("~after").unwrap());
+    names.sort();
+    names
+}
+
+/// The damaged ones among the entries. All of the databases are there, in order, and the damaged ones say that they are.
+fn damaged(entries: &[ListEntry]) -> Vec<DatabaseName> {
+    let listed: Vec<DatabaseName> = entries.iter().map(|entry| entry.name.clone()).collect();
+    assert_eq!(listed, names());
+    let mut damaged = Vec::new();
+    for entry in entries {
+        if let Err(error) = &entry.state {
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+            assert!(error.message().contains(entry.name.as_str()), "{error}");
+            damaged.push(entry.name.clone());
+        }
+    }
+    damaged
+}
+
+/// One head that could not be read kept every database of the store from being listed.
+#[test]
+fn databases_are_listed_beside_one_whose_head_is_damaged() {
+    let directory = tempfile::tempdir().unwrap();
+    fill(directory.path());
+    let flipped = flip(directory.path(), |index| commit_id(index).0.to_vec(), 1);
+    let store = EmbeddedStore::open(config(directory.path())).unwrap();
+    for limit in [1, 7, 1000] {
+        let damaged = damaged(&list(&store, limit).unwrap());
+        assert!(damaged.contains(&name(flipped)), "{damaged:?}");
+        // As many as stand in one block with it.
+        assert!(damaged.len() < 60, "{}", damaged.len());
+    }
+}
+
+/// So did a name that could not be read: behind it nothing was listed.
+#[test]
+fn databases_are_listed_where_the_index_of_names_is_damaged() {
+    let directory = tempfile::tempdir().unwrap();
+    fill(directory.path());
+    // Once as what the database is called, then as what is looked for.
+    let flipped = flip(directory.path(), |index| name(index).as_str().as_bytes().to_vec(), 2);
+    let store = EmbeddedStore::open(config(directory.path())).unwrap();
+    for limit in [1, 7, 1000] {
+        let damaged = damaged(&list(&store, limit).unwrap());
+        assert!(damaged.contains(&name(flipped)), "by its name it cannot be opened: {damaged:?}");
+        assert!(damaged.len() < 60, "{}", damaged.len());
+    }
+}

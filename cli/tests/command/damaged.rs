@@ -1,0 +1,101 @@
+//! A store in which the head of a database is damaged: the commands name it, and go on past it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use litefleet::Fleet;
+use litefleet_embedded::{EmbeddedConfig, EmbeddedStore};
+use rusqlite::{Connection, OpenFlags};
+use serde_json::Value;
+
+use crate::setup::Place;
+
+const DATABASES: usize = 60;
+
+/// Databases `00` to `59`, and `busy`, which has commits enough that the engine has written the others to its tables.
+fn fill(folder: &Path) -> [u8; 16] {
+    let store = EmbeddedStore::open(EmbeddedConfig::new(folder).memtable_bytes(1 << 16)).unwrap();
+    let fleet = Fleet::builder(Arc::new(store)).build().unwrap();
+    fleet.register("damaged", false).unwrap();
+    let open =
+        |name: &str| Connection::open_with_flags(format!("file:{name}?vfs=damaged"), OpenFlags::default()).unwrap();
+    for index in 0..DATABASES {
+        open(&format!("{index:02}")).execute_batch("CREATE TABLE t (v); INSERT INTO t VALUES (1)").unwrap();
+    }
+    let busy = open("busy");
+    busy.execute_batch("CREATE TABLE t (v)").unwrap();
+    for _ in 0..1000 {
+        busy.execute_batch("INSERT INTO t VALUES (zeroblob(1000))").unwrap();
+    }
+    drop(busy);
+    let first = fleet.list("00", None, 1).unwrap().remove(0);
+    fleet.shutdown().unwrap();
+    fleet.unregister("damaged").unwrap();
+    first.state.unwrap().head.commit_id.0
+}
+
+fn files(path: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+/// The store with the head of `00` damaged in the engine's tables, and with it those that stand in the same block.
+fn place() -> Place {
+    let place = Place::new();
+    let wanted = fill(&place.store());
+    let mut flipped = 0;
+    for path in files(&place.store()) {
+        let mut bytes = fs::read(&path).unwrap();
+        let journal = path.extension().is_some_and(|extension| extension == "jnl");
+        if !journal && let Some(at) = bytes.windows(16).position(|part| part == wanted) {
+            bytes[at] ^= 4;
+            fs::write(&path, bytes).unwrap();
+            flipped += 1;
+        }
+    }
+    assert!(flipped > 0, "the engine has it in its tables");
+    place
+}
+
+/// The lines about databases: the names of those that are whole, and of the others, which say what is wrong.
+fn told(json_lines: &str) -> (Vec<String>, Vec<String>) {
+    let (mut whole, mut damaged) = (Vec::new(), Vec::new());
+    for line in json_lines.lines() {
+        let object: Value = serde_json::from_str(line).unwrap();
+        let Some(name) = object["name"].as_str() else { continue };
+        if object["ok"].as_bool().unwrap() {
+            whole.push(name.to_owned());
+        } else {
+            assert!(line.contains("fails its check") || line.contains("cannot read the store"), "{line}");
+            damaged.push(name.to_owned());
+        }
+    }
+    (whole, damaged)
+}
+
+/// One head that could not be read ended `ls`, and `verify` and `gc` of all, before they had begun.
+#[test]
+fn commands_go_on_past_a_damaged_head() {
+    let place = place();
+    let listed = place.run(["ls", "--json"]);
+    let (whole, damaged) = told(&listed.out);
+    assert!(damaged.contains(&"00".to_owned()), "{damaged:?}");
+    assert!(whole.contains(&"59".to_owned()) && whole.len() + damaged.len() == DATABASES + 1, "{whole:?} {damaged:?}");
+    let count = format!("{} of {} databases", damaged.len(), DATABASES + 1);
+    listed.fails(5, &count);
+
+    let table = place.run(["ls"]);
+    assert_eq!(table.out.lines().count(), DATABASES + 2, "{table:?}");
+    assert_eq!(table.out.matches("DAMAGED").count(), damaged.len(), "{table:?}");
+    table.fails(5, &count);
+    // What is whole is no failure.
+    place.run(["ls", "59"]).ok();
+
+    for command in ["verify", "gc"] {
+        let ran = place.run([command, "--json"]);
+        assert_eq!(told(&ran.out), (whole.clone(), damaged.clone()), "{command}");
+        ran.fails(5, &count);
+    }
+    place.run(["info", "00"]).fails(5, "00");
+}
