@@ -219,8 +219,8 @@ impl Engine {
     fn await_room(&self, table: Table) -> Outcome<()> {
         let keyspace = self.table(table);
         loop {
-            let full =
-                load(&self.unsealed, table) >= STRETCH * self.memtable_bytes && keyspace.sealed_memtable_count() > 0;
+            let full = load(&self.unsealed, table) >= STRETCH.saturating_mul(self.memtable_bytes)
+                && keyspace.sealed_memtable_count() > 0;
             if !full && keyspace.l0_table_count() < RUNS {
                 return Ok(());
             }

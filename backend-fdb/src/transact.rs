@@ -134,7 +134,7 @@ impl Cluster {
     /// Until when a call that begins now is tried: for as long as the settings say, and no longer than its caller waits.
     pub(crate) fn deadline(&self, priority: Priority) -> Duration {
         let waits = if priority == Priority::Normal { deadline::left() } else { None };
-        self.now() + waits.map_or(self.timeout, |left| self.timeout.min(left.max(SHORTEST)))
+        self.now().saturating_add(waits.map_or(self.timeout, |left| self.timeout.min(left.max(SHORTEST))))
     }
 
     /// The tries of one call.

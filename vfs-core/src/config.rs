@@ -33,7 +33,8 @@ pub enum Locking {
 pub struct FleetSettings {
     /// The most bytes of page images in the cache, for all databases together.
     pub cache_bytes: usize,
-    /// How long the process's session, and so every lease of it, lives without a renewal.
+    /// How long the process's session, and so every lease of it, lives without a renewal: a millisecond at least, a hundred
+    /// years at the most.
     pub session_lifetime: Duration,
     /// How much earlier than the session's end this process stops to rely on it: what the store's clock may jump.
     pub session_margin: Duration,
@@ -42,7 +43,7 @@ pub struct FleetSettings {
     /// many databases while SQLite prepares the other half's next transactions. `None`: what the store says
     /// ([`PageStore::commit_calls`](crate::store::PageStore::commit_calls)).
     pub commit_calls: Option<usize>,
-    /// Threads for work in the background.
+    /// Threads for work in the background: 1 at least, 1,024 at the most.
     pub worker_threads: usize,
     /// Who this process is, for people. Empty: host name and process id.
     pub label: String,
@@ -61,6 +62,28 @@ impl Default for FleetSettings {
             label: String::new(),
             database: DatabaseSettings::default(),
         }
+    }
+}
+
+/// A session that lives shorter is over before anything can be done under it.
+const SHORTEST_SESSION: Duration = Duration::from_millis(1);
+/// What lives as long lives for ever, and can be told to every store.
+const LONGEST_SESSION: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+const MOST_THREADS: usize = 1024;
+
+impl FleetSettings {
+    /// Settings that a fleet can work with. `Invalid` where there are none.
+    pub(crate) fn checked(mut self) -> Result<Self> {
+        if self.session_lifetime < SHORTEST_SESSION {
+            let message = format!("session_lifetime {:?}: expected a millisecond or more", self.session_lifetime);
+            return Err(Error::invalid(message));
+        }
+        if self.worker_threads > MOST_THREADS {
+            let message = format!("worker_threads {}: expected {MOST_THREADS} at the most", self.worker_threads);
+            return Err(Error::invalid(message));
+        }
+        self.session_lifetime = self.session_lifetime.min(LONGEST_SESSION);
+        Ok(self)
     }
 }
 

@@ -15,6 +15,8 @@ use crate::types::{PAGE_SIZE, PageNo, Txid};
 
 /// What an entry takes besides its page, measured: see `docs/decisions/0003-page-cache.md`.
 const ENTRY_OVERHEAD: usize = 150;
+/// The most pages that the cache is prepared for: with more it only learns a little more slowly what is read often.
+const MOST_ESTIMATED: usize = 1 << 24;
 /// Below this one shard holds everything: a part of so little would be too small for its entries.
 const SMALL_CACHE: usize = 4 << 20;
 
@@ -72,7 +74,10 @@ impl PageCache {
     pub(crate) fn new(bytes: usize) -> Result<Self> {
         let bytes = bytes.max(16 * (PAGE_SIZE + ENTRY_OVERHEAD));
         let mut options = OptionsBuilder::new();
-        options.estimated_items_capacity(bytes / PAGE_SIZE).weight_capacity(bytes as u64).hot_allocation(0.75);
+        options
+            .estimated_items_capacity((bytes / PAGE_SIZE).min(MOST_ESTIMATED))
+            .weight_capacity(bytes as u64)
+            .hot_allocation(0.75);
         if bytes < SMALL_CACHE {
             options.shards(1);
         }

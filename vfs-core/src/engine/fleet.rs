@@ -138,9 +138,11 @@ impl FleetBuilder {
         self
     }
 
-    /// Starts the fleet. Nothing is read from the store yet. `Invalid` on a current-thread runtime.
+    /// Starts the fleet. Nothing is read from the store yet. `Invalid` on a current-thread runtime, and for settings that
+    /// nothing can be done with.
     pub fn build(self) -> Result<Fleet> {
-        let Self { store, mut settings, clock, randomness, runtime } = self;
+        let Self { store, settings, clock, randomness, runtime } = self;
+        let mut settings = settings.checked()?;
         if settings.label.is_empty() {
             settings.label = default_label();
         }

@@ -9,6 +9,7 @@ use tracing::Instrument;
 use super::TransactionBuffer;
 use super::core::{Core, Lease};
 use super::database::{Database, Role, Snapshot};
+use super::session::Ended;
 use crate::config::{LeaseMode, Locking};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::store::{LeaseRequest, OpenRequest};
@@ -304,6 +305,7 @@ impl Database {
         let start = self.fleet.clock.monotonic();
         let mut pause = FIRST_PAUSE;
         let mut unused = None;
+        let mut ended = Ended::default();
         for _ in 0..LOAD_TRIES {
             let opened = loop {
                 let live = self.retry(|| self.fleet.session.ensure()).await?;
@@ -328,6 +330,7 @@ impl Database {
                         if self.retry(|| self.fleet.session.renew()).await?.is_some() {
                             return Err(error);
                         }
+                        ended.note()?;
                     }
                     Err(error) => return Err(error),
                 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::collect::CollectReport;
 use super::database::{Database, Role};
 use super::fleet::{Fleet, PURGE_STEP};
+use super::session::Ended;
 use super::verify::{Progress, Verification, VerifyReport};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::store::{Head, LeaseRequest, ListEntry, OpenRequest, Opened, Tail};
@@ -95,6 +96,7 @@ impl Fleet {
         }
         let busy = self.inner.settings.database.busy;
         let start = self.inner.clock.monotonic();
+        let mut ended = Ended::default();
         loop {
             let live = self.retry(|| self.inner.session.ensure()).await?;
             let lease = Some(LeaseRequest { session: live.session, force });
@@ -110,6 +112,7 @@ impl Fleet {
                     if self.retry(|| self.inner.session.renew()).await?.is_some() {
                         return Err(error);
                     }
+                    ended.note()?;
                 }
                 reply => return reply,
             }

@@ -14,6 +14,26 @@ use crate::types::SessionId;
 /// would give up while one of them starts it.
 const LEAST_TURN: Duration = Duration::from_secs(1);
 
+/// How often a lease is asked for under one session after the other: those that were over when the store answered.
+const SESSIONS: usize = 8;
+
+/// Sessions that have ended before anything could be done under them.
+#[derive(Debug, Default)]
+pub(crate) struct Ended(usize);
+
+impl Ended {
+    /// One more has.
+    pub(crate) fn note(&mut self) -> Result<()> {
+        self.0 += 1;
+        if self.0 < SESSIONS {
+            return Ok(());
+        }
+        Err(Error::unavailable(format!(
+            "the session of this process was over before the store had answered, {SESSIONS} times over: raise session_lifetime"
+        )))
+    }
+}
+
 /// A session that was alive when this was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Live {

@@ -76,7 +76,7 @@ impl PageStore for MemoryStore {
         if state.sessions.contains_key(&request.session) && !state.live(request.session, now) {
             return Err(Error::invalid(format!("session {} has ended, start one with a new id", request.session)));
         }
-        let expires = Some(now + request.lifetime);
+        let expires = Some(now.saturating_add(request.lifetime));
         let session = Session { label: request.label, lifetime: request.lifetime, expires };
         state.sessions.insert(request.session, session);
         Ok(())
@@ -87,7 +87,7 @@ impl PageStore for MemoryStore {
         let mut state = self.lock();
         match state.sessions.get_mut(&session) {
             Some(found) if found.expires.is_some_and(|at| at > now) => {
-                found.expires = Some(now + found.lifetime);
+                found.expires = Some(now.saturating_add(found.lifetime));
                 Ok(())
             }
             Some(_) | None => {
