@@ -165,7 +165,7 @@ mod tests {
 
     /// A lock waited for as long as a renewal in the background, whatever its own time-out was.
     #[test]
-    fn who_needs_the_session_waits_no_longer_than_its_time_out() {
+    fn who_needs_the_session_does_not_wait_for_a_renewal_without_an_end() {
         let plan = Arc::new(FaultPlan::default());
         let renewals = Some(Operation::RenewSession);
         plan.arm(Fault { operation: renewals, after: 0, times: u64::MAX, effect: Effect::Delay(1_000_000_000) });
