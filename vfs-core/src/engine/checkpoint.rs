@@ -59,6 +59,16 @@ struct Plan {
     kept: u32,
 }
 
+/// Who wants a checkpoint or a collection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum For {
+    /// Somebody who waits for it: the lease is taken where it is not held.
+    Caller,
+    /// Nobody: it is done under the lease that is held, and not without one. One that was given back meanwhile, by a
+    /// pragma or when the fleet was shut down, would be taken again and kept.
+    Background,
+}
+
 /// The last whole image of a page in the store.
 struct Base {
     txid: Txid,
@@ -128,10 +138,18 @@ impl Database {
         self.checkpoint_scheduled.load(Ordering::Acquire) || self.maintenance.load(Ordering::Acquire) > 0
     }
 
-    /// A checkpoint, and the garbage that it makes collectable.
+    /// In the background: a checkpoint, and the garbage that it makes collectable.
     pub(super) async fn maintain(&self) -> Result<()> {
-        self.checkpoint().await?;
-        self.collect().await.map(|_| ())
+        self.checkpoint_for(For::Background).await?;
+        self.collect_for(For::Background).await.map(|_| ())
+    }
+
+    /// Whether there is a lease to work under.
+    pub(super) async fn lease_for(&self, who: For) -> Result<bool> {
+        match who {
+            For::Caller => self.ensure_lease().await.map(|()| true),
+            For::Background => self.has_lease(),
+        }
     }
 
     /// Before the lease is given back: a checkpoint, when there is something for it, and then what an older one has made
@@ -147,19 +165,25 @@ impl Database {
 
     /// Writes a checkpoint at the present head. Returns its txid.
     pub async fn checkpoint(&self) -> Result<Txid> {
+        self.checkpoint_for(For::Caller).await
+    }
+
+    async fn checkpoint_for(&self, who: For) -> Result<Txid> {
         let span = tracing::debug_span!("checkpoint", database = %self.name);
         let made = async {
             let _kept = self.begin_maintenance();
             let _one = self.maintaining.lock().await;
-            self.checkpoint_alone().await
+            self.checkpoint_alone(who).await
         };
         made.instrument(span).await.context(self.words("checkpoint"))
     }
 
-    async fn checkpoint_alone(&self) -> Result<Txid> {
+    async fn checkpoint_alone(&self, who: For) -> Result<Txid> {
         let mut tries = 1;
         loop {
-            self.ensure_lease().await?;
+            if !self.lease_for(who).await? {
+                return Ok(self.core().checkpoint);
+            }
             let (_, epoch) = self.held()?;
             let plan = {
                 let core = self.core();

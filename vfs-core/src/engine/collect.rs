@@ -6,6 +6,7 @@
 
 use tracing::Instrument;
 
+use super::checkpoint::For;
 use super::database::Database;
 use crate::codec::{Record, StagedPages};
 use crate::error::{Context, Result};
@@ -28,17 +29,23 @@ pub struct CollectReport {
 impl Database {
     /// Deletes what is dead, as far as retention and the snapshots in use allow.
     pub async fn collect(&self) -> Result<CollectReport> {
+        self.collect_for(For::Caller).await
+    }
+
+    pub(super) async fn collect_for(&self, who: For) -> Result<CollectReport> {
         let span = tracing::debug_span!("collect", database = %self.name);
         let collected = async {
             let _kept = self.begin_maintenance();
             let _one = self.maintaining.lock().await;
-            self.collect_alone().await
+            self.collect_alone(who).await
         };
         collected.instrument(span).await.context(self.words("collect garbage"))
     }
 
-    async fn collect_alone(&self) -> Result<CollectReport> {
-        self.ensure_lease().await?;
+    async fn collect_alone(&self, who: For) -> Result<CollectReport> {
+        if !self.lease_for(who).await? {
+            return Ok(CollectReport::default());
+        }
         let (database, _) = self.held()?;
         let raised = self.collect_pages(Vec::new(), Txid(0)).await?;
         let mut report = CollectReport { horizon: raised.horizon, ..CollectReport::default() };

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::cache::{CacheKey, CachedImage};
+use super::checkpoint::For;
 use super::core::Core;
 use super::fleet::FleetInner;
 use super::prefetch::{Prefetcher, Visited};
@@ -254,8 +255,9 @@ impl Database {
         let settings = self.settings();
         let now = self.fleet.clock.monotonic();
         let (idle, checkpoint, unused) = {
+            let held = self.has_lease().unwrap_or(false);
             let core = self.core();
-            let resting = core.lease.is_some() && !core.needs_lease() && core.stopped.is_none();
+            let resting = held && !core.needs_lease();
             let idle = now.saturating_sub(core.active);
             // A long scan is no idle database.
             let unused = idle > STRUCTURE_KEPT && core.pins.is_empty() && !core.writer;
@@ -266,7 +268,7 @@ impl Database {
         }
         let release = !settings.lease_idle.is_zero() && idle >= settings.lease_idle;
         if !idle.is_zero() && self.core().collect_at.take_if(|at| now >= *at).is_some() {
-            let collected = self.collect().await?;
+            let collected = self.collect_for(For::Background).await?;
             if collected.horizon < collected.checkpoint {
                 // A snapshot in use holds it back.
                 let later = now.checked_add(settings.retention.max(STRUCTURE_KEPT));

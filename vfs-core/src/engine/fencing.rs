@@ -10,7 +10,7 @@ use super::core::Lease;
 use super::database::Database;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::{Head, HeadRequest};
-use crate::types::{DatabaseId, Epoch};
+use crate::types::Epoch;
 
 /// How often a write is sent under another epoch.
 pub(super) const TRIES: usize = 3;
@@ -97,27 +97,5 @@ impl Database {
             core.lease = Some(Lease { epoch: head.epoch, ..lease });
         }
         ours
-    }
-
-    /// A lease could not be given back, because its epoch is over. If it was granted to us again since, and nobody here
-    /// knows of it, it is given back under its new epoch.
-    pub(super) async fn release_again(&self, database: DatabaseId, lease: Lease) -> Result<()> {
-        // Who has it open here now: this one, or the one that was opened when this one had stopped. It may have taken the
-        // lease meanwhile, and does not take it while this is found out.
-        let open = self.fleet.registry.running(&self.name, self.role);
-        let holder = open.as_deref().unwrap_or(self);
-        let _one = holder.acquiring.lock().await;
-        if holder.holds_lease() {
-            return Ok(());
-        }
-        let request = HeadRequest { database, known: self.core().head, epoch: None, tail_bytes: 0 };
-        let head = match self.retry(|| self.fleet.store.head(request)).await {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            reply => reply?.head,
-        };
-        if head.holder.is_none_or(|holder| holder.session != lease.session) {
-            return Ok(());
-        }
-        self.retry(|| self.fleet.store.release(database, head.epoch, Vec::new())).await
     }
 }

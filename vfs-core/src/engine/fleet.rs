@@ -14,6 +14,7 @@ use super::database::{Database, Role};
 use super::lease::{FIRST_PAUSE, LONGEST_PAUSE};
 use super::registry::Registry;
 use super::session::Session;
+use super::unreturned::Unreturned;
 use crate::bridge::Bridge;
 use crate::clock::{Clock, Randomness, SystemClock};
 use crate::config::FleetSettings;
@@ -43,6 +44,7 @@ pub(crate) struct FleetInner {
     pub(super) cache: PageCache,
     pub(super) batcher: CommitBatcher,
     pub(super) registry: Registry,
+    pub(super) unreturned: Unreturned,
     instances: AtomicU64,
     /// The process that it was built in.
     process: u32,
@@ -176,6 +178,7 @@ impl FleetBuilder {
             cache,
             batcher,
             registry: Registry::default(),
+            unreturned: Unreturned::default(),
             instances: AtomicU64::new(1),
             process: std::process::id(),
         });
@@ -335,6 +338,7 @@ async fn sweep(fleet: Weak<FleetInner>) {
     let mut rounds = 0u32;
     let mut told = CacheCounters::default();
     let mut looking = JoinSet::new();
+    let mut returning = JoinSet::new();
     loop {
         tokio::time::sleep(SWEEP).await;
         let Some(fleet) = fleet.upgrade() else { return };
@@ -352,6 +356,11 @@ async fn sweep(fleet: Weak<FleetInner>) {
         // First what waits for nothing, for all.
         for database in fleet.registry.all() {
             database.expire_snapshots();
+        }
+        while returning.try_join_next().is_some() {}
+        if returning.is_empty() && !fleet.unreturned.is_empty() {
+            let fleet = Arc::clone(&fleet);
+            returning.spawn(async move { fleet.return_leases().await });
         }
         // Each may wait for a store that is away, or for something large: one does not stand in the way of all others, in this
         // round or the next. One that panicked leaves the rest to the others.

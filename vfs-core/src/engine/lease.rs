@@ -10,10 +10,12 @@ use super::TransactionBuffer;
 use super::core::{Core, Lease};
 use super::database::{Database, Role, Snapshot};
 use super::session::Ended;
+use super::unreturned::Whose;
 use crate::config::{LeaseMode, Locking};
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::store::deadline::{self, Deadline};
 use crate::store::{LeaseRequest, OpenRequest};
-use crate::types::{DatabaseId, Epoch, Txid};
+use crate::types::{DatabaseId, Txid};
 
 /// How often a load that raced with others is tried again.
 pub(super) const LOAD_TRIES: usize = 5;
@@ -68,21 +70,27 @@ impl Database {
             return Ok(snapshot);
         }
         let work = async {
-            let _one = self.acquiring.lock().await;
-            // Whoever was before may have done the work.
-            if let Some(snapshot) = self.pin_if_current(exclusive)? {
-                return Ok(snapshot);
-            }
-            match (self.role, self.lease_mode()) {
-                (Role::Writer, LeaseMode::Exclusive) => self.acquire_lease().await,
-                (Role::Writer, LeaseMode::Transaction) | (Role::Follower, _) => self.refresh().await,
-            }
-            .context(self.words("open"))?;
-            let mut core = self.core();
-            core.check()?;
-            self.pin(&mut core, self.fleet.clock.monotonic(), exclusive)
+            let begun = self.begin_by_the_store(exclusive).await;
+            self.learn_holder(begun.as_ref().err()).await;
+            begun
         };
         self.fleet.bridge.wait(work.instrument(tracing::debug_span!("open", database = %self.name)))
+    }
+
+    async fn begin_by_the_store(&self, exclusive: bool) -> Result<Snapshot> {
+        let _one = self.acquiring.lock().await;
+        // Whoever was before may have done the work.
+        if let Some(snapshot) = self.pin_if_current(exclusive)? {
+            return Ok(snapshot);
+        }
+        match (self.role, self.lease_mode()) {
+            (Role::Writer, LeaseMode::Exclusive) => self.acquire_lease().await,
+            (Role::Writer, LeaseMode::Transaction) | (Role::Follower, _) => self.refresh().await,
+        }
+        .context(self.words("open"))?;
+        let mut core = self.core();
+        core.check()?;
+        self.pin(&mut core, self.fleet.clock.monotonic(), exclusive)
     }
 
     fn pin(&self, core: &mut Core, now: Duration, exclusive: bool) -> Result<Snapshot> {
@@ -194,19 +202,20 @@ impl Database {
 
     /// Takes the lease unless it is held and the session is alive.
     pub(super) async fn ensure_lease(&self) -> Result<()> {
-        let current = |live: Option<super::session::Live>| {
-            let core = self.core();
-            core.check()?;
-            Ok(core.lease.is_some_and(|lease| live.is_some_and(|live| live.session == lease.session)))
-        };
         if self.role == Role::Follower {
             return Err(Error::invalid("opened read-only: it holds no lease"));
         }
-        if current(self.fleet.session.live())? {
+        if self.has_lease()? {
             return Ok(());
         }
+        let ensured = self.ensure_lease_by_the_store().await;
+        self.learn_holder(ensured.as_ref().err()).await;
+        ensured
+    }
+
+    async fn ensure_lease_by_the_store(&self) -> Result<()> {
         let _one = self.acquiring.lock().await;
-        if current(self.fleet.session.live())? {
+        if self.has_lease()? {
             return Ok(());
         }
         // Work in the background may outlive the last connection. A grant would fence whoever opened it since.
@@ -214,6 +223,15 @@ impl Database {
             return Err(Error::fenced("it was closed, and its lease given back"));
         }
         self.acquire_lease().await
+    }
+
+    /// Whether the lease is held, can be relied on, and is not on its way back with a commit.
+    pub(super) fn has_lease(&self) -> Result<bool> {
+        let live = self.fleet.session.live();
+        let core = self.core();
+        core.check()?;
+        let held = core.lease.is_some_and(|lease| live.is_some_and(|live| live.session == lease.session));
+        Ok(held && !core.releasing)
     }
 
     /// The writer is done: whoever comes next may write. A transaction that did not commit leaves nothing staged.
@@ -249,7 +267,7 @@ impl Database {
             && !self.is_maintained()
             && let Err(error) = self.release_lease().await
         {
-            tracing::warn!(database = %self.name, %error, "the lease could not be given back; it ends with the session");
+            tracing::warn!(database = %self.name, %error, "the lease could not be given back; it is tried again");
         }
     }
 
@@ -276,13 +294,20 @@ impl Database {
             (database, lease, core.warm_set())
         };
         metrics::counter!("litefleet_leases_released_total").increment(1);
-        match self.fleet.store.release(database, lease.epoch, warm).await {
-            // Somebody else has it already, or a late request of our own.
-            Err(error) if error.kind() == ErrorKind::Fenced => self.release_again(database, lease).await,
+        let fleet = &self.fleet;
+        let released = match self.retry(|| fleet.store.release(database, lease.epoch, warm.clone())).await {
+            // Somebody else has it already, or a late request of our own was granted.
+            Err(error) if error.kind() == ErrorKind::Fenced => {
+                fleet.return_lease(&Whose::Database(database), lease.session).await
+            }
             // The database is gone.
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            reply => reply,
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
+            released => released.map(|()| true),
+        };
+        if !matches!(released, Ok(true)) {
+            fleet.unreturned.kept(database, lease.session);
         }
+        released.map(|_| ())
     }
 
     /// Takes the lease even from a live holder, this once.
@@ -300,14 +325,25 @@ impl Database {
         self.acquire(false).await
     }
 
-    async fn acquire(&self, mut seize: bool) -> Result<()> {
+    async fn acquire(&self, seize: bool) -> Result<()> {
+        // One that has stopped may have been replaced: what it were granted would be the other's.
+        self.core().check()?;
+        let mut unused = None;
+        let acquired = self.acquire_noting(seize, &mut unused).await;
+        if let Some((database, lease)) = unused {
+            self.hand_back(database, lease).await;
+        }
+        acquired
+    }
+
+    /// Leaves in `unused` what was granted and is of no use.
+    async fn acquire_noting(&self, mut seize: bool, unused: &mut Option<(DatabaseId, Lease)>) -> Result<()> {
         let settings = self.settings();
         let start = self.fleet.clock.monotonic();
         let mut pause = FIRST_PAUSE;
-        let mut unused = None;
         let mut ended = Ended::default();
         for _ in 0..LOAD_TRIES {
-            let opened = loop {
+            let (opened, session) = loop {
                 let live = self.retry(|| self.fleet.session.ensure()).await?;
                 let known = self.known();
                 // By force only at first: two that took over from each other for ever would help nobody.
@@ -318,7 +354,6 @@ impl Database {
                     Err(error) if error.kind() == ErrorKind::LeaseHeld => {
                         metrics::counter!("litefleet_leases_refused_total").increment(1);
                         self.check_deposed().await?;
-                        self.learn_holder().await;
                         if self.fleet.clock.monotonic().saturating_sub(start) + pause > settings.busy {
                             return Err(error);
                         }
@@ -332,48 +367,51 @@ impl Database {
                         }
                         ended.note()?;
                     }
-                    Err(error) => return Err(error),
+                    Err(error) => {
+                        if error.kind() == ErrorKind::Unavailable {
+                            self.fleet.unreturned.perhaps_granted(&self.name, live.session);
+                        }
+                        return Err(error);
+                    }
                 }
             };
-            let (opened, session) = opened;
             metrics::counter!("litefleet_leases_granted_total").increment(1);
             let lease = Lease { epoch: opened.head.epoch, session };
-            let (staged, database) = (opened.head.staged, opened.database);
-            let taken = self.take_over_state(opened, Some(lease)).await;
-            if taken.is_err() {
-                self.hand_back(database, lease.epoch).await;
-            }
-            if taken? {
+            let staged = opened.head.staged;
+            *unused = Some((opened.database, lease));
+            if self.take_over_state(opened, Some(lease)).await? {
+                self.core().check()?;
+                *unused = None;
                 if staged && !self.core().writer {
                     self.discard_staged_alone().await?;
                 }
                 return Ok(());
             }
-            unused = Some((database, lease.epoch));
-        }
-        if let Some((database, epoch)) = unused {
-            self.hand_back(database, epoch).await;
         }
         Err(Error::unavailable("the log changed while it was being read, several times over; try again"))
     }
 
-    /// Asks who has the lease, where nobody here has heard of one: somebody will want to know. If the store does not say, it is
-    /// asked at the next refusal.
-    async fn learn_holder(&self) {
-        if self.core().holder.is_some() {
+    /// After a refusal: asks who has the lease, where nobody here has heard of one, since somebody will want to know. The
+    /// caller does not hold `acquiring`. If the store does not say, it is asked at the next refusal.
+    async fn learn_holder(&self, refusal: Option<&Error>) {
+        if refusal.is_none_or(|error| error.kind() != ErrorKind::LeaseHeld) || self.core().holder.is_some() {
             return;
         }
         let request = OpenRequest { create: false, tail_bytes: 0, ..self.open_request(None, self.known()) };
-        if let Ok(opened) = self.retry(|| self.fleet.store.open(request.clone())).await {
+        let until = Deadline::after(self.settings().store_timeout);
+        if let Ok(opened) = deadline::scope(until, self.fleet.store.open(request)).await {
             self.core().holder = opened.head.holder.map(|holder| holder.label);
         }
     }
 
     /// Gives a lease back that was granted and is of no use. From then on others may write, so it is not held here either,
-    /// under this epoch or an older one. If the store is not reached, it ends with the session.
-    async fn hand_back(&self, database: DatabaseId, epoch: Epoch) {
+    /// under this epoch or an older one. It stays where another connection of this process uses it: one that was opened
+    /// when this one had stopped.
+    async fn hand_back(&self, database: DatabaseId, lease: Lease) {
         self.core().lease = None;
-        let _released = self.fleet.store.release(database, epoch, Vec::new()).await;
+        if !matches!(self.fleet.release_unused(database, lease.epoch, Some(self)).await, Ok(true)) {
+            self.fleet.unreturned.kept(database, lease.session);
+        }
     }
 }
 

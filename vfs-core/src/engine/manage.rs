@@ -114,7 +114,13 @@ impl Fleet {
                     }
                     ended.note()?;
                 }
-                reply => return reply,
+                Err(error) => {
+                    if error.kind() == ErrorKind::Unavailable {
+                        self.inner.unreturned.perhaps_granted(name, live.session);
+                    }
+                    return Err(error);
+                }
+                Ok(opened) => return Ok(opened),
             }
         }
     }
@@ -129,11 +135,13 @@ impl Fleet {
     /// Gives back a lease that was taken for one deed, unless somebody here goes on under it: the next write finds its new
     /// epoch.
     async fn give_back_unused(&self, held: &Opened) -> Result<()> {
-        let goes_on = |open: &Arc<Database>| open.holds_lease() && open.stopped().is_none();
-        if self.writers_of(held.database).iter().any(goes_on) {
-            return Ok(());
+        let released = self.retry(|| self.inner.release_unused(held.database, held.head.epoch, None)).await;
+        if !matches!(released, Ok(true))
+            && let Some(holder) = &held.head.holder
+        {
+            self.inner.unreturned.kept(held.database, holder.session);
         }
-        self.retry(|| self.inner.store.release(held.database, held.head.epoch, Vec::new())).await
+        released.map(|_| ())
     }
 
     /// Deletes a database. `LeaseHeld` while somebody has it open, after `busy`, unless `force`.
@@ -142,7 +150,7 @@ impl Fleet {
             let held = self.hold(name, force).await?;
             let deleted = self.inner.store.delete(held.database, held.head.epoch).await;
             if deleted.is_err() {
-                // If that fails, it ends with the session.
+                // If that fails, it is tried again.
                 let _released = self.give_back_unused(&held).await;
             } else {
                 // A database of that name that is opened from now on is another one.

@@ -29,6 +29,7 @@ mod several;
 mod stage;
 mod structure;
 mod tail;
+mod unreturned;
 mod verify;
 mod watch;
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::database::{Database, Role};
 use super::fleet::FleetInner;
-use crate::types::DatabaseName;
+use crate::types::{DatabaseId, DatabaseName};
 
 /// Open databases by name and role.
 #[derive(Debug, Default)]
@@ -40,9 +40,25 @@ impl Registry {
         database
     }
 
-    /// The open database of a name, for who connects now.
-    pub(super) fn running(&self, name: &DatabaseName, role: Role) -> Option<Arc<Database>> {
-        self.lock().get(&(name.clone(), role)).and_then(Weak::upgrade)
+    /// Whether somebody here uses the lease of a database, other than `but`. `None` when somebody may be about to: it is
+    /// being taken by one that is, or may become, a connection to it.
+    pub(super) fn uses_lease(&self, id: DatabaseId, but: Option<&Database>) -> Option<bool> {
+        let mut about_to = false;
+        for database in self.all().into_iter().filter(|database| database.role == Role::Writer) {
+            if but.is_some_and(|but| std::ptr::eq(but, Arc::as_ptr(&database))) {
+                continue;
+            }
+            let taking = database.acquiring.try_lock();
+            let core = database.core();
+            if core.stopped.is_some() || core.database.is_some_and(|other| other != id) {
+                continue;
+            }
+            if core.lease.is_some() && core.database.is_some() {
+                return Some(true);
+            }
+            about_to |= taking.is_err();
+        }
+        if about_to { None } else { Some(false) }
     }
 
     /// Forgets a database that nobody uses any more.
