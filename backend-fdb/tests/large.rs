@@ -72,7 +72,7 @@ async fn a_database_of_200_000_pages_is_opened_by_reading_little() {
     }
     let range = [PageRange::new(PageNo(199_000), PageNo(200_000))];
     let lineage = [Lineage { database: holder.database, max_txid: Txid::MAX }];
-    assert_eq!(reader.store.read_pages(&lineage, &range, Txid(1)).await.expect("there").len(), 1_001);
+    assert_eq!(reader.store.read_pages(&lineage, &range, Txid(1)).await.expect("there").rows.len(), 1_001);
 }
 
 #[test]

@@ -77,8 +77,8 @@ impl Held {
     fn read(&self, first: u32, last: u32, at: u64) -> Vec<PageRow> {
         let lineage = [Lineage { database: self.opened.database, max_txid: Txid::MAX }];
         let pages = [PageRange::new(PageNo(first), PageNo(last))];
-        let rows = self.runtime.block_on(self.store.read_pages(&lineage, &pages, Txid(at))).unwrap();
-        rows.into_iter().map(|read| read.row).collect()
+        let reply = self.runtime.block_on(self.store.read_pages(&lineage, &pages, Txid(at))).unwrap();
+        reply.rows.into_iter().map(|read| read.row).collect()
     }
 }
 

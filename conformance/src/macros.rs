@@ -169,6 +169,7 @@ macro_rules! __each_store_case {
                 checkpoint::rows_that_cannot_be_are_invalid
                 collect::horizon_never_falls
                 collect::read_below_the_horizon_fails
+                collect::rows_come_with_their_horizon
                 collect::dead_rows_are_collected
                 collect::bases_outlive_their_deltas
                 collect::zeros_hide_what_is_kept_before_them
@@ -186,6 +187,7 @@ macro_rules! __each_store_case {
                 concurrency::many_holders_fight
                 concurrency::atomic_commits_do_not_deadlock
                 concurrency::reads_race_with_collection
+                concurrency::holes_race_with_collection
                 concurrency::dropped_calls_leave_nothing_locked
                 faults::lost_replies_are_resolved_by_id
                 faults::deposed_writer_learns_its_outcome

@@ -21,8 +21,8 @@ use std::sync::{Mutex, PoisonError};
 use async_trait::async_trait;
 use litefleet::store::{
     CheckpointRequest, CollectRequest, Collected, CommitMode, CommitRequest, DiscardRequest, Discarded, HeadReply,
-    HeadRequest, Lineage, ListEntry, LogRow, OpenRequest, Opened, PageRow, PageStore, Purged, ReadRow, SessionRequest,
-    StageRequest, StoreLimits,
+    HeadRequest, Lineage, ListEntry, LogRow, OpenRequest, Opened, PageRow, PageStore, PagesReply, Purged,
+    SessionRequest, StageRequest, StoreLimits,
 };
 use litefleet::{DatabaseId, DatabaseName, Epoch, PageNo, PageRange, Result, SessionId, Txid};
 
@@ -176,7 +176,7 @@ impl PageStore for EmbeddedStore {
         self.watch_head(database, known).await
     }
 
-    async fn read_pages(&self, lineage: &[Lineage], pages: &[PageRange], snapshot: Txid) -> Result<Vec<ReadRow>> {
+    async fn read_pages(&self, lineage: &[Lineage], pages: &[PageRange], snapshot: Txid) -> Result<PagesReply> {
         self.read_page_rows(lineage, pages, snapshot)
     }
 

@@ -1,6 +1,6 @@
 //! Reading page rows.
 
-use litefleet::store::{Lineage, PageRow, ReadRow, RowKind};
+use litefleet::store::{Lineage, PageRow, PagesReply, ReadRow, RowKind};
 use litefleet::{DatabaseId, Error, PageNo, PageRange, Result, Txid};
 
 use super::{EmbeddedStore, stored};
@@ -124,11 +124,12 @@ impl EmbeddedStore {
         lineage: &[Lineage],
         ranges: &[PageRange],
         snapshot: Txid,
-    ) -> Result<Vec<ReadRow>> {
+    ) -> Result<PagesReply> {
         let wanted = self.limits().check_read(ranges)?;
         self.read(|engine| {
             let view = engine.view();
             let mut databases = Vec::with_capacity(lineage.len());
+            let mut horizon = Txid(0);
             for entry in lineage {
                 let at = snapshot.min(entry.max_txid);
                 let head = stored::head(&view, entry.database)?;
@@ -139,23 +140,24 @@ impl EmbeddedStore {
                     ))
                     .into());
                 }
+                horizon = horizon.max(head.horizon);
                 databases.push((entry.database, at));
             }
-            let mut out = Vec::new();
+            let mut rows = Vec::new();
             if let [(id, at)] = databases[..] {
                 for range in wanted.ranges() {
-                    read_range(&view, id, range, at, &mut out)?;
+                    read_range(&view, id, range, at, &mut rows)?;
                 }
-                return Ok(out);
+                return Ok(PagesReply { rows, horizon });
             }
             for page in wanted.pages() {
                 for (id, at) in &databases {
-                    if read_row(&view, *id, page, *at, &mut out)? {
+                    if read_row(&view, *id, page, *at, &mut rows)? {
                         break;
                     }
                 }
             }
-            Ok(out)
+            Ok(PagesReply { rows, horizon })
         })
     }
 

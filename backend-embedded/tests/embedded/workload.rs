@@ -279,7 +279,7 @@ fn check_rows(store: &EmbeddedStore, id: DatabaseId, checkpoint: Txid, head: Txi
     let lineage = [Lineage { database: id, max_txid: Txid::MAX }];
     let read = |pages: std::ops::RangeInclusive<u32>, at: Txid| {
         let range = PageRange::new(PageNo(*pages.start()), PageNo(*pages.end()));
-        let rows = now(store.read_pages(&lineage, &[range], at)).expect("rows");
+        let rows = now(store.read_pages(&lineage, &[range], at)).expect("rows").rows;
         for found in &rows {
             assert_eq!(found.row, row(id.get(), found.row.page.get(), found.row.txid.get()));
         }

@@ -30,8 +30,8 @@ use foundationdb::directory::{Directory, DirectoryLayer};
 use litefleet::clock::Randomness;
 use litefleet::store::{
     CheckpointRequest, CollectRequest, Collected, CommitMode, CommitRequest, DiscardRequest, Discarded, HeadReply,
-    HeadRequest, Lineage, ListEntry, LogRow, OpenRequest, Opened, PageRow, PageStore, Purged, ReadRow, SessionRequest,
-    StageRequest, StoreLimits,
+    HeadRequest, Lineage, ListEntry, LogRow, OpenRequest, Opened, PageRow, PageStore, PagesReply, Purged,
+    SessionRequest, StageRequest, StoreLimits,
 };
 use litefleet::{DatabaseId, DatabaseName, Epoch, Error, PageNo, PageRange, Result, SessionId, Txid};
 
@@ -220,7 +220,7 @@ impl PageStore for FdbStore {
         self.watch_head(database, known).await
     }
 
-    async fn read_pages(&self, lineage: &[Lineage], pages: &[PageRange], snapshot: Txid) -> Result<Vec<ReadRow>> {
+    async fn read_pages(&self, lineage: &[Lineage], pages: &[PageRange], snapshot: Txid) -> Result<PagesReply> {
         self.pages(lineage, pages, snapshot).await
     }
 

@@ -183,7 +183,7 @@ impl FdbStore {
         let deadline = self.cluster.now() + WARM_TIME;
         let attempts = self.cluster.attempts_until("read warm pages", Priority::Normal, deadline);
         match Cluster::run_with(attempts, body).await {
-            Ok(done) => done.value,
+            Ok(done) => done.value.rows,
             Err(fault) => {
                 tracing::debug!(database = %opened.database, %fault, "opened without warm pages");
                 Vec::new()

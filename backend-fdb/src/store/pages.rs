@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
-use litefleet::store::{Lineage, PageRow, ReadRow, RowKind};
+use litefleet::store::{Lineage, PageRow, PagesReply, ReadRow, RowKind};
 use litefleet::{DatabaseId, Error, PageNo, PageRange, PageSet, Result, Txid};
 
 use super::FdbStore;
@@ -33,7 +33,7 @@ pub(super) struct Found {
 }
 
 impl FdbStore {
-    pub(super) async fn pages(&self, lineage: &[Lineage], pages: &[PageRange], snapshot: Txid) -> Result<Vec<ReadRow>> {
+    pub(super) async fn pages(&self, lineage: &[Lineage], pages: &[PageRange], snapshot: Txid) -> Result<PagesReply> {
         let wanted = self.limits.check_read(pages)?;
         // Where nothing newer can be missed, the newest version need not be asked for.
         let assumed = match lineage {
@@ -78,8 +78,9 @@ impl FdbStore {
         snapshot: Txid,
         asked: Duration,
         known: Option<Txid>,
-    ) -> Outcome<Step<Vec<ReadRow>>> {
+    ) -> Outcome<Step<PagesReply>> {
         let mut left = wanted.clone();
+        let mut largest = Txid(0);
         let mut found: BTreeMap<PageNo, (DatabaseId, Found)> = BTreeMap::new();
         for (index, entry) in lineage.iter().enumerate() {
             let at = snapshot.min(entry.max_txid);
@@ -90,6 +91,7 @@ impl FdbStore {
                 let version = tx.read_version().await?;
                 self.knowledge.viewed(entry.database, View { version, at: asked, horizon });
             }
+            largest = largest.max(horizon);
             let last = index + 1 == lineage.len();
             for (page, row) in rows {
                 if !last {
@@ -99,7 +101,7 @@ impl FdbStore {
             }
         }
         let rows = found.into_values().flat_map(|(database, found)| found.rows(database));
-        Ok(Step::Return(rows.collect()))
+        Ok(Step::Return(PagesReply { rows: rows.collect(), horizon: largest }))
     }
 
     /// The newest rows of pages at or below a txid, with their bases.

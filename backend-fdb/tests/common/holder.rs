@@ -114,8 +114,8 @@ impl Holder {
     pub(crate) async fn read(&self, first: u32, last: u32) -> Result<Vec<PageRow>> {
         let lineage = [Lineage { database: self.database, max_txid: Txid::MAX }];
         let range = PageRange::new(PageNo(first), PageNo(last));
-        let rows = self.store.read_pages(&lineage, &[range], self.txid).await?;
-        Ok(rows.into_iter().map(|read| read.row).collect())
+        let reply = self.store.read_pages(&lineage, &[range], self.txid).await?;
+        Ok(reply.rows.into_iter().map(|read| read.row).collect())
     }
 }
 

@@ -23,8 +23,8 @@ use async_trait::async_trait;
 use futures_util::future::{BoxFuture, FutureExt};
 use litefleet::store::{
     CheckpointRequest, CollectRequest, Collected, CommitMode, CommitRequest, DiscardRequest, Discarded, HeadReply,
-    HeadRequest, Lineage, ListEntry, LogRow, OpenRequest, Opened, PageRow, PageStore, Purged, ReadRow, SessionRequest,
-    StageRequest, StoreLimits,
+    HeadRequest, Lineage, ListEntry, LogRow, OpenRequest, Opened, PageRow, PageStore, PagesReply, Purged,
+    SessionRequest, StageRequest, StoreLimits,
 };
 use litefleet::{DatabaseId, DatabaseName, Epoch, Error, PageNo, PageRange, Result, SessionId, Txid};
 use tokio::runtime::{Builder, Runtime};
@@ -203,7 +203,7 @@ impl PageStore for PostgresStore {
         self.run(async move { inner.watch(database, known).await }).await
     }
 
-    async fn read_pages(&self, lineage: &[Lineage], pages: &[PageRange], snapshot: Txid) -> Result<Vec<ReadRow>> {
+    async fn read_pages(&self, lineage: &[Lineage], pages: &[PageRange], snapshot: Txid) -> Result<PagesReply> {
         let (inner, lineage) = (Arc::clone(&self.inner), lineage.to_vec());
         let wanted = self.inner.config.limits.check_read(pages)?;
         self.run(async move { inner.read_pages(&lineage, &wanted, snapshot).await }).await

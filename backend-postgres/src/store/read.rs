@@ -2,12 +2,12 @@
 
 use std::cmp::Reverse;
 
-use litefleet::store::{Lineage, LogRow, PageRow, ReadRow};
+use litefleet::store::{Lineage, LogRow, PageRow, PagesReply};
 use litefleet::{DatabaseId, PageNo, PageRange, PageSet, Txid};
 
 use super::Inner;
 use super::rows::{Stored, at, push, ranges};
-use crate::error::Outcome;
+use crate::error::{Fault, Outcome};
 use crate::statements::Call;
 use crate::wire::{Blob, bigint, bigints, column, count, number};
 
@@ -22,7 +22,7 @@ impl Inner {
         lineage: &[Lineage],
         wanted: &PageSet,
         snapshot: Txid,
-    ) -> Outcome<Vec<ReadRow>> {
+    ) -> Outcome<PagesReply> {
         let (walked, searched): (Vec<PageRange>, Vec<PageRange>) =
             wanted.ranges().partition(|range| lineage.len() == 1 && range.count() >= WALK);
         if let Some(found) = self.find_pages(lineage, &searched, &walked, snapshot).await? {
@@ -30,7 +30,8 @@ impl Inner {
         }
         // More versions of a page than walking is good for.
         let all: Vec<PageRange> = wanted.ranges().collect();
-        Ok(self.find_pages(lineage, &all, &[], snapshot).await?.unwrap_or_default())
+        let found = self.find_pages(lineage, &all, &[], snapshot).await?;
+        found.ok_or(Fault::Malformed("too many rows of pages that were searched"))
     }
 
     /// `None` when a range that was walked had too many rows to be sure that all came.
@@ -40,7 +41,7 @@ impl Inner {
         searched: &[PageRange],
         walked: &[PageRange],
         snapshot: Txid,
-    ) -> Outcome<Option<Vec<ReadRow>>> {
+    ) -> Outcome<Option<PagesReply>> {
         let [firsts, lasts] = ranges(searched);
         let [walked_firsts, walked_lasts] = ranges(walked);
         let params = [
@@ -52,10 +53,14 @@ impl Inner {
             walked_lasts,
         ];
         let rows = self.pool.call(Call::ReadPages, &params).await?;
-        let mut found = Vec::with_capacity(rows.len());
+        let (mut found, mut horizon) = (Vec::with_capacity(rows.len()), None);
         for row in &rows {
+            let Some(page) = column::<Option<i64>>(row, 1)? else {
+                horizon = Some(Txid(number(column(row, 2)?)?));
+                continue;
+            };
             let stored = Stored {
-                page: number(column(row, 1)?)?,
+                page: number(page)?,
                 txid: number(column(row, 2)?)?,
                 kind: column(row, 3)?,
                 base: column::<Option<i64>>(row, 4)?.map(number).transpose()?,
@@ -72,16 +77,17 @@ impl Inner {
         if overrun {
             return Ok(None);
         }
+        let horizon = horizon.ok_or(Fault::Malformed("no horizon"))?;
         // The server goes through the ranges in order, but does not promise it. The newest first.
         found.sort_by_key(|(_, stored, _)| (stored.page, Reverse(stored.txid)));
-        let mut out = Vec::with_capacity(found.len());
+        let mut rows = Vec::with_capacity(found.len());
         for versions in found.chunk_by(|one, other| one.1.page == other.1.page) {
             let Some((database, newest, base)) = versions.first() else { continue };
             let older = |txid| versions.iter().find(|(_, stored, _)| stored.txid == txid);
             let base = base.clone().or_else(|| newest.base.and_then(older).map(|(_, stored, _)| stored.bytes.clone()));
-            push(*database, newest.clone(), base, &mut out)?;
+            push(*database, newest.clone(), base, &mut rows)?;
         }
-        Ok(Some(out))
+        Ok(Some(PagesReply { rows, horizon }))
     }
 
     pub(super) async fn read_log(&self, lineage: &[Lineage], after: Txid, to: Txid) -> Outcome<Vec<LogRow>> {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use litefleet::store::{
     CheckpointRequest, CollectRequest, Collected, CommitMode, CommitRequest, DiscardRequest, Discarded, HeadReply,
-    HeadRequest, Lineage, ListEntry, LogRow, MemoryStore, OpenRequest, Opened, PageRow, PageStore, Purged, ReadRow,
+    HeadRequest, Lineage, ListEntry, LogRow, MemoryStore, OpenRequest, Opened, PageRow, PageStore, PagesReply, Purged,
     SessionRequest, StageRequest, StoreLimits,
 };
 use litefleet::{DatabaseId, DatabaseName, Epoch, Locking, PageNo, PageRange, Result, SessionId, Txid};
@@ -23,15 +23,15 @@ struct Stale {
 
 #[async_trait]
 impl PageStore for Stale {
-    async fn read_pages(&self, lineage: &[Lineage], pages: &[PageRange], snapshot: Txid) -> Result<Vec<ReadRow>> {
-        let rows = self.inner.read_pages(lineage, pages, snapshot).await?;
+    async fn read_pages(&self, lineage: &[Lineage], pages: &[PageRange], snapshot: Txid) -> Result<PagesReply> {
+        let reply = self.inner.read_pages(lineage, pages, snapshot).await?;
         if self.reads.fetch_add(1, Ordering::Relaxed) < self.after || snapshot.get() < 3 {
-            return Ok(rows);
+            return Ok(reply);
         }
         // Where all rows are new there is nothing older, or it is collected: then the right answer it is.
         match self.inner.read_pages(lineage, pages, Txid(snapshot.get() - 2)).await {
-            Ok(old) if old.len() == rows.len() => Ok(old),
-            _ => Ok(rows),
+            Ok(old) if old.rows.len() == reply.rows.len() => Ok(old),
+            _ => Ok(reply),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use litefleet::store::PageRow;
+use litefleet::store::{Lineage, PageRow};
 use litefleet::{ErrorKind, Txid, UnixMillis};
 
 use crate::fixture::{
@@ -79,6 +79,35 @@ pub async fn read_below_the_horizon_fails(harness: &dyn Harness) {
         }
         if round == 0 {
             assert_eq!(writer.collect(6, 2, 0).await.rows, 2);
+        }
+    }
+}
+
+/// What is read comes with the horizon that it was checked against, whether there are rows or not; of a lineage the largest.
+pub async fn rows_come_with_their_horizon(harness: &dyn Harness) {
+    let writer = with_checkpoints(harness).await;
+    let store = &writer.store;
+    let mut ancestor = Writer::new(store, "ancestor").await;
+    ancestor.commit_up_to(5).await;
+    ancestor.checkpoint(5, &[]).await;
+    ancestor.collect(5, 1, 0).await;
+    let own = Lineage { database: writer.database, max_txid: Txid::MAX };
+    let above = Lineage { database: ancestor.database, max_txid: Txid(5) };
+    for horizon in [0, 2, 4, 6, 8] {
+        writer.collect(horizon, 1, 0).await;
+        for snapshot in [horizon, 9] {
+            for pages in [&[][..], &[1], &[7], &[1, 7]] {
+                let told = async |lineage: &[Lineage]| {
+                    let reply = store.read_pages(lineage, &singles(pages), Txid(snapshot)).await;
+                    reply.expect("the snapshot can be read").horizon
+                };
+                let what = format!("pages {pages:?} at {snapshot}");
+                assert_eq!(told(&[own]).await, Txid(horizon), "{what}");
+                if snapshot >= 5 {
+                    assert_eq!(told(&[own, above]).await, Txid(horizon.max(5)), "{what}");
+                    assert_eq!(told(&[above, own]).await, Txid(horizon.max(5)), "{what}");
+                }
+            }
         }
     }
 }

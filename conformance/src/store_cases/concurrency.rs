@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use litefleet::store::{CommitMode, OpenRequest, PageStore};
+use litefleet::store::{CommitMode, Lineage, OpenRequest, PageStore};
 use litefleet::{CommitId, Epoch, ErrorKind, Txid};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -12,7 +12,7 @@ use rand::{Rng, SeedableRng};
 use super::fencing::attempts;
 use crate::fixture::{
     LONG, Tasks, Writer, commit_one, image, lease_request, open_request, picture, read, read_log, refused, scan,
-    session,
+    session, singles, zero,
 };
 use crate::harness::Harness;
 
@@ -259,6 +259,51 @@ pub async fn reads_race_with_collection(harness: &dyn Harness) {
     done.send_replace(Txid::MAX);
     tasks.join().await;
     assert_eq!(scan(&store, database).await.len(), 4);
+}
+
+/// A page is zeros at every other txid, and its zero rows go at once: the horizon that comes with a hole is the one under which
+/// the row was gone, and not one from before or after.
+pub async fn holes_race_with_collection(harness: &dyn Harness) {
+    let store = harness.store().await;
+    let mut writer = Writer::new(&store, "a").await;
+    let database = writer.database;
+    let mut tasks = Tasks::new();
+    let (done, stop) = tokio::sync::watch::channel(Txid(0));
+    for seed in 0..4_u64 {
+        let (store, stop) = (store.clone(), stop.clone());
+        tasks.spawn(async move {
+            let lineage = [Lineage { database, max_txid: Txid::MAX }];
+            let mut rng = StdRng::seed_from_u64(seed);
+            loop {
+                let head = stop.borrow().get();
+                if head == u64::MAX {
+                    break;
+                }
+                let snapshot = rng.random_range(head.saturating_sub(4)..=head);
+                match store.read_pages(&lineage, &singles(&[1]), Txid(snapshot)).await {
+                    Ok(reply) => match reply.rows.first() {
+                        Some(found) => {
+                            assert_eq!(found.row.txid, Txid(snapshot), "each txid has a row");
+                            assert!(reply.horizon <= Txid(snapshot));
+                        }
+                        None => assert_eq!(reply.horizon, Txid(snapshot), "the row went with the horizon"),
+                    },
+                    Err(error) => assert_eq!(error.kind(), ErrorKind::SnapshotTooOld, "{error}"),
+                }
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+    for txid in 1..=80_u64 {
+        writer.commit_up_to(txid).await;
+        let row = if txid % 2 == 0 { zero(1, txid) } else { image(1, txid, b"row") };
+        writer.checkpoint(txid, &[row]).await;
+        done.send_replace(Txid(txid));
+        writer.collect(txid.saturating_sub(2), 1, 0).await;
+        tokio::task::yield_now().await;
+    }
+    done.send_replace(Txid::MAX);
+    tasks.join().await;
 }
 
 /// Calls of every kind that are dropped at any moment leave nothing locked, and no half of their effect.

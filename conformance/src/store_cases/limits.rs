@@ -20,7 +20,7 @@ pub async fn limits_are_enforced(harness: &dyn Harness) {
     for mut ranges in ways {
         ranges.retain(|range| range.first <= range.last);
         let read = store.read_pages(&lineage, &ranges, Txid(1)).await;
-        assert_eq!(read.expect("exactly the limit").len(), 1);
+        assert_eq!(read.expect("exactly the limit").rows.len(), 1);
         ranges.push(range(5 * count, 5 * count));
         refused(store.read_pages(&lineage, &ranges, Txid(1)).await, ErrorKind::Invalid, "one page too many");
     }

@@ -69,11 +69,11 @@ pub async fn rows_come_in_order_of_page(harness: &dyn Harness) {
             stored.filter(|page| ranges.iter().any(|range| range.contains(PageNo(*page)))).collect();
         let read = store.read_pages(&lineage, &ranges, Txid(1)).await;
         let read = read.expect("the snapshot can be read");
-        let found: Vec<u32> = read.iter().map(|r| r.row.page.get()).collect();
+        let found: Vec<u32> = read.rows.iter().map(|r| r.row.page.get()).collect();
         assert_eq!(found, expected, "{ranges:?}");
     }
     let read = store.read_pages(&lineage, &[], Txid(1)).await;
-    assert!(read.expect("nothing is asked for").is_empty());
+    assert!(read.expect("nothing is asked for").rows.is_empty());
 }
 
 /// Bytes come back as they were, whatever they are: no encoding, no trimming, no mixing up of empty and missing.
@@ -167,7 +167,7 @@ pub async fn lineage_falls_through(harness: &dyn Harness) {
             for chunk in pages.chunks(store.limits().read_pages) {
                 let ranges = singles(chunk);
                 let rows = store.read_pages(&lineage, &ranges, Txid(snapshot)).await;
-                for read in rows.expect("the snapshot can be read") {
+                for read in rows.expect("the snapshot can be read").rows {
                     let at = lineage.iter().position(|l| l.database == read.database);
                     let row = &read.row;
                     found.push((row.page.get(), at.expect("of the lineage"), row.txid.get()));

@@ -15,7 +15,7 @@ use super::database::Database;
 use super::fencing::TRIES;
 use crate::codec::{Compression, decode_row, diff, encode_delta, encode_image, encode_zero, zero_image};
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::store::{CheckpointRequest, PageRow, ReadRow, RowKind};
+use crate::store::{CheckpointRequest, PageRow, PagesReply, ReadRow, RowKind};
 use crate::types::{DatabaseId, Epoch, PageNo, PageRange, PageSet, Txid, pages_for_size};
 
 /// Pages in one piece of a checkpoint.
@@ -244,13 +244,13 @@ impl Database {
             let reads = |page: &PageNo| page.get() <= plan.kept && core.tail.restart(*page, plan.to).is_none();
             pages.iter().copied().filter(reads).collect()
         };
-        let stored = if wanted.is_empty() {
-            Vec::new()
+        let PagesReply { rows: stored, horizon } = if wanted.is_empty() {
+            PagesReply { rows: Vec::new(), horizon: Txid(0) }
         } else {
-            let (lineage, ranges) = (self.lineage()?, super::read::ranges(wanted));
+            let (lineage, ranges) = (self.lineage()?, super::read::ranges(wanted.iter().copied()));
             self.retry(|| self.fleet.store.read_pages(&lineage, &ranges, plan.to)).await?
         };
-        let mut stored = stored.as_slice();
+        let (mut stored, mut wanted) = (stored.as_slice(), wanted.into_iter().peekable());
         let compression = self.settings().compression;
         let mut rows = Vec::with_capacity(pages.len());
         for page in pages {
@@ -262,7 +262,9 @@ impl Database {
                 continue;
             }
             let (row, image, base) = newest(own, page)?;
-            let from = row.unwrap_or_default();
+            // One that was read and has no row is zeros as of the horizon. The others start from zeros later on.
+            let hole = wanted.next_if_eq(&page).map_or(Txid(0), |_| horizon);
+            let from = row.unwrap_or(hole);
             let (last, image) = {
                 let core = self.core();
                 plan.check(&core)?;

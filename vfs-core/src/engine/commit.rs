@@ -14,7 +14,7 @@ use crate::store::CommitRequest;
 use crate::types::{CommitId, PageNo, PageSet, pages_for_size};
 
 /// Runs of staged pages that a record names before it says "any page".
-const STAGED_RUNS: usize = 4096;
+pub(super) const STAGED_RUNS: usize = 4096;
 /// What a record takes besides its patches, at most.
 const RECORD_OVERHEAD: usize = 64 << 10;
 /// How often a commit that certainly did not happen is tried again.

@@ -15,7 +15,7 @@ use super::prefetch::{LARGEST_WINDOW, Prefetcher};
 use super::structure::Cached;
 use crate::codec::{decode_row, zero_image};
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::store::{HeadRequest, PageRow, ReadRow, RowKind};
+use crate::store::{PageRow, PagesReply, ReadRow, RowKind};
 use crate::types::{DatabaseId, PAGE_SIZE, PageNo, PageRange, PageSet, Txid, pages_for_size};
 
 /// The newest images of a database's pages, as far as the cache has them.
@@ -64,6 +64,27 @@ fn image(database: DatabaseId, row: &PageRow, base: Option<&ReadRow>) -> Result<
         None => None,
     };
     decode_row(database, row)?.image(database, row.page, row.txid, base.as_ref())
+}
+
+/// What the store said of some pages.
+struct Told {
+    /// Where the tail began when it was asked.
+    start: Txid,
+    /// A page without a row is zeros as of this.
+    horizon: Txid,
+    images: HashMap<PageNo, (Txid, Bytes)>,
+}
+
+impl Told {
+    fn new(start: Txid, reply: &PagesReply) -> Result<Self> {
+        let images = images(&reply.rows).map(|image| image.map(|(page, txid, image)| (page, (txid, image))));
+        Ok(Self { start, horizon: reply.horizon, images: images.collect::<Result<_>>()? })
+    }
+
+    /// A page's image, and since when it is that at the latest.
+    fn image(&self, page: PageNo) -> (Txid, Bytes) {
+        self.images.get(&page).cloned().unwrap_or_else(|| (self.horizon, zero_image()))
+    }
 }
 
 /// A set of pages as the ranges of a request.
@@ -268,20 +289,10 @@ impl Database {
             // from it, and the rows in their place are not among these. Then they are read again.
             loop {
                 let start = self.core().tail.start();
-                let rows = self.retry(|| self.fleet.store.read_pages(&lineage, &ranges, snapshot)).await?;
-                let found: Result<HashMap<PageNo, (Txid, Bytes)>> =
-                    images(&rows).map(|image| image.map(|(page, txid, image)| (page, (txid, image)))).collect();
-                let found = found?;
-                match self.keep_loaded(lineage[0].database, snapshot, start, chunk, &found, &mut out) {
-                    Ok(true) => break,
-                    Ok(false) => {}
-                    // A page without a row is zeros as of the horizon, which may have risen since we last heard of it.
-                    Err(error) if error.kind() == ErrorKind::Corrupt && found.len() < chunk.len() => {
-                        if !self.learn_horizon(lineage[0].database).await? {
-                            return Err(error);
-                        }
-                    }
-                    Err(error) => return Err(error),
+                let reply = self.retry(|| self.fleet.store.read_pages(&lineage, &ranges, snapshot)).await?;
+                let told = Told::new(start, &reply)?;
+                if self.keep_told(lineage[0].database, snapshot, chunk, &told, &mut out)? {
+                    break;
                 }
             }
         }
@@ -334,13 +345,12 @@ impl Database {
 
     /// Brings the images of rows forward to the snapshot, and puts them into the cache. False when the tail does not start
     /// where it did when the rows were asked for.
-    fn keep_loaded(
+    fn keep_told(
         &self,
         database: DatabaseId,
         snapshot: Txid,
-        start: Txid,
         pages: &[PageNo],
-        found: &HashMap<PageNo, (Txid, Bytes)>,
+        told: &Told,
         out: &mut HashMap<PageNo, Bytes>,
     ) -> Result<bool> {
         let mut core = self.core();
@@ -348,26 +358,13 @@ impl Database {
         if snapshot < core.tail.start() {
             return Err(too_old(snapshot, core.tail.start()));
         }
-        if core.tail.start() != start {
+        if core.tail.start() != told.start {
             return Ok(false);
         }
-        let hole = (core.horizon.min(snapshot), zero_image());
         for page in pages {
-            let row = found.get(page).unwrap_or(&hole).clone();
-            self.keep(core, database, snapshot, *page, row, out)?;
+            self.keep(core, database, snapshot, *page, told.image(*page), out)?;
         }
         Ok(true)
-    }
-
-    /// Asks the store for the horizon. False when it is the one that was known.
-    async fn learn_horizon(&self, database: DatabaseId) -> Result<bool> {
-        let known = self.core().head;
-        let request = HeadRequest { database, known, epoch: None, tail_bytes: 0 };
-        let horizon = self.retry(|| self.fleet.store.head(request)).await?.head.horizon;
-        let mut core = self.core();
-        let risen = horizon > core.horizon;
-        core.horizon = core.horizon.max(horizon);
-        Ok(risen)
     }
 
     /// The rows that an open transaction has staged.
@@ -377,8 +374,8 @@ impl Database {
         let mut out = HashMap::with_capacity(pages.len());
         for chunk in pages.chunks(self.fleet.store.limits().read_pages.max(1)) {
             let ranges = ranges(chunk.iter().copied());
-            let rows = self.retry(|| self.fleet.store.read_pages(&lineage, &ranges, at)).await?;
-            for image in images(&rows) {
+            let reply = self.retry(|| self.fleet.store.read_pages(&lineage, &ranges, at)).await?;
+            for image in images(&reply.rows) {
                 let (page, txid, image) = image?;
                 if txid == at {
                     out.insert(page, image);
@@ -435,3 +432,7 @@ fn read_through(
     }
     Ok(there)
 }
+
+#[cfg(test)]
+#[path = "hole_tests.rs"]
+mod tests;

@@ -28,8 +28,8 @@ pub use limits::StoreLimits;
 pub use memory::MemoryStore;
 pub use model::{
     CheckpointRequest, CollectRequest, Collected, CommitRequest, DiscardRequest, Discarded, EpochEnd, Head, HeadReply,
-    HeadRequest, Holder, LeaseRequest, Lineage, ListEntry, Listed, LogRow, OpenRequest, Opened, PageRow, Purged,
-    ReadRow, RowKind, SessionRequest, StageRequest, Tail,
+    HeadRequest, Holder, LeaseRequest, Lineage, ListEntry, Listed, LogRow, OpenRequest, Opened, PageRow, PagesReply,
+    Purged, ReadRow, RowKind, SessionRequest, StageRequest, Tail,
 };
 
 /// Whether the commits of one call stand or fall together.
@@ -134,9 +134,11 @@ pub trait PageStore: Debug + Send + Sync + 'static {
     /// - A holder may read its own staged rows by a snapshot one above the head's txid (case:
     ///   `staged_rows_are_visible_above_the_head_only`).
     /// - `SnapshotTooOld` when the snapshot is below the horizon, checked in the same store transaction (case:
-    ///   `read_below_the_horizon_fails`).
+    ///   `read_below_the_horizon_fails`). That horizon comes with the rows: a hole is zeros as of it, and of no other
+    ///   that the caller may have heard of before or since (cases: `rows_come_with_their_horizon`,
+    ///   `holes_race_with_collection`).
     /// - `Invalid` when the ranges hold more than [`StoreLimits::read_pages`] pages (case: `limits_are_enforced`).
-    async fn read_pages(&self, lineage: &[Lineage], pages: &[PageRange], snapshot: Txid) -> Result<Vec<ReadRow>>;
+    async fn read_pages(&self, lineage: &[Lineage], pages: &[PageRange], snapshot: Txid) -> Result<PagesReply>;
 
     /// Commits: for each request, if the head's epoch and txid are the ones given, puts the record at txid + 1, and
     /// sets the head's txid, commit id and size; with `release` it also gives the lease back (case:

@@ -195,6 +195,16 @@ pub struct ReadRow {
     pub row: PageRow,
 }
 
+/// What a reading of pages returns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PagesReply {
+    /// The rows.
+    pub rows: Vec<ReadRow>,
+    /// The horizon under which they were read, the largest of the lineage's databases: a page without a row is zeros as
+    /// of it.
+    pub horizon: Txid,
+}
+
 /// One commit.
 #[derive(Clone, Debug)]
 pub struct CommitRequest {

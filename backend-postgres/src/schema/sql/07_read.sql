@@ -1,10 +1,12 @@
 -- Reading. Each is one statement with one snapshot, and so is the check of the horizon: a row that was collected meanwhile
 -- never looks like a hole. Refusals are errors of our own: LF002 no such database, LF009 the snapshot is too old.
 
-CREATE FUNCTION {schema}.check_lineage(databases bigint[], ats bigint[]) RETURNS void
+-- Returns the largest horizon.
+CREATE FUNCTION {schema}.check_lineage(databases bigint[], ats bigint[]) RETURNS bigint
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     horizon bigint;
+    largest bigint := 0;
 BEGIN
     FOR i IN 1 .. cardinality(databases) LOOP
         SELECT h.horizon INTO horizon FROM {schema}.heads h WHERE h.id = databases[i];
@@ -15,12 +17,15 @@ BEGIN
             RAISE EXCEPTION USING ERRCODE = 'LF009',
                 MESSAGE = format('snapshot %s is below the horizon %s', ats[i], horizon);
         END IF;
+        largest := greatest(largest, horizon);
     END LOOP;
+    RETURN largest;
 END $$;
 
 -- The newest row at or below ats for each page of the ranges, and the row it is based on. Of the ranges that are walked
 -- (only with a single database) all rows at or below ats, which costs half as much per page as long as there are not many
--- to a page: eight per page at the most, and whoever gets so many asks again without walking.
+-- to a page: eight per page at the most, and whoever gets so many asks again without walking. A row without a page says
+-- the horizon, as its txid: a page without a row is zeros as of that.
 CREATE FUNCTION {schema}.read_pages(
     databases bigint[], ats bigint[], firsts bigint[], lasts bigint[], walked_firsts bigint[], walked_lasts bigint[],
     OUT database bigint, OUT page bigint, OUT txid bigint, OUT kind smallint, OUT base bigint, OUT bytes bytea,
@@ -28,7 +33,8 @@ CREATE FUNCTION {schema}.read_pages(
 ) RETURNS SETOF record
 LANGUAGE plpgsql STABLE AS $$
 BEGIN
-    PERFORM {schema}.check_lineage(databases, ats);
+    txid := {schema}.check_lineage(databases, ats);
+    RETURN NEXT;
     IF cardinality(walked_firsts) > 0 THEN
         RETURN QUERY
             SELECT databases[1], p.page, p.txid, p.kind, p.base, p.bytes, NULL::bytea

@@ -11,8 +11,8 @@ use async_trait::async_trait;
 use crate::error::{Error, Result};
 use crate::store::{
     CheckpointRequest, CollectRequest, Collected, CommitMode, CommitRequest, DiscardRequest, Discarded, HeadReply,
-    HeadRequest, Lineage, ListEntry, LogRow, OpenRequest, Opened, PageRow, PageStore, Purged, ReadRow, SessionRequest,
-    StageRequest, StoreLimits, Tail,
+    HeadRequest, Lineage, ListEntry, LogRow, OpenRequest, Opened, PageRow, PageStore, PagesReply, Purged, ReadRow,
+    SessionRequest, StageRequest, StoreLimits, Tail,
 };
 use crate::types::{DatabaseId, DatabaseName, Epoch, PageNo, PageRange, SessionId, Txid};
 
@@ -193,9 +193,13 @@ impl Received for Vec<PageRow> {
     }
 }
 
-impl Received for Vec<ReadRow> {
+fn read_bytes(rows: &[ReadRow]) -> u64 {
+    rows.iter().map(|read| read.row.bytes.len() as u64).sum()
+}
+
+impl Received for PagesReply {
     fn bytes(&self) -> u64 {
-        self.iter().map(|read| read.row.bytes.len() as u64).sum()
+        read_bytes(&self.rows)
     }
 }
 
@@ -216,7 +220,7 @@ impl Received for Tail {
 
 impl Received for Opened {
     fn bytes(&self) -> u64 {
-        self.tail.bytes() + self.warm.bytes()
+        self.tail.bytes() + read_bytes(&self.warm)
     }
 }
 
@@ -265,7 +269,7 @@ impl<I: Interceptor> PageStore for Layer<I> {
         self.pass(Operation::Watch, 0, move |s| async move { s.watch(database, known).await }).await
     }
 
-    async fn read_pages(&self, lineage: &[Lineage], pages: &[PageRange], snapshot: Txid) -> Result<Vec<ReadRow>> {
+    async fn read_pages(&self, lineage: &[Lineage], pages: &[PageRange], snapshot: Txid) -> Result<PagesReply> {
         let (lineage, pages) = (lineage.to_vec(), pages.to_vec());
         self.pass(Operation::ReadPages, 0, move |s| async move { s.read_pages(&lineage, &pages, snapshot).await }).await
     }

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::model::{
     CheckpointRequest, CollectRequest, Collected, CommitRequest, DiscardRequest, Discarded, HeadReply, HeadRequest,
-    Lineage, ListEntry, Listed, LogRow, OpenRequest, Opened, PageRow, Purged, ReadRow, SessionRequest, StageRequest,
+    Lineage, ListEntry, Listed, LogRow, OpenRequest, Opened, PageRow, PagesReply, Purged, SessionRequest, StageRequest,
 };
 use super::{CommitMode, PageStore, StoreLimits};
 use crate::clock::{Clock, SystemClock};
@@ -170,10 +170,11 @@ impl PageStore for MemoryStore {
         seen.map(|txid| *txid).map_err(|_| missing(database))
     }
 
-    async fn read_pages(&self, lineage: &[Lineage], pages: &[PageRange], snapshot: Txid) -> Result<Vec<ReadRow>> {
+    async fn read_pages(&self, lineage: &[Lineage], pages: &[PageRange], snapshot: Txid) -> Result<PagesReply> {
         let wanted = self.limits.check_read(pages)?;
         let state = self.lock();
         let mut databases = Vec::with_capacity(lineage.len());
+        let mut horizon = Txid(0);
         for entry in lineage {
             let at = snapshot.min(entry.max_txid);
             let database = state.database(entry.database)?;
@@ -183,17 +184,18 @@ impl PageStore for MemoryStore {
                     database.horizon
                 )));
             }
+            horizon = horizon.max(database.horizon);
             databases.push((entry.database, database, at));
         }
-        let mut out = Vec::new();
+        let mut rows = Vec::new();
         for page in wanted.pages() {
             for (id, database, at) in &databases {
-                if database.read(*id, page, *at, &mut out) {
+                if database.read(*id, page, *at, &mut rows) {
                     break;
                 }
             }
         }
-        Ok(out)
+        Ok(PagesReply { rows, horizon })
     }
 
     async fn commit(&self, requests: Vec<CommitRequest>, mode: CommitMode) -> Result<Vec<Result<()>>> {

@@ -1,0 +1,240 @@
+//! Pages without a row: zeros as of the horizon under which the store was asked, and of no other.
+
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use crate::config::{FleetSettings, LeaseMode};
+use crate::engine::commit::STAGED_RUNS;
+use crate::engine::database::{Database, Snapshot};
+use crate::engine::{Fleet, Role, TransactionBuffer};
+use crate::error::{Error, Result};
+use crate::store::{Call, Deferred, Interceptor, Layer, MemoryStore, Operation, PageStore, Verdict};
+use crate::types::{DatabaseName, PAGE_SIZE, Txid};
+
+const SIZE: u64 = PAGE_SIZE as u64;
+/// Pages that a transaction buffers before some are staged.
+const BUFFERED: usize = 64;
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// Where the page begins that this is about: page 2.
+const AT: u64 = SIZE;
+
+/// A process that has the database open.
+struct Process {
+    fleet: Fleet,
+    database: Arc<Database>,
+}
+
+impl Process {
+    /// Nothing happens by time alone, and all that may be collected is.
+    fn new(store: &Arc<dyn PageStore>, role: Role, lease: LeaseMode) -> Self {
+        let mut settings = FleetSettings { session_lifetime: DAY, ..FleetSettings::default() };
+        settings.database.lease = lease;
+        settings.database.retention = Duration::ZERO;
+        settings.database.checkpoint_idle = DAY;
+        settings.database.transaction_bytes = BUFFERED * PAGE_SIZE;
+        let fleet = Fleet::builder(Arc::clone(store)).settings(settings).build().unwrap();
+        let database = fleet.connect(&DatabaseName::new("a").unwrap(), role, role == Role::Writer);
+        Self { fleet, database }
+    }
+
+    fn writer(store: &Arc<dyn PageStore>) -> Self {
+        Self::new(store, Role::Writer, LeaseMode::Exclusive)
+    }
+
+    fn follower(store: &Arc<dyn PageStore>) -> Self {
+        Self::new(store, Role::Follower, LeaseMode::Exclusive)
+    }
+
+    fn commit(&self, change: impl FnOnce(&Database, &mut TransactionBuffer)) -> Txid {
+        let database = &self.database;
+        let snapshot = database.begin_read().unwrap();
+        let mut buffer = database.begin_write(snapshot, false).unwrap();
+        buffer.set_foreign();
+        change(database, &mut buffer);
+        let committed = database.commit(&mut buffer, snapshot).unwrap();
+        database.end_write(&mut buffer);
+        database.unpin(committed);
+        committed.txid
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> Txid {
+        self.commit(|database, buffer| database.write(buffer, offset, bytes).unwrap())
+    }
+
+    /// Writes zeros over page 2 and many others, in so many runs that the record does not name them.
+    fn stage_zeros(&self) -> Txid {
+        self.commit(|database, buffer| {
+            // The last ones may stay in the buffer, and come as patches.
+            for run in 0..=(STAGED_RUNS + BUFFERED) as u64 {
+                database.write(buffer, AT + 2 * run * SIZE, &[0; PAGE_SIZE]).unwrap();
+            }
+        })
+    }
+
+    /// A checkpoint, and all that it makes garbage. Returns the horizon.
+    fn maintain(&self) -> Txid {
+        self.fleet.wait(self.database.checkpoint()).unwrap();
+        self.fleet.wait(self.database.collect()).unwrap().horizon
+    }
+
+    /// Hears what is new.
+    fn look(&self) -> Txid {
+        let snapshot = self.database.begin_read().unwrap();
+        self.database.unpin(snapshot);
+        snapshot.txid
+    }
+
+    /// The first bytes of page 2.
+    fn read(&self, snapshot: Snapshot) -> [u8; 8] {
+        self.read_at(AT, snapshot)
+    }
+
+    fn read_at(&self, offset: u64, snapshot: Snapshot) -> [u8; 8] {
+        let mut bytes = [1; 8];
+        self.database.read(snapshot, offset, &mut bytes).unwrap();
+        bytes
+    }
+
+    fn read_now(&self, offset: u64) -> [u8; 8] {
+        let snapshot = self.database.begin_read().unwrap();
+        let bytes = self.read_at(offset, snapshot);
+        self.database.unpin(snapshot);
+        bytes
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.fleet.disconnect(&self.database);
+    }
+}
+
+fn memory() -> Arc<dyn PageStore> {
+    Arc::new(MemoryStore::default())
+}
+
+/// The horizon that the reader knew was from before the transaction that made the page zeros: what the page held before was
+/// read as its newest image, and stayed in the cache.
+#[test]
+fn page_that_was_collected_since_the_reader_looked_is_zeros() {
+    let store = memory();
+    let writer = Process::writer(&store);
+    writer.write(AT, &[7; PAGE_SIZE]);
+    let follower = Process::follower(&store);
+    follower.look();
+    let zeroed = writer.stage_zeros();
+    let pinned = follower.database.begin_read().unwrap();
+    assert_eq!(pinned.txid, zeroed);
+    assert_eq!(writer.maintain(), zeroed);
+    assert_eq!(follower.read(pinned), [0; 8]);
+    follower.database.unpin(pinned);
+    assert_eq!(follower.read_now(AT), [0; 8]);
+}
+
+type Deed = Box<dyn FnOnce() + Send>;
+
+/// Does something when the reply to a reading of pages is on its way.
+#[derive(Default)]
+struct Meanwhile(Mutex<Option<Deed>>);
+
+impl std::fmt::Debug for Meanwhile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Meanwhile")
+    }
+}
+
+impl Interceptor for Meanwhile {
+    fn before(&self, _: Call) -> Verdict {
+        Verdict::Proceed
+    }
+
+    fn after(&self, call: Call, _: Result<u64, &Error>) {
+        if call.operation == Operation::ReadPages
+            && let Some(deed) = self.0.lock().unwrap().take()
+        {
+            // As other connections would.
+            thread::spawn(deed).join().unwrap();
+        }
+    }
+
+    fn refused(&self, _: Call, _: &Error) {}
+
+    fn defer(&self, _: Deferred) {}
+}
+
+/// The horizon rose above the snapshot while the reply was on its way, and another connection heard of it: the page counted as
+/// zeros as of the snapshot, and a patch before it was left out.
+#[test]
+fn horizon_that_rises_after_the_rows_were_read_hides_no_patch() {
+    let store = memory();
+    let writer = Arc::new(Process::writer(&store));
+    let grown = writer.commit(|database, buffer| database.truncate(buffer, 4 * SIZE).unwrap());
+    assert_eq!(writer.maintain(), grown);
+    let meanwhile = Arc::new(Meanwhile::default());
+    let layer: Arc<dyn PageStore> = Arc::new(Layer::new(store, Arc::clone(&meanwhile)));
+    let follower = Arc::new(Process::follower(&layer));
+    follower.look();
+    writer.write(AT, &[7; 8]);
+    let pinned = follower.database.begin_read().unwrap();
+    let newest = writer.write(3 * SIZE, &[8; 8]);
+    assert_eq!(follower.look(), newest);
+    let deed = {
+        let (writer, follower) = (Arc::clone(&writer), Arc::clone(&follower));
+        move || {
+            assert_eq!(writer.maintain(), newest);
+            assert_eq!(follower.look(), newest);
+        }
+    };
+    *meanwhile.0.lock().unwrap() = Some(Box::new(deed));
+    assert_eq!(follower.read(pinned), [7; 8]);
+    assert!(meanwhile.0.lock().unwrap().is_none(), "it was read from the store");
+    follower.database.unpin(pinned);
+}
+
+/// A checkpoint took a page without a row for zeros from the beginning, and applied what its own tail still had from before the
+/// horizon, for the sake of an old snapshot.
+#[test]
+fn checkpoint_begins_a_page_without_a_row_at_the_horizon() {
+    let store = memory();
+    let sharing = Process::new(&store, Role::Writer, LeaseMode::Transaction);
+    sharing.write(AT, &[7; PAGE_SIZE]);
+    let old = sharing.database.begin_read().unwrap();
+    let other = Process::writer(&store);
+    let zeroed = other.stage_zeros();
+    assert_eq!(sharing.look(), zeroed);
+    assert_eq!(other.maintain(), zeroed);
+    drop(other);
+    let written = sharing.write(AT, &[9; 4]);
+    assert_eq!(sharing.maintain(), zeroed, "the old snapshot still counts here");
+    sharing.database.unpin(old);
+    assert_eq!(sharing.maintain(), written);
+    assert_eq!(Process::follower(&store).read_now(AT), [9, 9, 9, 9, 0, 0, 0, 0]);
+}
+
+/// The horizon is that of what was read: a page that the tail alone tells from zeros on begins there, wherever the horizon is.
+#[test]
+fn checkpoint_begins_a_page_that_was_not_read_where_its_tail_does() {
+    let store = memory();
+    let sharing = Process::new(&store, Role::Writer, LeaseMode::Transaction);
+    // Page 2 is staged: what its tail has of it does not begin from zeros.
+    sharing.write(AT, &vec![5; 4 * BUFFERED * PAGE_SIZE]);
+    let old = sharing.database.begin_read().unwrap();
+    let appended = 10 * BUFFERED as u64 * SIZE;
+    let before = sharing.write(appended, &[7; PAGE_SIZE]);
+    let other = Process::writer(&store);
+    assert_eq!(other.maintain(), before);
+    drop(other);
+    let written = sharing.commit(|database, buffer| {
+        for offset in [AT, appended] {
+            database.write(buffer, offset, &[9; 4]).unwrap();
+        }
+    });
+    assert_eq!(sharing.maintain(), before, "the old snapshot still counts here");
+    sharing.database.unpin(old);
+    assert_eq!(sharing.maintain(), written);
+    let follower = Process::follower(&store);
+    assert_eq!(follower.read_now(AT), [9, 9, 9, 9, 5, 5, 5, 5]);
+    assert_eq!(follower.read_now(appended), [9, 9, 9, 9, 7, 7, 7, 7]);
+}
