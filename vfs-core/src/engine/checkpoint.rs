@@ -247,7 +247,7 @@ impl Database {
         let PagesReply { rows: stored, horizon } = if wanted.is_empty() {
             PagesReply { rows: Vec::new(), horizon: Txid(0) }
         } else {
-            let (lineage, ranges) = (self.lineage()?, super::read::ranges(wanted.iter().copied()));
+            let (lineage, ranges) = (self.lineage()?, super::rows::ranges(wanted.iter().copied()));
             self.retry(|| self.fleet.store.read_pages(&lineage, &ranges, plan.to)).await?
         };
         let (mut stored, mut wanted) = (stored.as_slice(), wanted.into_iter().peekable());

@@ -217,7 +217,7 @@ impl Database {
     /// Puts the rows that came with an open into the cache. Nobody has asked for them yet: one that fails its check is left
     /// for the read that does.
     fn keep_warm(&self, core: &mut Core, database: DatabaseId, rows: &[ReadRow]) {
-        for (page, row_txid, image) in super::read::images(rows).filter_map(Result::ok) {
+        for (page, row_txid, image) in super::rows::images(rows).filter_map(Result::ok) {
             core.note_warm(page);
             // The rows are those of the checkpoint: a page that was staged since has a newer one.
             if core.tail.is_staged_after(page, row_txid, core.head) {

@@ -20,10 +20,13 @@ mod header;
 mod lease;
 mod load;
 mod manage;
+#[cfg(test)]
+mod meanwhile;
 mod outcome;
 mod prefetch;
 mod read;
 mod registry;
+mod rows;
 mod session;
 mod several;
 mod stage;

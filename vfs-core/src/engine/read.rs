@@ -1,4 +1,4 @@
-//! Reading: a page at a snapshot is the newest row at or below it, and the patches of the log after that row.
+//! Reading: from the buffer of an open transaction, from the cache, else from the store, with what is likely to be wanted next.
 
 use std::collections::HashMap;
 use std::sync::{MutexGuard, PoisonError};
@@ -8,15 +8,14 @@ use tracing::Instrument;
 
 use super::TransactionBuffer;
 use super::buffer::Source;
-use super::cache::CachedImage;
-use super::core::{Core, WARM_PAGES};
+use super::core::WARM_PAGES;
 use super::database::{Database, Snapshot};
 use super::prefetch::{LARGEST_WINDOW, Prefetcher};
+use super::rows::too_old;
 use super::structure::Cached;
-use crate::codec::{decode_row, zero_image};
+use crate::codec::zero_image;
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::store::{PageRow, PagesReply, ReadRow, RowKind};
-use crate::types::{DatabaseId, PAGE_SIZE, PageNo, PageRange, PageSet, Txid, pages_for_size};
+use crate::types::{PAGE_SIZE, PageNo, PageRange, Txid, pages_for_size};
 
 /// The newest images of a database's pages, as far as the cache has them.
 struct Newest<'a> {
@@ -40,56 +39,6 @@ impl Cached for Newest<'_> {
     fn has_room(&self) -> bool {
         self.last_page as usize <= self.database.fleet.cache.capacity()
     }
-}
-
-/// The images that rows hold, each as of its row's txid: deltas are applied to the bases that follow them.
-pub(super) fn images(rows: &[ReadRow]) -> impl Iterator<Item = Result<(PageNo, Txid, Bytes)>> + '_ {
-    let mut rows = rows.iter().peekable();
-    std::iter::from_fn(move || {
-        let ReadRow { database, row } = rows.next()?;
-        let base = match row.kind {
-            RowKind::Delta { base } => rows.next_if(|next| next.row.page == row.page && next.row.txid == base),
-            RowKind::Image | RowKind::Zero => None,
-        };
-        Some(image(*database, row, base).map(|image| (row.page, row.txid, image)))
-    })
-}
-
-fn image(database: DatabaseId, row: &PageRow, base: Option<&ReadRow>) -> Result<Bytes> {
-    let base = match base {
-        Some(found) => {
-            let (page, txid) = (found.row.page, found.row.txid);
-            Some(decode_row(found.database, &found.row)?.image(found.database, page, txid, None)?)
-        }
-        None => None,
-    };
-    decode_row(database, row)?.image(database, row.page, row.txid, base.as_ref())
-}
-
-/// What the store said of some pages.
-struct Told {
-    /// Where the tail began when it was asked.
-    start: Txid,
-    /// A page without a row is zeros as of this.
-    horizon: Txid,
-    images: HashMap<PageNo, (Txid, Bytes)>,
-}
-
-impl Told {
-    fn new(start: Txid, reply: &PagesReply) -> Result<Self> {
-        let images = images(&reply.rows).map(|image| image.map(|(page, txid, image)| (page, (txid, image))));
-        Ok(Self { start, horizon: reply.horizon, images: images.collect::<Result<_>>()? })
-    }
-
-    /// A page's image, and since when it is that at the latest.
-    fn image(&self, page: PageNo) -> (Txid, Bytes) {
-        self.images.get(&page).cloned().unwrap_or_else(|| (self.horizon, zero_image()))
-    }
-}
-
-/// A set of pages as the ranges of a request.
-pub(super) fn ranges(pages: impl IntoIterator<Item = PageNo>) -> Vec<PageRange> {
-    pages.into_iter().collect::<PageSet>().ranges().collect()
 }
 
 impl Database {
@@ -235,7 +184,7 @@ impl Database {
     }
 
     /// Lets the prefetcher see what was loaded.
-    fn learn(&self, images: &HashMap<PageNo, Bytes>, last_page: u32) {
+    pub(super) fn learn(&self, images: &HashMap<PageNo, Bytes>, last_page: u32) {
         let header = images.get(&PageNo::FIRST).cloned();
         let header = header.or_else(|| self.fleet.cache.get(&self.key(PageNo::FIRST, Txid::MAX)).map(|e| e.image));
         let Some(page_size) = header.and_then(|header| super::header::page_size(&header)) else { return };
@@ -276,118 +225,6 @@ impl Database {
         let before = core.tail.next_change(page, snapshot);
         Ok(cache.get(&self.key(page, before)).map(|entry| entry.image))
     }
-
-    /// Loads pages from the store into the cache. Pages that do not exist are left out.
-    pub(super) async fn load_pages(&self, snapshot: Txid, pages: &[PageNo]) -> Result<HashMap<PageNo, Bytes>> {
-        let lineage = self.lineage()?;
-        let limit = self.fleet.store.limits().read_pages.max(1);
-        let mut out = HashMap::with_capacity(pages.len());
-        let pages = self.keep_sufficient(snapshot, pages, &mut out)?;
-        for chunk in pages.chunks(limit) {
-            let ranges = ranges(chunk.iter().copied());
-            // Rows fit the tail that was there when they were read: a checkpoint that is completed meanwhile takes records
-            // from it, and the rows in their place are not among these. Then they are read again.
-            loop {
-                let start = self.core().tail.start();
-                let reply = self.retry(|| self.fleet.store.read_pages(&lineage, &ranges, snapshot)).await?;
-                let told = Told::new(start, &reply)?;
-                if self.keep_told(lineage[0].database, snapshot, chunk, &told, &mut out)? {
-                    break;
-                }
-            }
-        }
-        let last_page = pages_for_size(self.core().size);
-        self.learn(&out, last_page);
-        Ok(out)
-    }
-
-    /// Keeps the images of those pages that the tail alone tells, and returns the others.
-    fn keep_sufficient(
-        &self,
-        snapshot: Txid,
-        pages: &[PageNo],
-        out: &mut HashMap<PageNo, Bytes>,
-    ) -> Result<Vec<PageNo>> {
-        let database = self.id()?;
-        let mut core = self.core();
-        let core = &mut *core;
-        if snapshot < core.tail.start() {
-            return Err(too_old(snapshot, core.tail.start()));
-        }
-        let mut others = Vec::with_capacity(pages.len());
-        for page in pages {
-            if core.tail.is_sufficient(*page, snapshot) {
-                self.keep(core, database, snapshot, *page, (Txid(0), zero_image()), out)?;
-            } else {
-                others.push(*page);
-            }
-        }
-        Ok(others)
-    }
-
-    /// Brings the image of a row forward to the snapshot, and puts it into the cache.
-    fn keep(
-        &self,
-        core: &mut Core,
-        database: DatabaseId,
-        snapshot: Txid,
-        page: PageNo,
-        (row, image): (Txid, Bytes),
-        out: &mut HashMap<PageNo, Bytes>,
-    ) -> Result<()> {
-        let (from, image) = core.tail.bring_forward(database, page, row, snapshot, image)?;
-        let before = core.tail.next_change(page, snapshot);
-        self.fleet.cache.insert(self.key(page, before), CachedImage { from, image: image.clone() });
-        core.note_warm(page);
-        out.insert(page, image);
-        Ok(())
-    }
-
-    /// Brings the images of rows forward to the snapshot, and puts them into the cache. False when the tail does not start
-    /// where it did when the rows were asked for.
-    fn keep_told(
-        &self,
-        database: DatabaseId,
-        snapshot: Txid,
-        pages: &[PageNo],
-        told: &Told,
-        out: &mut HashMap<PageNo, Bytes>,
-    ) -> Result<bool> {
-        let mut core = self.core();
-        let core = &mut *core;
-        if snapshot < core.tail.start() {
-            return Err(too_old(snapshot, core.tail.start()));
-        }
-        if core.tail.start() != told.start {
-            return Ok(false);
-        }
-        for page in pages {
-            self.keep(core, database, snapshot, *page, told.image(*page), out)?;
-        }
-        Ok(true)
-    }
-
-    /// The rows that an open transaction has staged.
-    async fn read_staged(&self, buffer: &TransactionBuffer, pages: &[PageNo]) -> Result<HashMap<PageNo, Bytes>> {
-        let lineage = self.lineage()?;
-        let at = buffer.base.next();
-        let mut out = HashMap::with_capacity(pages.len());
-        for chunk in pages.chunks(self.fleet.store.limits().read_pages.max(1)) {
-            let ranges = ranges(chunk.iter().copied());
-            let reply = self.retry(|| self.fleet.store.read_pages(&lineage, &ranges, at)).await?;
-            for image in images(&reply.rows) {
-                let (page, txid, image) = image?;
-                if txid == at {
-                    out.insert(page, image);
-                }
-            }
-        }
-        Ok(out)
-    }
-}
-
-fn too_old(snapshot: Txid, start: Txid) -> Error {
-    Error::snapshot_too_old(format!("the read transaction is at txid {snapshot}, kept are those from {start} on"))
 }
 
 /// The page that holds all of a read, and where in it the read begins. `None` when it takes more than one page, or
@@ -432,7 +269,3 @@ fn read_through(
     }
     Ok(there)
 }
-
-#[cfg(test)]
-#[path = "hole_tests.rs"]
-mod tests;

@@ -1,15 +1,14 @@
 //! Pages without a row: zeros as of the horizon under which the store was asked, and of no other.
 
-use std::sync::{Arc, Mutex};
-use std::thread;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{FleetSettings, LeaseMode};
 use crate::engine::commit::STAGED_RUNS;
 use crate::engine::database::{Database, Snapshot};
+use crate::engine::meanwhile::Meanwhile;
 use crate::engine::{Fleet, Role, TransactionBuffer};
-use crate::error::{Error, Result};
-use crate::store::{Call, Deferred, Interceptor, Layer, MemoryStore, Operation, PageStore, Verdict};
+use crate::store::{MemoryStore, Operation, PageStore};
 use crate::types::{DatabaseName, PAGE_SIZE, Txid};
 
 const SIZE: u64 = PAGE_SIZE as u64;
@@ -133,37 +132,6 @@ fn page_that_was_collected_since_the_reader_looked_is_zeros() {
     assert_eq!(follower.read_now(AT), [0; 8]);
 }
 
-type Deed = Box<dyn FnOnce() + Send>;
-
-/// Does something when the reply to a reading of pages is on its way.
-#[derive(Default)]
-struct Meanwhile(Mutex<Option<Deed>>);
-
-impl std::fmt::Debug for Meanwhile {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Meanwhile")
-    }
-}
-
-impl Interceptor for Meanwhile {
-    fn before(&self, _: Call) -> Verdict {
-        Verdict::Proceed
-    }
-
-    fn after(&self, call: Call, _: Result<u64, &Error>) {
-        if call.operation == Operation::ReadPages
-            && let Some(deed) = self.0.lock().unwrap().take()
-        {
-            // As other connections would.
-            thread::spawn(deed).join().unwrap();
-        }
-    }
-
-    fn refused(&self, _: Call, _: &Error) {}
-
-    fn defer(&self, _: Deferred) {}
-}
-
 /// The horizon rose above the snapshot while the reply was on its way, and another connection heard of it: the page counted as
 /// zeros as of the snapshot, and a patch before it was left out.
 #[test]
@@ -172,9 +140,8 @@ fn horizon_that_rises_after_the_rows_were_read_hides_no_patch() {
     let writer = Arc::new(Process::writer(&store));
     let grown = writer.commit(|database, buffer| database.truncate(buffer, 4 * SIZE).unwrap());
     assert_eq!(writer.maintain(), grown);
-    let meanwhile = Arc::new(Meanwhile::default());
-    let layer: Arc<dyn PageStore> = Arc::new(Layer::new(store, Arc::clone(&meanwhile)));
-    let follower = Arc::new(Process::follower(&layer));
+    let (store, meanwhile) = Meanwhile::around(store);
+    let follower = Arc::new(Process::follower(&store));
     follower.look();
     writer.write(AT, &[7; 8]);
     let pinned = follower.database.begin_read().unwrap();
@@ -187,9 +154,9 @@ fn horizon_that_rises_after_the_rows_were_read_hides_no_patch() {
             assert_eq!(follower.look(), newest);
         }
     };
-    *meanwhile.0.lock().unwrap() = Some(Box::new(deed));
+    meanwhile.arm(Operation::ReadPages, deed);
     assert_eq!(follower.read(pinned), [7; 8]);
-    assert!(meanwhile.0.lock().unwrap().is_none(), "it was read from the store");
+    assert!(meanwhile.is_done(), "it was read from the store");
     follower.database.unpin(pinned);
 }
 
