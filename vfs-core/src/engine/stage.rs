@@ -139,6 +139,9 @@ impl Database {
     /// Stages pages of the buffer. Those that are not buffered are staged as zeros.
     pub(super) async fn stage(&self, buffer: &mut TransactionBuffer, pages: &[PageNo]) -> Result<()> {
         let database = self.begin_staging(buffer).await?;
+        // A panic may tear a request off, and nobody learns whether it took effect. What is sent beside the transaction counts as
+        // staged before.
+        self.core().leftovers = true;
         let mut chunks = pages.chunks(self.chunk());
         let mut next = chunks.next().map(|chunk| (chunk, self.staged_rows(buffer, database, chunk)));
         while let Some((chunk, rows)) = next {

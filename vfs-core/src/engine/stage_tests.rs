@@ -1,13 +1,16 @@
 //! Tests of pages that are staged while their transaction goes on.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::{CHUNK, WORTH_GOING_ON};
+use crate::clock::SystemClock;
 use crate::config::FleetSettings;
 use crate::engine::database::{Database, Snapshot};
+use crate::engine::meanwhile::Meanwhile;
 use crate::engine::{Fleet, Role, TransactionBuffer};
 use crate::error::{ErrorKind, Result};
-use crate::store::{Effect, Fault, FaultLayer, FaultPlan, MemoryStore, Operation, PageStore};
+use crate::store::{Effect, Fault, FaultLayer, FaultPlan, MemoryStore, Operation, PageStore, StoreLimits};
 use crate::types::{DatabaseName, PAGE_SIZE};
 
 /// Pages that the buffer holds before some are sent.
@@ -26,14 +29,17 @@ struct Rig {
     page: usize,
 }
 
+fn fleet_over(store: Arc<dyn PageStore>, mut settings: FleetSettings) -> Fleet {
+    settings.database.transaction_bytes = BUFFERED * PAGE_SIZE;
+    Fleet::builder(store).settings(settings).build().unwrap()
+}
+
 impl Rig {
     fn new(seed: u64) -> Self {
         let plan = Arc::new(FaultPlan::default());
         let store: Arc<dyn PageStore> = Arc::new(MemoryStore::default());
         let faulty = FaultLayer::new(Arc::clone(&store), Arc::clone(&plan));
-        let mut settings = FleetSettings::default();
-        settings.database.transaction_bytes = BUFFERED * PAGE_SIZE;
-        let fleet = Fleet::builder(Arc::new(faulty)).settings(settings).build().unwrap();
+        let fleet = fleet_over(Arc::new(faulty), FleetSettings::default());
         Self { store, plan, fleet, name: DatabaseName::new("a").unwrap(), file: Vec::new(), random: seed, page: 0 }
     }
 
@@ -191,6 +197,35 @@ fn a_rollback_waits_for_what_is_on_its_way() {
     assert!(buffer.flight.is_none() && !buffer.is_dirty());
     database.end_write(&mut buffer);
     database.unpin(snapshot);
+    rig.fleet.disconnect(&database);
+    rig.check();
+}
+
+/// A call that is torn off by a panic may have taken effect. The next transaction staged under the same generation, its first
+/// request counted as late, and its commit made the rows of the one before visible.
+#[test]
+fn a_request_that_was_torn_off_does_not_pass_for_that_of_the_next_transaction() {
+    // Too much for a record, and not for the buffer: all of it is staged at the commit.
+    let limits = StoreLimits { record_bytes: 24 * PAGE_SIZE, ..MemoryStore::default().limits() };
+    let store = MemoryStore::with_limits(Arc::new(SystemClock::default()), limits);
+    let (store, meanwhile) = Meanwhile::around(Arc::new(store));
+    let mut rig = Rig { fleet: fleet_over(Arc::clone(&store), FleetSettings::default()), store, ..Rig::new(1) };
+    let database = rig.fleet.connect(&rig.name, Role::Writer, true);
+    let transaction = |byte: u8| {
+        let snapshot = database.begin_read().unwrap();
+        let mut buffer = database.begin_write(snapshot, false).unwrap();
+        buffer.set_foreign();
+        let file = vec![byte; 32 * PAGE_SIZE];
+        database.write(&mut buffer, 0, &file).unwrap();
+        assert!(buffer.staged.is_empty(), "nothing is staged early");
+        let committed = catch_unwind(AssertUnwindSafe(|| database.commit(&mut buffer, snapshot).unwrap()));
+        database.end_write(&mut buffer);
+        database.unpin(*committed.as_ref().unwrap_or(&snapshot));
+        committed.map(|_| file)
+    };
+    meanwhile.arm(Operation::Stage, || panic!("the store fails after it has staged"));
+    assert!(transaction(1).is_err() && meanwhile.is_done());
+    rig.file = transaction(2).unwrap();
     rig.fleet.disconnect(&database);
     rig.check();
 }
