@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{CHUNK, WORTH_GOING_ON};
 use crate::clock::SystemClock;
@@ -36,10 +37,14 @@ fn fleet_over(store: Arc<dyn PageStore>, mut settings: FleetSettings) -> Fleet {
 
 impl Rig {
     fn new(seed: u64) -> Self {
+        Self::with(seed, FleetSettings::default())
+    }
+
+    fn with(seed: u64, settings: FleetSettings) -> Self {
         let plan = Arc::new(FaultPlan::default());
         let store: Arc<dyn PageStore> = Arc::new(MemoryStore::default());
         let faulty = FaultLayer::new(Arc::clone(&store), Arc::clone(&plan));
-        let fleet = fleet_over(Arc::new(faulty), FleetSettings::default());
+        let fleet = fleet_over(Arc::new(faulty), settings);
         Self { store, plan, fleet, name: DatabaseName::new("a").unwrap(), file: Vec::new(), random: seed, page: 0 }
     }
 
@@ -157,7 +162,10 @@ fn transactions_go_on_while_pages_are_staged() {
 fn requests_that_fail_on_their_way_lose_nothing() {
     for effect in [Effect::Refuse, Effect::LoseRequest, Effect::LoseReply, Effect::Full] {
         for after in 0..6 {
-            let mut rig = Rig::new(after + 1);
+            // Nothing is tried again: each fault is one that the transaction meets.
+            let mut settings = FleetSettings::default();
+            settings.database.store_timeout = Duration::ZERO;
+            let mut rig = Rig::with(after + 1, settings);
             let database = rig.fleet.connect(&rig.name, Role::Writer, true);
             let fault = Fault { operation: Some(Operation::Stage), after, times: 1, effect };
             rig.plan.arm(fault);
@@ -177,7 +185,8 @@ fn requests_that_fail_on_their_way_lose_nothing() {
                 database.end_write(&mut buffer);
                 database.unpin(snapshot);
             }
-            assert!(committed > 0, "{effect:?} after {after}: {failed} failed");
+            assert_eq!((failed, committed), (1, 1), "{effect:?} after {after}");
+            assert_eq!(rig.plan.hits(), 1, "{effect:?} after {after}");
             rig.fleet.disconnect(&database);
             rig.check();
         }
