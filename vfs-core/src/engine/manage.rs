@@ -125,10 +125,17 @@ impl Fleet {
         }
     }
 
-    /// Those who have a database open here for writing.
-    fn writers_of(&self, database: DatabaseId) -> Vec<Arc<Database>> {
+    /// Those who have a database open here. By its id: another one may have its name by now.
+    fn open_here(&self, database: DatabaseId) -> Vec<Arc<Database>> {
         let mut open = self.inner.registry.all();
-        open.retain(|open| open.role() == Role::Writer && open.status().database == Some(database));
+        open.retain(|open| open.status().database == Some(database));
+        open
+    }
+
+    /// Those of them who write.
+    fn writers_of(&self, database: DatabaseId) -> Vec<Arc<Database>> {
+        let mut open = self.open_here(database);
+        open.retain(|open| open.role() == Role::Writer);
         open
     }
 
@@ -153,8 +160,7 @@ impl Fleet {
                 // If that fails, it is tried again.
                 let _released = self.give_back_unused(&held).await;
             } else {
-                // A database of that name that is opened from now on is another one.
-                for open in self.inner.registry.all().into_iter().filter(|open| open.name() == name) {
+                for open in self.open_here(held.database) {
                     let _stopped = open.stop(Error::not_found("it was deleted"));
                 }
             }
@@ -254,3 +260,7 @@ impl Fleet {
 fn request(name: &DatabaseName, lease: Option<LeaseRequest>) -> OpenRequest {
     OpenRequest { name: name.clone(), create: false, lease, known: None, tail_bytes: 0 }
 }
+
+#[cfg(test)]
+#[path = "manage_tests.rs"]
+mod tests;
