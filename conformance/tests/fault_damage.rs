@@ -5,9 +5,10 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use litefleet::store::{Effect, Fault, FaultLayer, FaultPlan, Operation};
-use litefleet::{DatabaseName, ErrorKind, FleetSettings};
+use litefleet::{DatabaseName, ErrorKind, FleetSettings, Txid};
 use litefleet_conformance::faults::{Process, code};
 use litefleet_embedded::{EmbeddedConfig, EmbeddedStore};
 use rand::rngs::StdRng;
@@ -212,4 +213,34 @@ fn verification_goes_on_behind_what_the_engine_cannot_read() {
     let of = |words: &str| after.problems.iter().filter(|problem| problem.contains(words)).count();
     assert!(of("the row after that of page ") >= 2, "{:?}", after.problems);
     assert!(of(" at or below txid ") >= 2, "{:?}", after.problems);
+}
+
+/// A record that the engine cannot read kept those before it from being told, which came in the same reading of the log.
+#[test]
+fn watch_tells_of_the_commits_before_a_damaged_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut random = StdRng::seed_from_u64(22);
+    let plan = Arc::new(FaultPlan::default());
+    let store = FaultLayer::new(Arc::new(EmbeddedStore::open(config(&folder)).unwrap()), Arc::clone(&plan));
+    let process = Process::new(Arc::new(store), FleetSettings::default());
+    plan.arm(Fault { operation: Some(Operation::Checkpoint), after: 0, times: u64::MAX, effect: Effect::Refuse });
+    let blobs = fill(&process, "a", &mut random);
+    plan.disarm();
+    // What was written last is in the journal alone.
+    fill(&process, "b", &mut random);
+    drop(process);
+    assert!(flip(folder.path(), &blobs[150][1000..1100]) > 0);
+    let process = start(&folder);
+    let mut watch = process.fleet().watch(&name("a"), Some(Txid(0))).unwrap();
+    let mut told = Vec::new();
+    let error = loop {
+        match watch.next(Duration::from_secs(60)) {
+            Ok(commits) => told.extend(commits.iter().map(|commit| commit.txid.get())),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    // Ten blobs each, after the one that made the table.
+    let damaged = 17;
+    assert_eq!(told, (1..damaged).collect::<Vec<u64>>());
 }

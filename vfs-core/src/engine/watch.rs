@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::fleet::{Fleet, FleetInner};
 use crate::codec::Record;
 use crate::error::{Context, ErrorKind, Result};
-use crate::store::{HeadRequest, Lineage, OpenRequest};
+use crate::store::{HeadRequest, Lineage, LogRow, OpenRequest};
 use crate::types::{CommitId, DatabaseId, DatabaseName, Txid, UnixMillis};
 
 /// A commit that a [`Watch`] has seen.
@@ -56,7 +56,8 @@ impl Watch {
 
     /// Waits for commits, and returns them in order: those that were made while nobody waited as well, in portions that
     /// fit into memory. Empty when the time is over. Commits whose records were collected meanwhile are left out.
-    /// `NotFound` when the database was deleted.
+    /// `NotFound` when the database was deleted. `Corrupt` when the record after the last commit that was told of cannot be
+    /// read: so it is at each call from then on.
     pub fn next(&mut self, timeout: Duration) -> Result<Vec<Commit>> {
         let fleet = Arc::clone(&self.fleet);
         let waited = fleet.bridge.wait(async { tokio::time::timeout(timeout, self.wait()).await });
@@ -69,14 +70,13 @@ impl Watch {
     async fn wait(&mut self) -> Result<Vec<Commit>> {
         let limit = self.fleet.settings.database.store_timeout;
         let (database, store) = (self.database, &self.fleet.store);
-        let lineage = [Lineage { database, max_txid: Txid::MAX }];
         loop {
             let known = self.known;
             let head = self.fleet.retry(limit, || store.watch(database, known)).await?;
             if head <= known {
                 continue;
             }
-            let rows = match self.fleet.retry(limit, || store.read_log(&lineage, known, head)).await {
+            let rows = match self.records(head).await {
                 Err(error) if error.kind() == ErrorKind::SnapshotTooOld => {
                     // All records after the newest checkpoint are there.
                     let request = HeadRequest { database, known: head, epoch: None, tail_bytes: 0 };
@@ -88,7 +88,12 @@ impl Watch {
             };
             let mut commits = Vec::with_capacity(rows.len());
             for row in rows {
-                let body = Record::decode(database, row.txid, &row.record)?.body;
+                let body = match Record::decode(database, row.txid, &row.record) {
+                    Ok(record) => record.body,
+                    Err(error) if commits.is_empty() => return Err(error),
+                    // Those before it are told, and the next call begins with it.
+                    Err(_) => break,
+                };
                 let (time, commit_id, size) = (body.time, body.commit_id, body.size);
                 commits.push(Commit { txid: row.txid, time, commit_id, size, record_bytes: row.record.len() });
                 self.known = row.txid;
@@ -96,4 +101,24 @@ impl Watch {
             return Ok(commits);
         }
     }
+
+    /// The records after those that are known, up to the head: so many as can be read.
+    async fn records(&self, head: Txid) -> Result<Vec<LogRow>> {
+        let (limit, known) = (self.fleet.settings.database.store_timeout, self.known);
+        let lineage = [Lineage { database: self.database, max_txid: Txid::MAX }];
+        let mut to = head;
+        loop {
+            match self.fleet.retry(limit, || self.fleet.store.read_log(&lineage, known, to)).await {
+                // One of them: those before it can be told.
+                Err(error) if error.kind() == ErrorKind::Corrupt && to > known.next() => {
+                    to = Txid(known.get() + (to.get() - known.get()) / 2);
+                }
+                rows => return rows,
+            }
+        }
+    }
 }
+
+#[cfg(test)]
+#[path = "watch_tests.rs"]
+mod tests;
