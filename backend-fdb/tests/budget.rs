@@ -10,7 +10,7 @@ use common::Place;
 use common::holder::{Holder, LONG, image, open_request, session};
 use litefleet::PageNo;
 use litefleet::clock::{Clock, SystemClock};
-use litefleet::store::{CommitMode, PageStore, Tail};
+use litefleet::store::{CommitMode, PageStore, Staged, Tail};
 use litefleet_fdb::FdbStore;
 
 /// Requests by kind.
@@ -221,7 +221,7 @@ async fn stagings_and_releases_take_one_commit_too() {
         assert_eq!(spent, ONE_COMMIT);
     }
     let mut flip = holder.request(b"flip");
-    flip.staged = Some(0);
+    flip.staged = Some(Staged { generation: 0, last: 3 });
     let (spent, outcome) = counted(&place, holder.send(flip)).await;
     outcome.expect("it is its own staging");
     assert_eq!(spent, ONE_COMMIT);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use common::Place;
 use common::holder::{Holder, LONG, image, open_request, session};
-use litefleet::store::{Lineage, PageRow, PageStore};
+use litefleet::store::{Lineage, PageRow, PageStore, Staged};
 use litefleet::{Fleet, PageNo, PageRange, Txid};
 use litefleet_fdb::FdbStore;
 use rusqlite::{Connection, OpenFlags};
@@ -26,13 +26,15 @@ async fn a_large_staged_transaction_becomes_visible_at_once() {
     let txid = holder.txid.next();
     let rows = store.limits().write_rows;
     let chunk = u32::try_from(rows).expect("a small limit");
+    let mut last = 0;
     for (sequence, first) in (1..).zip((1..=pages).step_by(rows)) {
-        let last = pages.min(first + chunk - 1);
-        holder.stage(sequence, (first..=last).map(|page| image(page, txid)).collect()).await.expect("the holder can");
+        let end = pages.min(first + chunk - 1);
+        holder.stage(sequence, (first..=end).map(|page| image(page, txid)).collect()).await.expect("the holder can");
+        last = sequence;
     }
     assert!(holder.read(1, 1).await.expect("there").is_empty(), "not yet visible");
     let mut flip = holder.request(b"flip");
-    flip.staged = Some(0);
+    flip.staged = Some(Staged { generation: 0, last });
     holder.send(flip).await.expect("it is its own staging");
     let reader = Arc::new(FdbStore::open(place.config()).await.expect("the store opens"));
     let reader = Holder { store: reader, ..holder };

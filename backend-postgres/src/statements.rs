@@ -35,26 +35,27 @@ calls! {
     ReadPages "SELECT * FROM S.read_pages($1, $2, $3, $4, $5, $6)"
         [INT8_ARRAY INT8_ARRAY INT8_ARRAY INT8_ARRAY INT8_ARRAY INT8_ARRAY];
     ReadLog "SELECT * FROM S.read_log($1, $2, $3, $4, $5)" [INT8_ARRAY INT8_ARRAY INT8 INT8 INT8];
-    Commit "SELECT S.commit($1, $2, $3, $4, $5, $6, $7, $8, $9) FROM W"
-        [INT8_ARRAY INT8_ARRAY INT8_ARRAY UUID_ARRAY INT8_ARRAY BYTEA_ARRAY INT8_ARRAY BOOL_ARRAY BOOL];
+    Commit "SELECT S.commit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) FROM W"
+        [INT8_ARRAY INT8_ARRAY INT8_ARRAY UUID_ARRAY INT8_ARRAY BYTEA_ARRAY INT8_ARRAY INT8_ARRAY BOOL_ARRAY BOOL];
     CommitOne "WITH h AS (UPDATE S.heads h SET txid = h.txid + 1, commit_id = $4, size = $5, \
-            holder = CASE WHEN $8 THEN NULL ELSE h.holder END, \
+            holder = CASE WHEN $9 THEN NULL ELSE h.holder END, \
             generation = CASE WHEN h.entry IS NULL THEN h.generation ELSE h.generation + 1 END, entry = NULL \
         WHERE h.id = $1 AND h.epoch = $2 AND h.txid = $3 AND h.holder IS NOT NULL AND CASE WHEN h.entry IS NULL \
-            THEN $7::bigint IS NULL ELSE h.entry = h.generation AND $7 = h.generation END RETURNING h.id, h.txid) \
-        INSERT INTO S.log SELECT h.id, h.txid, $6 FROM h RETURNING database"
-        [INT8 INT8 INT8 UUID INT8 BYTEA INT8 BOOL];
-    CommitMany "WITH r AS MATERIALIZED (SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8) \
-            r(id, epoch, expected, commit_id, size, record, staged, release)), \
+            THEN $7::bigint IS NULL ELSE h.entry = h.generation AND $7 = h.generation AND $8 = h.sequence END \
+        RETURNING h.id, h.txid) INSERT INTO S.log SELECT h.id, h.txid, $6 FROM h RETURNING database"
+        [INT8 INT8 INT8 UUID INT8 BYTEA INT8 INT8 BOOL];
+    CommitMany "WITH r AS MATERIALIZED (SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9) \
+            r(id, epoch, expected, commit_id, size, record, staged, last, release)), \
         h AS (UPDATE S.heads h SET txid = h.txid + 1, commit_id = r.commit_id, size = r.size, \
             holder = CASE WHEN r.release THEN NULL ELSE h.holder END, \
             generation = CASE WHEN h.entry IS NULL THEN h.generation ELSE h.generation + 1 END, entry = NULL FROM r \
         WHERE h.id = r.id AND h.epoch = r.epoch AND h.txid = r.expected AND h.holder IS NOT NULL AND CASE \
-            WHEN h.entry IS NULL THEN r.staged IS NULL ELSE h.entry = h.generation AND r.staged = h.generation END \
+            WHEN h.entry IS NULL THEN r.staged IS NULL \
+            ELSE h.entry = h.generation AND r.staged = h.generation AND r.last = h.sequence END \
         RETURNING h.id, h.txid, r.record) INSERT INTO S.log SELECT h.id, h.txid, h.record FROM h RETURNING database"
-        [INT8_ARRAY INT8_ARRAY INT8_ARRAY UUID_ARRAY INT8_ARRAY BYTEA_ARRAY INT8_ARRAY BOOL_ARRAY];
-    Stage "SELECT S.stage($1, $2, $3, $4, $5, $6, $7, $8) FROM W"
-        [INT8 INT8 INT8 INT8 INT8 INT8_ARRAY INT2_ARRAY BYTEA_ARRAY];
+        [INT8_ARRAY INT8_ARRAY INT8_ARRAY UUID_ARRAY INT8_ARRAY BYTEA_ARRAY INT8_ARRAY INT8_ARRAY BOOL_ARRAY];
+    Stage "SELECT S.stage($1, $2, $3, $4, $5, $6, $7, $8, $9) FROM W"
+        [INT8 INT8 INT8 INT8 INT8 INT8 INT8_ARRAY INT2_ARRAY BYTEA_ARRAY];
     Discard "SELECT S.discard($1, $2, $3, $4, $5) FROM W" [INT8 INT8 INT8 INT8 INT8];
     Checkpoint "SELECT S.checkpoint($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) FROM W"
         [INT8 INT8 INT8 BOOL INT8 INT8_ARRAY INT2_ARRAY INT8_ARRAY BYTEA_ARRAY INT8_ARRAY];

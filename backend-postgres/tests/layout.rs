@@ -147,7 +147,7 @@ fn calls_take_one_round_trip() {
         trip("head");
         let row = PageRow { page: PageNo(1), txid: Txid(2), kind: RowKind::Image, bytes: vec![1; 100].into() };
         let (expected, rows) = (held.txid, vec![row]);
-        let stage = StageRequest { database, epoch, expected, generation: 0, sequence: 1, rows };
+        let stage = StageRequest { database, epoch, expected, generation: 0, sequence: 1, after: 0, rows };
         held.runtime.block_on(held.store.stage(stage)).unwrap();
         trip("stage");
         held.runtime.block_on(held.store.release(database, epoch, vec![PageNo(1)])).unwrap();

@@ -158,6 +158,8 @@ macro_rules! __each_store_case {
                 staging::restaging_replaces
                 staging::late_stage_is_refused
                 staging::stage_requests_keep_their_order
+                staging::lost_chunk_blocks_the_next
+                staging::lost_chunk_blocks_the_commit
                 staging::late_discard_is_refused
                 staging::discard_raises_the_generation
                 staging::foreign_staging_blocks_commit

@@ -4,7 +4,7 @@ use litefleet::store::{CommitMode, CommitRequest};
 use litefleet::{Error, ErrorKind, Result};
 
 use super::open::epoch_end;
-use super::{EmbeddedStore, stored};
+use super::{EmbeddedStore, stage, stored};
 use crate::engine::Engine;
 use crate::error::{Fault, Outcome};
 use crate::keys::{self, Table};
@@ -97,7 +97,11 @@ fn check(view: &View<'_>, request: &CommitRequest) -> Outcome<Verdict> {
     stored::expect(&head, request.expected)?;
     let conflict = match (head.staging, request.staged) {
         (Staging::None, None) => return Ok(Verdict::Apply(head)),
-        (Staging::Open, Some(generation)) if generation == head.generation => {
+        (Staging::Open, Some(staged)) if staged.generation == head.generation => {
+            let last = stage::last_sequence(view, request.database, head.generation)?;
+            if last != staged.last {
+                return Err(stage::lost(staged.last, last).into());
+            }
             return Ok(Verdict::Apply(head));
         }
         (Staging::None, Some(_)) => "the staged rows were discarded",
@@ -146,7 +150,7 @@ fn put_commit(view: &View<'_>, changes: &mut Changes<'_>, request: &CommitReques
         head.generation += 1;
         head.staging = Staging::None;
         head.stale_entries = true;
-        super::stage::remove_stale(view, changes, id, &mut head, ENTRIES_PER_COMMIT)?;
+        stage::remove_stale(view, changes, id, &mut head, ENTRIES_PER_COMMIT)?;
     }
     if request.release {
         head.holder = None;

@@ -39,12 +39,12 @@ fn stage(engine: &Engine, request: &StageRequest) -> Outcome<()> {
         .into());
     }
     let mut changes = engine.changes();
-    let first = keys::staging(id, head.generation, 0);
-    let last = keys::staging(id, head.generation, u64::MAX);
-    if let Some(entry) = view.range(Table::Heads, &first, &last).next_back()
-        && keys::last_number(&entry?.0).is_some_and(|applied| request.sequence <= applied)
-    {
+    let last = last_sequence(&view, id, head.generation)?;
+    if request.sequence <= last {
         return Ok(());
+    }
+    if request.after > last {
+        return Err(lost(request.after, last).into());
     }
     let pages: PageSet = request.rows.iter().map(|row| row.page).collect();
     let key = keys::staging(id, head.generation, request.sequence);
@@ -57,6 +57,24 @@ fn stage(engine: &Engine, request: &StageRequest) -> Outcome<()> {
         stored::put_head(&mut changes, id, &head);
     }
     changes.apply(Purpose::Grow, Durability::Ordered)
+}
+
+/// The sequence of the last request that was applied to an entry; 0 when there is none.
+pub(super) fn last_sequence(view: &View<'_>, id: DatabaseId, generation: u64) -> Outcome<u64> {
+    let first = keys::staging(id, generation, 0);
+    let last = keys::staging(id, generation, u64::MAX);
+    match view.range(Table::Heads, &first, &last).next_back() {
+        Some(entry) => Ok(keys::last_number(&entry?.0).unwrap_or_default()),
+        None => Ok(0),
+    }
+}
+
+/// A request that was acknowledged is not there.
+pub(super) fn lost(after: u64, last: u64) -> Error {
+    Error::conflict(format!(
+        "the store has lost staged pages, in a crash or a failover: request {after} was acknowledged, and the last that \
+         is there is {last}"
+    ))
 }
 
 fn discard(engine: &Engine, request: &DiscardRequest) -> Outcome<Discarded> {

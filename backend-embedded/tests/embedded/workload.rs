@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use litefleet::store::{
     CheckpointRequest, CollectRequest, CommitMode, CommitRequest, DiscardRequest, HeadRequest, LeaseRequest, Lineage,
-    OpenRequest, Opened, PageRow, PageStore, RowKind, SessionRequest, StageRequest, Tail,
+    OpenRequest, Opened, PageRow, PageStore, RowKind, SessionRequest, StageRequest, Staged, Tail,
 };
 use litefleet::{CommitId, DatabaseId, DatabaseName, PageNo, PageRange, SessionId, Txid, UnixMillis};
 use litefleet_embedded::{EmbeddedConfig, EmbeddedStore};
@@ -148,8 +148,10 @@ impl Workload {
             let opened = &self.open[index];
             let database = opened.database;
             let txid = opened.head.txid.get() + 1;
-            let staged = txid.is_multiple_of(STAGED_EVERY).then_some(opened.head.generation);
-            if let Some(generation) = staged {
+            let last = STAGED_PAGES.count() as u64;
+            let staged = Staged { generation: opened.head.generation, last };
+            let staged = txid.is_multiple_of(STAGED_EVERY).then_some(staged);
+            if let Some(Staged { generation, .. }) = staged {
                 for (sequence, page) in (1..).zip(STAGED_PAGES) {
                     let request = StageRequest {
                         database,
@@ -157,6 +159,7 @@ impl Workload {
                         expected: opened.head.txid,
                         generation,
                         sequence,
+                        after: sequence - 1,
                         rows: vec![row(database.get(), page, txid)],
                     };
                     now(self.store.stage(request)).expect("it is staged");

@@ -6,6 +6,7 @@ use litefleet::{DatabaseId, Error, Result};
 
 use super::FdbStore;
 use super::change::{Change, Commit, Ended, Verdict};
+use super::stage::lost;
 use crate::chunk;
 use crate::config::commit_bytes;
 use crate::error::{Fault, Outcome};
@@ -36,7 +37,9 @@ impl Change for Committing<'_> {
         core.expect(request.expected)?;
         match (core.staging.entry, request.staged) {
             (Entry::None, None) => Ok(Verdict::Apply),
-            (Entry::Open { .. }, Some(generation)) if generation == core.staging.generation => Ok(Verdict::Apply),
+            (Entry::Open { last }, Some(staged)) if staged.generation == core.staging.generation => {
+                if last == staged.last { Ok(Verdict::Apply) } else { Err(lost(staged.last, last)) }
+            }
             (Entry::None, Some(_)) => Err(Error::conflict("the staged rows were discarded")),
             (Entry::Open { .. } | Entry::Discarding, _) => {
                 Err(Error::conflict("a staging entry of another transaction exists"))

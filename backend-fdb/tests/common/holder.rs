@@ -107,7 +107,9 @@ impl Holder {
 
     pub(crate) async fn stage(&self, sequence: u64, rows: Vec<PageRow>) -> Result<()> {
         let (database, epoch, expected) = (self.database, self.epoch, self.txid);
-        self.store.stage(StageRequest { database, epoch, expected, generation: 0, sequence, rows }).await
+        self.store
+            .stage(StageRequest { database, epoch, expected, generation: 0, sequence, after: sequence - 1, rows })
+            .await
     }
 
     /// The bytes of pages as of the present head.

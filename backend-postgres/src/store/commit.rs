@@ -98,7 +98,8 @@ pub(crate) fn scalars(request: &CommitRequest) -> Vec<Param> {
         id(request.commit_id.bytes()),
         bigint(request.size),
         blob(request.record.clone()),
-        maybe_bigint(request.staged),
+        maybe_bigint(request.staged.map(|staged| staged.generation)),
+        maybe_bigint(request.staged.map(|staged| staged.last)),
         boolean(request.release),
     ]
 }
@@ -112,7 +113,8 @@ fn arrays(requests: &[&CommitRequest]) -> Vec<Param> {
         ids(each().map(|request| request.commit_id.bytes())),
         bigints(each().map(|request| request.size)),
         blobs(each().map(|request| request.record.clone())),
-        maybe_bigints(each().map(|request| request.staged)),
+        maybe_bigints(each().map(|request| request.staged.map(|staged| staged.generation))),
+        maybe_bigints(each().map(|request| request.staged.map(|staged| staged.last))),
         booleans(each().map(|request| request.release)),
     ]
 }

@@ -47,6 +47,7 @@ impl Answer {
             9 => Error::conflict(format!(
                 "checkpoint {expected} is not between the newest checkpoint and the head {txid}"
             )),
+            13 => Error::conflict("the store has lost staged pages, in a crash or a failover"),
             10 => Error::conflict("there is a database of that name already"),
             _ => Error::internal(format!("the schema's functions answered {outcome}, which nobody knows")),
         })

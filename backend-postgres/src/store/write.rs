@@ -14,7 +14,7 @@ use crate::wire::{bigint, boolean, column, count, number};
 impl Inner {
     pub(super) async fn stage(&self, request: StageRequest) -> Outcome<()> {
         self.config.limits.check_stage(&request)?;
-        let StageRequest { database, epoch, expected, generation, sequence, rows } = request;
+        let StageRequest { database, epoch, expected, generation, sequence, after, rows } = request;
         let [pages, kinds, _, bytes] = columns(rows);
         let params = [
             bigint(database.get()),
@@ -22,6 +22,7 @@ impl Inner {
             bigint(expected.get()),
             bigint(generation),
             bigint(sequence),
+            bigint(after),
             pages,
             kinds,
             bytes,

@@ -111,7 +111,7 @@ pub async fn staged_commit_is_idempotent_by_id(harness: &dyn Harness) {
     let mut writer = Writer::new(&store, "a").await;
     let generation = writer.stage(&[image(1, 1, b"staged")]).await;
     let mut request = writer.request(b"flip");
-    request.staged = Some(generation);
+    request.staged = Some(writer.staged(generation));
     writer.try_commit(request.clone()).await.expect("it holds");
     let before = picture(&store, writer.database).await;
     assert!(!before.head.staged);

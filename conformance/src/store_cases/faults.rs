@@ -160,7 +160,7 @@ pub async fn late_stage_after_discard_is_harmless(harness: &dyn Harness) {
             assert_eq!(picture(&store, writer.database).await, before, "{meanwhile}");
             if meanwhile == "discard and stage" {
                 let mut flip = writer.request(b"flip");
-                flip.staged = Some(discarded.generation);
+                flip.staged = Some(writer.staged(discarded.generation));
                 writer.try_commit(flip).await.expect("it is its own");
             } else {
                 writer.commit(b"goes on").await;
@@ -188,7 +188,7 @@ pub async fn late_discard_undoes_no_later_staging(harness: &dyn Harness) {
         let generation = writer.stage(&rows).await;
         assert_eq!(plan.deliver().await, 1);
         let mut flip = writer.request(b"flip");
-        flip.staged = Some(generation);
+        flip.staged = Some(writer.staged(generation));
         writer.try_commit(flip).await.expect("it is its own staging");
         assert_eq!(scan(&store, writer.database).await, rows);
         writer.commit(b"goes on").await;

@@ -111,7 +111,7 @@ pub async fn fence_needs_no_clock(harness: &dyn Harness) {
     old.checkpoint(1, &[image(1, 1, b"one")]).await;
     let generation = old.stage(&[image(1, 3, b"staged")]).await;
     let mut flip = old.request(b"flip");
-    flip.staged = Some(generation);
+    flip.staged = Some(old.staged(generation));
     old.try_commit(flip).await.expect("the epoch is still its own");
     let new = old.take_over().await;
     assert_eq!(new.txid, Txid(3));

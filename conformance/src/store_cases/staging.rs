@@ -1,6 +1,6 @@
 //! Large transactions: staged rows, discards, and the commit that makes them visible.
 
-use litefleet::store::{Discarded, PageRow};
+use litefleet::store::{CommitMode, Discarded, PageRow, Staged};
 use litefleet::{Epoch, ErrorKind, Txid};
 
 use crate::fixture::{Writer, commit_one, image, picture, places, read_places, refused, scan, zero};
@@ -30,7 +30,7 @@ pub async fn staged_rows_are_visible_above_the_head_only(harness: &dyn Harness) 
 
     let generation = writer.stage(&[image(2, 3, b"again")]).await;
     let mut flip = writer.request(b"flip");
-    flip.staged = Some(generation);
+    flip.staged = Some(writer.staged(generation));
     writer.try_commit(flip).await.expect("it is its own staging");
     let head = writer.head().await;
     assert_eq!((head.txid, head.staged), (Txid(3), false));
@@ -59,7 +59,7 @@ pub async fn restaging_replaces(harness: &dyn Harness) {
     assert_eq!(read_places(&rows), pages.map(|page| (page, 1)));
     assert_eq!(rows.first().expect("six rows").row.bytes, vec![3]);
     let mut flip = writer.request(b"flip");
-    flip.staged = Some(generation);
+    flip.staged = Some(writer.staged(generation));
     writer.try_commit(flip).await.expect("it is its own staging");
     assert_eq!(writer.read(&pages, 1).await, rows);
     assert_eq!(scan(&store, writer.database).await.len(), 6);
@@ -93,7 +93,7 @@ pub async fn late_stage_is_refused(harness: &dyn Harness) {
     }
     assert_eq!(picture(&store, writer.database).await, before);
     let mut flip = writer.request(b"flip");
-    flip.staged = Some(current);
+    flip.staged = Some(writer.staged(current));
     writer.try_commit(flip).await.expect("it is its own staging");
     conflict(store.stage(late).await, "after the commit");
     let again = Writer { txid: Txid(1), ..writer.clone() };
@@ -126,7 +126,7 @@ pub async fn stage_requests_keep_their_order(harness: &dyn Harness) {
         assert_eq!(picture(&store, writer.database).await, before);
     }
     let mut flip = writer.request(b"flip");
-    flip.staged = Some(generation);
+    flip.staged = Some(Staged { generation, last: 3 });
     writer.try_commit(flip).await.expect("it is its own staging");
     let rows = writer.read(&[1, 2], 1).await;
     assert_eq!(read_places(&rows), [(1, 1)]);
@@ -136,6 +136,77 @@ pub async fn stage_requests_keep_their_order(harness: &dyn Harness) {
     again.sequence = 1;
     store.stage(again).await.expect("the holder can stage");
     assert_eq!(read_places(&writer.read(&[1], 2).await), [(1, 2)]);
+}
+
+/// A request that was acknowledged may be gone after a crash of the server. Each names the last one before it that was, and
+/// does nothing where that is not there; what was sent in between and not acknowledged does not count.
+pub async fn lost_chunk_blocks_the_next(harness: &dyn Harness) {
+    let store = harness.store().await;
+    let writer = Writer::new(&store, "a").await;
+    let request = |generation, sequence, after| {
+        let page = u32::try_from(sequence).expect("small");
+        let mut request = writer.stage_request(generation, vec![image(page, 1, b"staged")]);
+        (request.sequence, request.after) = (sequence, after);
+        request
+    };
+    let first = writer.head().await.generation;
+    refused(store.stage(request(first, 2, 1)).await, ErrorKind::Conflict, "after one, and nothing is there");
+    assert!(!writer.head().await.staged, "it made no entry");
+    for (sequence, after) in [(1, 0), (3, 1)] {
+        store.stage(request(first, sequence, after)).await.expect("what it names is there");
+    }
+    let before = picture(&store, writer.database).await;
+    for (sequence, after) in [(5, 4), (6, 5), (u64::from(u32::MAX), 4)] {
+        refused(store.stage(request(first, sequence, after)).await, ErrorKind::Conflict, "what it names is gone");
+        assert_eq!(picture(&store, writer.database).await, before);
+    }
+    store.stage(request(first, 5, 3)).await.expect("what it names is there, and nobody heard of the fourth");
+    store.stage(request(first, 6, 3)).await.expect("the fifth did arrive, and nobody heard of it");
+    store.stage(request(first, 5, 3)).await.expect("it comes late");
+    store.stage(request(first, 4, 3)).await.expect("it comes late");
+    assert_eq!(places(&scan(&store, writer.database).await), [(1, 1), (3, 1), (5, 1), (6, 1)]);
+    let next = writer.discard().await.generation;
+    refused(store.stage(request(next, 7, 6)).await, ErrorKind::Conflict, "what another generation had");
+    assert!(!writer.head().await.staged, "it made no entry");
+}
+
+/// A commit names the last request that was acknowledged, and does not happen when the last that is there is another: alone,
+/// with others, and together with others.
+pub async fn lost_chunk_blocks_the_commit(harness: &dyn Harness) {
+    let store = harness.store().await;
+    let mut writer = Writer::new(&store, "a").await;
+    let mut other = Writer::new(&store, "b").await;
+    let generation = writer.head().await.generation;
+    for sequence in 1..=3 {
+        let mut request = writer.stage_request(generation, vec![image(sequence, 1, b"staged")]);
+        (request.sequence, request.after) = (sequence.into(), u64::from(sequence) - 1);
+        store.stage(request).await.expect("the holder can stage");
+    }
+    let before = picture(&store, writer.database).await;
+    let mut flip = writer.request(b"flip");
+    for last in [0, 1, 2, 4, 5] {
+        flip.staged = Some(Staged { generation, last });
+        refused(commit_one(&store, flip.clone()).await, ErrorKind::Conflict, "the last is the third");
+        let beside = other.request(b"beside");
+        let id = beside.commit_id;
+        let outcomes = store.commit(vec![flip.clone(), beside], CommitMode::Independent).await;
+        let [first, second] = <[_; 2]>::try_from(outcomes.expect("a valid call")).expect("one of each");
+        refused(first, ErrorKind::Conflict, "the last is the third");
+        second.expect("it rests on nothing");
+        other.note(id);
+        let together = vec![other.request(b"together"), flip.clone()];
+        for outcome in store.commit(together, CommitMode::Atomic).await.expect("a valid call") {
+            refused(outcome, ErrorKind::Conflict, "together with what is not all there");
+        }
+        assert_eq!(picture(&store, writer.database).await, before);
+    }
+    flip.staged = Some(Staged { generation, last: 3 });
+    writer.try_commit(flip.clone()).await.expect("all is there");
+    commit_one(&store, flip).await.expect("a repetition");
+    assert_eq!(read_places(&writer.read(&[1, 2, 3], 1).await), [(1, 1), (2, 1), (3, 1)]);
+    let mut none = writer.request(b"none");
+    none.staged = Some(Staged { generation: generation + 1, last: 1 });
+    refused(commit_one(&store, none).await, ErrorKind::Conflict, "all that was staged is gone");
 }
 
 /// A discard that was sent for one staging does nothing to a later one at the same txid, whether it arrives before the
@@ -158,7 +229,7 @@ pub async fn late_discard_is_refused(harness: &dyn Harness) {
         assert_eq!(picture(&store, writer.database).await, before);
     }
     let mut flip = writer.request(b"flip");
-    flip.staged = Some(next);
+    flip.staged = Some(writer.staged(next));
     writer.try_commit(flip).await.expect("it is its own staging");
     assert_eq!(read_places(&writer.read(&[1, 2], 1).await), [(1, 1), (2, 1)]);
 }
@@ -203,7 +274,7 @@ pub async fn discard_raises_the_generation(harness: &dyn Harness) {
         }
         assert!(rows < left, "each call gets further");
         let mut early = writer.request(b"early");
-        for staged in [None, Some(generation), Some(now)] {
+        for staged in [None, Some(writer.staged(generation)), Some(writer.staged(now))] {
             early.staged = staged;
             refused(commit_one(&store, early.clone()).await, ErrorKind::Conflict, "a commit in the midst of a discard");
         }
@@ -221,8 +292,8 @@ pub async fn foreign_staging_blocks_commit(harness: &dyn Harness) {
     let generation = old.stage(&[image(1, 2, b"left behind")]).await;
     let mut plain = old.request(b"plain");
     let before = picture(&store, old.database).await;
-    for staged in [None, Some(generation + 1), generation.checked_sub(1)] {
-        plain.staged = staged;
+    for wrong in [None, Some(generation + 1), generation.checked_sub(1)] {
+        plain.staged = wrong.map(|wrong| old.staged(wrong));
         refused(commit_one(&store, plain.clone()).await, ErrorKind::Conflict, "a commit past a staging entry");
     }
     assert_eq!(picture(&store, old.database).await, before);
@@ -237,7 +308,7 @@ pub async fn foreign_staging_blocks_commit(harness: &dyn Harness) {
     new.discard().await;
     new.try_commit(plain).await.expect("nothing is in its way");
     let mut late = old.request(b"flip");
-    late.staged = Some(generation);
+    late.staged = Some(old.staged(generation));
     refused(commit_one(&store, late).await, ErrorKind::Fenced, "the old holder's flip");
     assert!(new.read(&[1], 2).await.is_empty());
 }
@@ -248,13 +319,13 @@ pub async fn flip_and_discard_exclude_each_other(harness: &dyn Harness) {
     let mut writer = Writer::new(&store, "a").await;
     let generation = writer.stage(&[image(1, 1, b"first")]).await;
     let mut flip = writer.request(b"flip");
-    flip.staged = Some(generation);
+    flip.staged = Some(writer.staged(generation));
     writer.discard().await;
     refused(commit_one(&store, flip).await, ErrorKind::Conflict, "a flip of what was discarded");
     let generation = writer.stage(&[image(1, 1, b"second"), image(2, 1, b"second")]).await;
     let discard = writer.discard_request(generation, 100);
     let mut flip = writer.request(b"flip");
-    flip.staged = Some(generation);
+    flip.staged = Some(writer.staged(generation));
     writer.try_commit(flip).await.expect("it is its own staging");
     refused(store.discard_staged(discard).await, ErrorKind::Conflict, "a discard that arrives after the commit");
     assert_eq!(read_places(&writer.read(&[1, 2], 1).await), [(1, 1), (2, 1)]);
@@ -275,7 +346,7 @@ pub async fn staging_survives_other_writes(harness: &dyn Harness) {
     let head = writer.head().await;
     assert_eq!((head.staged, head.generation), (true, generation));
     let mut flip = writer.request(b"flip");
-    flip.staged = Some(generation);
+    flip.staged = Some(writer.staged(generation));
     writer.try_commit(flip).await.expect("it is its own staging");
     assert_eq!(read_places(&writer.read(&[1, 2], 3).await), [(1, 3)]);
     assert_eq!(read_places(&writer.read(&[1, 2], 4).await), [(1, 4), (2, 4)]);

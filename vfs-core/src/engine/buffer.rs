@@ -33,6 +33,8 @@ pub struct TransactionBuffer {
     pub(super) generation: u64,
     /// The sequence of the last request to stage under it.
     pub(super) sequence: u64,
+    /// The sequence of the last one that was acknowledged.
+    pub(super) landed: u64,
     /// Page 1 differs from what SQLite wrote, so SQLite's cache of it must not be trusted after the commit.
     pub(super) header_altered: bool,
     /// Whoever writes is not SQLite: what stands in the header of page 1 means nothing.
@@ -44,6 +46,7 @@ pub struct TransactionBuffer {
 /// A request to stage that is under way while the transaction goes on.
 #[derive(Debug)]
 pub(super) struct Flight {
+    pub(super) sequence: u64,
     pub(super) pages: HashMap<PageNo, Box<[u8]>>,
     pub(super) outcome: oneshot::Receiver<Result<()>>,
 }
@@ -73,6 +76,7 @@ impl TransactionBuffer {
             cut: PageSet::new(),
             generation: 0,
             sequence: 0,
+            landed: 0,
             header_altered: false,
             foreign: false,
             broken: None,
@@ -230,7 +234,7 @@ impl TransactionBuffer {
             self.staged.insert(*page);
             self.cut.remove(*page);
         }
-        self.flight = Some(Flight { pages, outcome });
+        self.flight = Some(Flight { sequence: self.sequence, pages, outcome });
     }
 
     /// They have not arrived, or nobody knows: what was not written again meanwhile is buffered again. It counts as staged

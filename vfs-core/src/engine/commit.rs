@@ -10,7 +10,7 @@ use super::{TransactionBuffer, header};
 use crate::codec::{Patch, PatchBase, Record, RecordBody, StagedPages, diff, image_checksum, zero_image};
 use crate::config::LeaseMode;
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::store::CommitRequest;
+use crate::store::{CommitRequest, Staged};
 use crate::types::{CommitId, PageNo, PageSet, pages_for_size};
 
 /// Runs of staged pages that a record names before it says "any page".
@@ -258,7 +258,8 @@ impl Database {
             commit_id: body.commit_id,
             size: body.size,
             record,
-            staged: Some(buffer.generation).filter(|_| !buffer.staged.is_empty()),
+            staged: (!buffer.staged.is_empty())
+                .then_some(Staged { generation: buffer.generation, last: buffer.landed }),
             release: self.lease_mode() == LeaseMode::Transaction
                 && !self.is_maintained()
                 && !self.checkpoint_is_due(body.pages.len()),

@@ -82,7 +82,10 @@ impl Database {
         let outcome = (&mut flight.outcome).await.unwrap_or_else(|_| stopped());
         let Some(flight) = buffer.flight.take() else { return outcome };
         match outcome {
-            Ok(()) => metrics::counter!("litefleet_staged_pages_total").increment(flight.pages.len() as u64),
+            Ok(()) => {
+                buffer.landed = flight.sequence;
+                metrics::counter!("litefleet_staged_pages_total").increment(flight.pages.len() as u64);
+            }
             Err(error) => {
                 buffer.turn_back(flight);
                 return Err(self.not_staged(buffer, error));
@@ -113,7 +116,7 @@ impl Database {
                 self.discard_staged().await?;
             }
             buffer.generation = self.core().generation;
-            buffer.sequence = 0;
+            (buffer.sequence, buffer.landed) = (0, 0);
         }
         self.id()
     }
@@ -159,6 +162,7 @@ impl Database {
                 buffer.staged.extend(chunk.iter().copied());
                 return Err(self.not_staged(buffer, error));
             }
+            buffer.landed = request.sequence;
             for page in chunk {
                 buffer.pages.remove(page);
                 buffer.cut.remove(*page);
@@ -253,8 +257,9 @@ impl Database {
 /// epoch is that under which it is sent.
 fn next_request(buffer: &mut TransactionBuffer, database: DatabaseId, rows: Vec<PageRow>) -> StageRequest {
     buffer.sequence += 1;
-    let (expected, generation, sequence) = (buffer.base, buffer.generation, buffer.sequence);
-    StageRequest { database, epoch: Epoch(0), expected, generation, sequence, rows }
+    let (expected, generation) = (buffer.base, buffer.generation);
+    let (sequence, after) = (buffer.sequence, buffer.landed);
+    StageRequest { database, epoch: Epoch(0), expected, generation, sequence, after, rows }
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ pub use memory::MemoryStore;
 pub use model::{
     CheckpointRequest, CollectRequest, Collected, CommitRequest, DiscardRequest, Discarded, EpochEnd, Head, HeadReply,
     HeadRequest, Holder, LeaseRequest, Lineage, ListEntry, Listed, LogRow, OpenRequest, Opened, PageRow, PagesReply,
-    Purged, ReadRow, RowKind, SessionRequest, StageRequest, Tail,
+    Purged, ReadRow, RowKind, SessionRequest, StageRequest, Staged, Tail,
 };
 
 /// Whether the commits of one call stand or fall together.
@@ -148,8 +148,9 @@ pub trait PageStore: Debug + Send + Sync + 'static {
     /// may have). The inner ones, in order of the requests, are about each commit:
     /// - `Fenced`: the epoch is not the current one, or the lease was released.
     /// - `Conflict`: the txid is not the current one (case: `commit_needs_the_expected_txid`), a staging entry exists
-    ///   that is not the request's own (case: `foreign_staging_blocks_commit`), or, in an atomic call, another request
-    ///   failed (case: `atomic_commit_is_all_or_none`).
+    ///   that is not the request's own (case: `foreign_staging_blocks_commit`), the last request that was applied to its
+    ///   own is not the one that it names (case: `lost_chunk_blocks_the_commit`), or, in an atomic call, another
+    ///   request failed (case: `atomic_commit_is_all_or_none`).
     /// - `Invalid`: the record is over [`StoreLimits::record_bytes`] (case: `limits_are_enforced`), or another request
     ///   of the call names the same database: then none of those takes effect (case:
     ///   `naming_a_database_twice_is_invalid`).
@@ -188,6 +189,11 @@ pub trait PageStore: Debug + Send + Sync + 'static {
     /// `limits_are_enforced`), one is a delta or of another txid, or two are of one page (case:
     /// `rows_that_cannot_be_are_invalid`). Invisible to everyone else until a commit names the generation (case:
     /// `staged_rows_are_visible_above_the_head_only`).
+    ///
+    /// The answer promises order, not durability: a server that has crashed may have lost the last requests that it
+    /// acknowledged, and a commit makes sure of those before it. So each request names the last one that was
+    /// acknowledged, and is `Conflict` when that is gone (case: `lost_chunk_blocks_the_next`), and the commit names the
+    /// very last.
     async fn stage(&self, request: StageRequest) -> Result<()>;
 
     /// Raises the staging generation by 1 at once, deletes a bounded number of the rows that the staging entry lists,

@@ -220,10 +220,19 @@ pub struct CommitRequest {
     pub size: u64,
     /// The encoded record.
     pub record: Bytes,
-    /// The staging generation whose rows become visible with it. `None` asserts that no staging entry exists.
-    pub staged: Option<u64>,
+    /// The staged rows that become visible with it. `None` asserts that no staging entry exists.
+    pub staged: Option<Staged>,
     /// Give the lease back with it.
     pub release: bool,
+}
+
+/// What a commit rests on of what was staged: all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Staged {
+    /// The staging generation.
+    pub generation: u64,
+    /// The sequence of its last request, which was acknowledged.
+    pub last: u64,
 }
 
 /// Writes rows of an open large transaction.
@@ -239,6 +248,8 @@ pub struct StageRequest {
     pub generation: u64,
     /// Grows from each request of the generation to the next, from 1.
     pub sequence: u64,
+    /// The sequence of the last request of the generation that was acknowledged; 0 when none was. Below `sequence`.
+    pub after: u64,
     /// The rows: images or zeros, no deltas, at txid `expected` + 1; no page twice.
     pub rows: Vec<PageRow>,
 }

@@ -1,6 +1,6 @@
 -- Staging and checkpoints. The answers are an outcome, the head's epoch and its txid: 0 done, 2 no such database, 3 another
 -- epoch, 4 released, 5 another txid, 8 another generation, 9 not between the newest checkpoint and the head; to stage,
--- also 1: this request or a later one was applied before.
+-- also 1: this request or a later one was applied before, and 13: one that was acknowledged is gone.
 
 CREATE FUNCTION {schema}.put_rows(
     wanted bigint, at bigint, numbers bigint[], kinds smallint[], bases bigint[], contents bytea[]
@@ -13,7 +13,7 @@ LANGUAGE sql AS $$
 $$;
 
 CREATE FUNCTION {schema}.stage(
-    wanted bigint, epoch bigint, expected bigint, generation bigint, sequence bigint,
+    wanted bigint, epoch bigint, expected bigint, generation bigint, sequence bigint, after bigint,
     numbers bigint[], kinds smallint[], contents bytea[]
 ) RETURNS bigint[]
 LANGUAGE plpgsql AS $$
@@ -29,6 +29,7 @@ BEGIN
             WHEN head.txid <> expected THEN 5
             WHEN head.generation <> stage.generation OR head.entry < head.generation THEN 8
             WHEN head.entry IS NOT NULL AND stage.sequence <= head.sequence THEN 1
+            WHEN stage.after > CASE WHEN head.entry IS NULL THEN 0 ELSE head.sequence END THEN 13
             ELSE 0 END;
     END IF;
     IF outcome = 0 THEN

@@ -133,7 +133,7 @@ impl Model {
         changes.retain(|page, _| !staged.contains_key(page));
         let record = encode(&changes);
         let mut request = self.writer.request(&record);
-        request.staged = Some(generation);
+        request.staged = Some(self.writer.staged(generation));
         let commit = self.writer.try_commit(request).await;
         commit.expect("it is its own staging");
         for (page, value) in &staged {
@@ -164,7 +164,7 @@ impl Model {
     pub(crate) async fn stage_and_lose_the_lease(&mut self, rng: &mut StdRng) -> &'static str {
         self.stage_some(rng).await;
         let mut flip = self.writer.request(b"");
-        flip.staged = Some(self.writer.head().await.generation);
+        flip.staged = Some(self.writer.staged(self.writer.head().await.generation));
         let mut old = self.writer.clone();
         self.take_over().await;
         let late = old.try_commit(flip).await;

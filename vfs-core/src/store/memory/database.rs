@@ -99,7 +99,9 @@ impl Database {
         self.expect(request.expected)?;
         match (&self.staging, request.staged) {
             (None, None) => Ok(Verdict::Apply),
-            (Some(entry), Some(generation)) if !entry.discarding && generation == self.generation => Ok(Verdict::Apply),
+            (Some(entry), Some(staged)) if !entry.discarding && staged.generation == self.generation => {
+                if entry.last == staged.last { Ok(Verdict::Apply) } else { Err(lost(staged.last, entry.last)) }
+            }
             (Some(_), _) => Err(Error::conflict("a staging entry of another transaction exists")),
             (None, Some(_)) => Err(Error::conflict("the staged rows were discarded")),
         }
@@ -169,10 +171,14 @@ impl Database {
             )));
         }
         let txid = request.expected.next();
-        let staging = self.staging.get_or_insert_with(|| Staging { pages: PageSet::new(), last: 0, discarding: false });
-        if request.sequence <= staging.last {
+        let last = self.staging.as_ref().map_or(0, |staging| staging.last);
+        if request.sequence <= last {
             return Ok(());
         }
+        if request.after > last {
+            return Err(lost(request.after, last));
+        }
+        let staging = self.staging.get_or_insert_with(|| Staging { pages: PageSet::new(), last: 0, discarding: false });
         staging.last = request.sequence;
         for row in request.rows {
             staging.pages.insert(row.page);
@@ -298,6 +304,13 @@ impl Database {
 
 pub(super) fn row((page, txid): (PageNo, Txid), (kind, bytes): &(RowKind, Bytes)) -> PageRow {
     PageRow { page, txid, kind: *kind, bytes: bytes.clone() }
+}
+
+fn lost(after: u64, last: u64) -> Error {
+    Error::conflict(format!(
+        "the store has lost staged pages, in a crash or a failover: request {after} was acknowledged, and the last that \
+         is there is {last}"
+    ))
 }
 
 /// What a commit's check says to do.
