@@ -56,6 +56,8 @@ pub(crate) enum Kind {
     NameOf = b'm',
     /// Database (name).
     Named = b'n',
+    /// The pieces of a checkpoint that is not completed (database).
+    Pieces = b'p',
     /// Staged pages (database, generation, number).
     Staging = b's',
     /// End of an epoch by time (milliseconds, database, epoch).

@@ -67,6 +67,16 @@ pub(crate) struct ProgressValue {
     pub(crate) horizon: Txid,
     /// All records after it are there.
     pub(crate) log_start: Txid,
+    /// Of the last checkpoint that came in several.
+    pub(crate) pieces: Option<Pieces>,
+}
+
+/// The pieces of a checkpoint, but for the one that completes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pieces {
+    pub(crate) epoch: Epoch,
+    pub(crate) txid: Txid,
+    pub(crate) count: u64,
 }
 
 /// A session.
@@ -249,12 +259,24 @@ impl Value for ProgressValue {
         put_number(out, self.checkpoint.get());
         put_number(out, self.horizon.get());
         put_number(out, self.log_start.get());
+        if let Some(pieces) = self.pieces {
+            put_number(out, pieces.epoch.get());
+            put_number(out, pieces.txid.get());
+            put_number(out, pieces.count);
+        }
     }
 
     fn read(body: &mut &[u8]) -> Result<Self> {
         let checkpoint = Txid(take_number(body)?);
         let horizon = Txid(take_number(body)?);
-        Ok(Self { checkpoint, horizon, log_start: Txid(take_number(body)?) })
+        let log_start = Txid(take_number(body)?);
+        let pieces = if body.is_empty() {
+            None
+        } else {
+            let (epoch, txid) = (Epoch(take_number(body)?), Txid(take_number(body)?));
+            Some(Pieces { epoch, txid, count: take_number(body)? })
+        };
+        Ok(Self { checkpoint, horizon, log_start, pieces })
     }
 }
 

@@ -61,6 +61,8 @@ impl Held {
             database: self.opened.database,
             epoch: self.opened.head.epoch,
             txid: self.txid,
+            since: Txid(0),
+            piece: 0,
             rows,
             last: true,
             time: UnixMillis(1),

@@ -168,6 +168,8 @@ macro_rules! __each_store_case {
                 checkpoint::checkpoint_moves_forward_only
                 checkpoint::half_a_checkpoint_is_harmless
                 checkpoint::checkpoint_without_rows_completes
+                checkpoint::checkpoint_rests_on_one_before
+                checkpoint::lost_piece_blocks_the_checkpoint
                 checkpoint::rows_that_cannot_be_are_invalid
                 collect::horizon_never_falls
                 collect::read_below_the_horizon_fails

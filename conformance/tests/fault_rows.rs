@@ -49,7 +49,17 @@ fn damage(store: &Arc<dyn PageStore>, damaged: &'static [u32], warm: &'static [u
         let row = |page: &u32| PageRow { page: PageNo(*page), txid, kind: RowKind::Image, bytes: bytes.clone() };
         let rows = damaged.iter().map(row).collect();
         let (time, warm) = (UnixMillis(0), warm.iter().copied().map(PageNo).collect());
-        let request = CheckpointRequest { database, epoch, txid, rows, last: false, time, warm: Vec::new() };
+        let request = CheckpointRequest {
+            database,
+            epoch,
+            txid,
+            since: litefleet::Txid(0),
+            piece: 0,
+            rows,
+            last: false,
+            time,
+            warm: Vec::new(),
+        };
         store.checkpoint(request).await.unwrap();
         store.release(database, epoch, warm).await.unwrap();
         store.end_session(session).await.unwrap();

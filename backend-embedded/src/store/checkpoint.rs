@@ -6,9 +6,10 @@ use litefleet::{Error, Result};
 use super::{EmbeddedStore, stage, stored};
 use crate::engine::Engine;
 use crate::error::Outcome;
-use crate::keys::{self, Table};
-use crate::values;
-use crate::view::{Durability, Purpose};
+use crate::keys::{self, Kind, Table};
+use crate::seal::unseal;
+use crate::values::{self, Pieces};
+use crate::view::{Durability, Purpose, View};
 
 /// Left-over staging entries that each call removes.
 const ENTRIES_PER_CHECKPOINT: usize = 1024;
@@ -34,7 +35,22 @@ fn checkpoint(engine: &Engine, request: &CheckpointRequest) -> Outcome<()> {
         ))
         .into());
     }
+    if request.since > head.checkpoint {
+        return Err(Error::conflict(format!(
+            "the store has lost the checkpoint {}, in a crash or a failover: the newest is {}",
+            request.since, head.checkpoint
+        ))
+        .into());
+    }
     let mut changes = engine.changes();
+    if request.txid > head.checkpoint {
+        check_pieces(&view, request)?;
+        if !request.last {
+            let count = request.piece.saturating_add(1);
+            let pieces = Pieces { epoch: request.epoch, txid: request.txid, count };
+            stored::put(&mut changes, &keys::of_database(Kind::Pieces, id), &pieces.encode());
+        }
+    }
     for row in &request.rows {
         stored::put_row(&mut changes, id, row);
     }
@@ -56,4 +72,20 @@ fn checkpoint(engine: &Engine, request: &CheckpointRequest) -> Outcome<()> {
         stored::put_head(&mut changes, id, &head);
     }
     changes.apply(Purpose::Grow, Durability::Ordered)
+}
+
+/// Whether the pieces that came before one are there.
+fn check_pieces(view: &View<'_>, request: &CheckpointRequest) -> Outcome<()> {
+    if request.piece == 0 {
+        return Ok(());
+    }
+    let key = keys::of_database(Kind::Pieces, request.database);
+    if let Some(value) = view.get(Table::Heads, &key)? {
+        let what = format!("the pieces of a checkpoint of database {}", request.database);
+        let found = Pieces::decode(&what, unseal(&what, &key, &value)?)?;
+        if (found.epoch, found.txid) == (request.epoch, request.txid) && found.count >= request.piece {
+            return Ok(());
+        }
+    }
+    Err(Error::conflict("the store has lost pieces of the checkpoint, in a crash or a failover").into())
 }

@@ -70,7 +70,7 @@ impl EmbeddedStore {
             let name = stored::name(&view, id)?;
             let mut changes = engine.changes();
             changes.remove(Table::Heads, &keys::named(&name));
-            for kind in [Kind::Head, Kind::NameOf, Kind::Warm] {
+            for kind in [Kind::Head, Kind::NameOf, Kind::Warm, Kind::Pieces] {
                 changes.remove(Table::Heads, &keys::of_database(kind, id));
             }
             let key = keys::of_database(Kind::Condemned, id);

@@ -8,7 +8,7 @@ use super::read::{Singles, missing};
 use crate::error::Outcome;
 use crate::keys::Kind;
 use crate::transact::{Priority, Step, Tx, only};
-use crate::values::{ProgressValue, encode_row};
+use crate::values::{Pieces, ProgressValue, encode_row};
 
 impl FdbStore {
     pub(super) async fn write_checkpoint(&self, request: &CheckpointRequest) -> Result<()> {
@@ -36,7 +36,7 @@ impl FdbStore {
         if singles.is_empty() {
             return Err(missing(id).into());
         }
-        let (core, progress) = (singles.core()?, singles.progress()?);
+        let (core, before) = (singles.core()?, singles.progress()?);
         self.knowledge.telling(id, tx.read_version().await?);
         if let Err(fenced) = core.fence(request.epoch) {
             // A try whose reply was lost may have come before: then its rows are there.
@@ -46,20 +46,21 @@ impl FdbStore {
             let written = found.is_some_and(|found| *found == encode_row(row.kind, &row.bytes));
             return if written { Ok(Step::Return(())) } else { Err(fenced.into()) };
         }
-        if request.txid < progress.checkpoint || request.txid > core.head.txid {
+        if request.txid < before.checkpoint || request.txid > core.head.txid {
             return Err(Error::conflict(format!(
                 "checkpoint {} is not between the newest checkpoint {} and the head {}",
-                request.txid, progress.checkpoint, core.head.txid
+                request.txid, before.checkpoint, core.head.txid
             ))
             .into());
         }
+        let progress = advance(before, request)?;
         for row in &request.rows {
             tx.put_row(&self.keys.row(id, row.page, row.txid), &encode_row(row.kind, &row.bytes))?;
         }
         // A collection that has looked at the rows before must look again.
         tx.conflict_with_readers(&progress_key)?;
-        if request.last && request.txid > progress.checkpoint {
-            tx.put(&progress_key, &ProgressValue { checkpoint: request.txid, ..progress })?;
+        if progress != before {
+            tx.put(&progress_key, &progress)?;
         }
         if request.last && time.is_none() {
             tx.put_quietly(&time_key, &request.time)?;
@@ -69,4 +70,27 @@ impl FdbStore {
         }
         Ok(Step::Commit(()))
     }
+}
+
+/// How far checkpoints have got with this piece, if what it rests on is there.
+fn advance(before: ProgressValue, request: &CheckpointRequest) -> Result<ProgressValue> {
+    if request.since > before.checkpoint {
+        return Err(Error::conflict(format!(
+            "the store has lost the checkpoint {}, in a crash or a failover: the newest is {}",
+            request.since, before.checkpoint
+        )));
+    }
+    if request.txid == before.checkpoint {
+        return Ok(before);
+    }
+    let is_before =
+        |pieces: &Pieces| (pieces.epoch, pieces.txid) == (request.epoch, request.txid) && pieces.count >= request.piece;
+    if request.piece > 0 && !before.pieces.as_ref().is_some_and(is_before) {
+        return Err(Error::conflict("the store has lost pieces of the checkpoint, in a crash or a failover"));
+    }
+    if request.last {
+        return Ok(ProgressValue { checkpoint: request.txid, pieces: None, ..before });
+    }
+    let (epoch, txid, count) = (request.epoch, request.txid, request.piece.saturating_add(1));
+    Ok(ProgressValue { pieces: Some(Pieces { epoch, txid, count }), ..before })
 }

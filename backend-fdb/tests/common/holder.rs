@@ -102,7 +102,19 @@ impl Holder {
 
     pub(crate) async fn checkpoint(&self, rows: Vec<PageRow>, last: bool) -> Result<()> {
         let (database, epoch, txid, time) = (self.database, self.epoch, self.txid, UnixMillis(0));
-        self.store.checkpoint(CheckpointRequest { database, epoch, txid, rows, last, time, warm: Vec::new() }).await
+        self.store
+            .checkpoint(CheckpointRequest {
+                database,
+                epoch,
+                txid,
+                since: Txid(0),
+                piece: 0,
+                rows,
+                last,
+                time,
+                warm: Vec::new(),
+            })
+            .await
     }
 
     pub(crate) async fn stage(&self, sequence: u64, rows: Vec<PageRow>) -> Result<()> {

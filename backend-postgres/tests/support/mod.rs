@@ -39,8 +39,8 @@ pub(crate) fn bouncer() -> &'static Bouncer {
     BOUNCER.get_or_init(|| Bouncer::start(server()))
 }
 
-/// A primary, and a standby whose disk every commit waits for.
-pub(crate) fn synchronous_pair() -> (Server, Server) {
+/// A primary, and a standby that no commit waits for.
+pub(crate) fn asynchronous_pair() -> (Server, Server) {
     let options = ServerOptions {
         settings: ["wal_level = replica", "max_wal_senders = 5"].map(str::to_owned).to_vec(),
         access: vec!["host replication all 127.0.0.1/32 trust".into()],
@@ -49,6 +49,12 @@ pub(crate) fn synchronous_pair() -> (Server, Server) {
     };
     let primary = Server::start(&options);
     let standby = primary.standby("standby", &options);
+    (primary, standby)
+}
+
+/// A primary, and a standby whose disk every commit waits for.
+pub(crate) fn synchronous_pair() -> (Server, Server) {
+    let (primary, standby) = asynchronous_pair();
     // Only now, or the first commits would wait for a standby that is not there.
     primary.sql("ALTER SYSTEM SET synchronous_standby_names = 'standby'");
     primary.sql("SELECT pg_reload_conf()");
@@ -76,8 +82,8 @@ pub(crate) fn grant_serving(schema: &str, role: &str) {
         "GRANT USAGE ON SCHEMA {schema} TO {role}; \
          GRANT SELECT ON {schema}.version TO {role}; \
          GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.heads, {schema}.names, {schema}.warm, {schema}.sessions, \
-             {schema}.epoch_ends, {schema}.log, {schema}.pages, {schema}.staged, {schema}.checkpoints, {schema}.condemned \
-             TO {role}; \
+             {schema}.epoch_ends, {schema}.log, {schema}.pages, {schema}.staged, {schema}.checkpoints, {schema}.pieces, \
+             {schema}.condemned TO {role}; \
          GRANT USAGE ON SEQUENCE {schema}.database_ids TO {role}"
     ));
 }

@@ -68,7 +68,17 @@ fn damage(session: &Session, name: &DatabaseName, what: Damaged) {
         let bytes = b"not a row".as_slice().into();
         let rows = vec![PageRow { page: PageNo::FIRST, txid, kind: RowKind::Image, bytes }];
         let warm = Vec::new();
-        let request = CheckpointRequest { database, epoch, txid, rows, last: false, time: UnixMillis(0), warm };
+        let request = CheckpointRequest {
+            database,
+            epoch,
+            txid,
+            since: litefleet::Txid(0),
+            piece: 0,
+            rows,
+            last: false,
+            time: UnixMillis(0),
+            warm,
+        };
         now(store.checkpoint(request)).unwrap();
     } else {
         let commit = CommitRequest {

@@ -138,7 +138,17 @@ pub fn patch_on_a_wrong_base_is_caught(harness: &dyn EngineHarness) {
     let (epoch, time) = (opened.head.epoch, litefleet::UnixMillis(0));
     for page in 2..50 {
         let rows = vec![encode_image(database, PageNo(page), txid, &[7; 4096], Compression::None)];
-        let request = CheckpointRequest { database, epoch, txid, rows, last: false, time, warm: Vec::new() };
+        let request = CheckpointRequest {
+            database,
+            epoch,
+            txid,
+            since: litefleet::Txid(0),
+            piece: 0,
+            rows,
+            last: false,
+            time,
+            warm: Vec::new(),
+        };
         Bench::wait(bench.store.checkpoint(request)).unwrap();
     }
     let other = bench.another();

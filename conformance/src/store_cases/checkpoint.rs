@@ -84,6 +84,75 @@ pub async fn checkpoint_without_rows_completes(harness: &dyn Harness) {
     assert_eq!(read_places(&writer.read(&[1], 2).await), [(1, 2)]);
 }
 
+/// A request for one page, which is its number.
+fn piece(writer: &Writer, txid: u64, piece: u64, last: bool) -> CheckpointRequest {
+    CheckpointRequest {
+        database: writer.database,
+        epoch: writer.epoch,
+        txid: Txid(txid),
+        since: Txid(0),
+        piece,
+        rows: vec![image(u32::try_from(piece + 1).expect("small"), txid, b"row")],
+        last,
+        time: UnixMillis(0),
+        warm: Vec::new(),
+    }
+}
+
+/// A failover may lose a checkpoint that was acknowledged. One that rests on it, and has no rows for what it had, does not
+/// happen, neither in part nor when it would be completed.
+pub async fn checkpoint_rests_on_one_before(harness: &dyn Harness) {
+    let store = harness.store().await;
+    let mut writer = Writer::new(&store, "a").await;
+    writer.commit_up_to(6).await;
+    writer.checkpoint(3, &[image(1, 3, b"three")]).await;
+    let before = picture(&store, writer.database).await;
+    for (since, last) in [(4, false), (4, true), (5, true), (6, true)] {
+        let request = CheckpointRequest { since: Txid(since), ..piece(&writer, 6, 0, last) };
+        refused(store.checkpoint(request).await, ErrorKind::Conflict, "a checkpoint on one that is not there");
+        assert_eq!(picture(&store, writer.database).await, before);
+    }
+    for (since, txid) in [(3, 4), (2, 5), (5, 6)] {
+        let request = CheckpointRequest { since: Txid(since), ..piece(&writer, txid, 0, true) };
+        store.checkpoint(request.clone()).await.expect("what it rests on is there");
+        store.checkpoint(request).await.expect("a repetition");
+        assert_eq!(writer.head().await.checkpoint, Txid(txid));
+    }
+}
+
+/// A failover may lose pieces of a checkpoint that were acknowledged. Each piece asks for those before it, of the same
+/// checkpoint and under the same epoch, and so does the one that completes it.
+pub async fn lost_piece_blocks_the_checkpoint(harness: &dyn Harness) {
+    let store = harness.store().await;
+    let mut writer = Writer::new(&store, "a").await;
+    writer.commit_up_to(6).await;
+    let before = picture(&store, writer.database).await;
+    for (number, last) in [(1, false), (1, true), (7, true)] {
+        let lost = store.checkpoint(piece(&writer, 3, number, last)).await;
+        refused(lost, ErrorKind::Conflict, "nothing came before");
+        assert_eq!(picture(&store, writer.database).await, before);
+    }
+    for number in [0, 1, 1, 2] {
+        store.checkpoint(piece(&writer, 3, number, false)).await.expect("those before it are there");
+    }
+    let before = picture(&store, writer.database).await;
+    for (txid, number, last) in [(3, 4, false), (3, 4, true), (4, 3, true), (2, 3, true)] {
+        let lost = store.checkpoint(piece(&writer, txid, number, last)).await;
+        refused(lost, ErrorKind::Conflict, "a piece before it is not there");
+        assert_eq!(picture(&store, writer.database).await, before);
+    }
+    let new = writer.take_over().await;
+    refused(store.checkpoint(piece(&new, 3, 3, true)).await, ErrorKind::Conflict, "the old holder's pieces");
+    // From the beginning again, and with fewer.
+    for (number, last) in [(0, false), (1, true), (1, true), (0, false)] {
+        store.checkpoint(piece(&new, 3, number, last)).await.expect("those before it are there, or it is completed");
+    }
+    assert_eq!(new.head().await.checkpoint, Txid(3));
+    refused(store.checkpoint(piece(&new, 4, 2, true)).await, ErrorKind::Conflict, "another checkpoint's pieces");
+    store.checkpoint(piece(&new, 4, 0, true)).await.expect("it is alone");
+    assert_eq!(new.head().await.checkpoint, Txid(4));
+}
+
 /// Every row of a checkpoint has its txid, and every staged row the next one; no page comes twice, and no delta is
 /// staged. Else the request is `Invalid`, and nothing of it is written.
 pub async fn rows_that_cannot_be_are_invalid(harness: &dyn Harness) {
@@ -98,6 +167,8 @@ pub async fn rows_that_cannot_be_are_invalid(harness: &dyn Harness) {
             database: writer.database,
             epoch: writer.epoch,
             txid: Txid(4),
+            since: Txid(0),
+            piece: 0,
             rows,
             last: true,
             time: UnixMillis(0),

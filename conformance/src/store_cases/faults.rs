@@ -235,6 +235,8 @@ pub async fn repeated_calls_do_no_harm(harness: &dyn Harness) {
         database: writer.database,
         epoch: writer.epoch,
         txid: Txid(txid),
+        since: Txid(0),
+        piece: 0,
         rows: vec![image(1, txid, b"row")],
         last: true,
         time: UnixMillis(9),

@@ -195,6 +195,8 @@ pub async fn checkpoints_and_takeovers_do_not_mix(harness: &dyn Harness) {
                     database: writer.database,
                     epoch: writer.epoch,
                     txid: Txid(1),
+                    since: Txid(0),
+                    piece: 0,
                     rows: vec![image(page, 1, b"row")],
                     last: false,
                     time: UnixMillis(0),

@@ -104,6 +104,8 @@ pub async fn warm_pages_come_with_a_checkpoint(harness: &dyn Harness) {
         database: writer.database,
         epoch: writer.epoch,
         txid: Txid(page.into()),
+        since: Txid(0),
+        piece: 0,
         rows: vec![image(page, page.into(), b"row")],
         last,
         time: UnixMillis(0),

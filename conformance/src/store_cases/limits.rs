@@ -57,6 +57,8 @@ async fn rows_are_limited(writer: &Writer) {
         database: writer.database,
         epoch: writer.epoch,
         txid: writer.txid,
+        since: Txid(0),
+        piece: 0,
         rows: rows(writer.txid, count),
         last: true,
         time: UnixMillis(0),

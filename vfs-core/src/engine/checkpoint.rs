@@ -193,6 +193,7 @@ impl Database {
             match self.write_checkpoint(&plan).await {
                 // All over again, from what is there then.
                 Err(error) if error.kind() == ErrorKind::Fenced && tries < TRIES => self.regain(error, epoch).await?,
+                Err(error) if error.kind() == ErrorKind::Conflict && tries < TRIES => self.look_again(epoch).await?,
                 written => return written.map(|()| plan.to).map_err(|error| self.refused(error, epoch)),
             }
             tries += 1;
@@ -204,7 +205,7 @@ impl Database {
         let limits = self.fleet.store.limits();
         let size = CHUNK.min(limits.write_rows).min(limits.read_pages).max(1);
         let mut chunks = plan.pages.chunks(size).into_iter().peekable();
-        let mut written = 0;
+        let (mut written, mut piece) = (0, 0);
         loop {
             let ranges = chunks.next().unwrap_or_default();
             let rows = self.rows(plan, &ranges).await?;
@@ -212,10 +213,11 @@ impl Database {
             written += rows.len();
             if last || !rows.is_empty() {
                 let time = self.fleet.clock.unix();
-                let (database, epoch, txid) = (plan.database, plan.epoch, plan.to);
+                let (database, epoch, txid, since) = (plan.database, plan.epoch, plan.to, plan.since);
                 let warm = if last { self.core().warm_set() } else { Vec::new() };
-                let request = CheckpointRequest { database, epoch, txid, rows, last, time, warm };
+                let request = CheckpointRequest { database, epoch, txid, since, piece, rows, last, time, warm };
                 self.retry(|| self.fleet.store.checkpoint(request.clone())).await?;
+                piece += 1;
             }
             if last {
                 break;

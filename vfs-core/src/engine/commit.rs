@@ -303,7 +303,13 @@ impl Database {
                     }
                     Fate::Undone => self.renew_attempt(&mut prepared)?,
                 },
-                ErrorKind::Conflict if prepared.request.staged.is_none() => self.discard_staged_alone().await?,
+                ErrorKind::Conflict => {
+                    self.look_again_alone(prepared.request.epoch).await?;
+                    if prepared.request.staged.is_some() {
+                        return Err(error);
+                    }
+                    self.discard_staged_alone().await?;
+                }
                 ErrorKind::Fenced => {
                     // The lease was given back or taken anew within this process, or lost to one that has committed
                     // nothing. If it has, that is found out here.

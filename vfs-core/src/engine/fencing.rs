@@ -7,9 +7,9 @@
 use std::future::Future;
 
 use super::core::Lease;
-use super::database::Database;
+use super::database::{Database, Role};
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::{Head, HeadRequest};
+use crate::store::{Head, HeadRequest, OpenRequest};
 use crate::types::Epoch;
 
 /// How often a write is sent under another epoch.
@@ -44,6 +44,10 @@ impl Database {
             let (_, epoch) = self.held()?;
             match self.retry(|| call(epoch)).await {
                 Err(error) if error.kind() == ErrorKind::Fenced && tries < TRIES => self.regain(error, epoch).await?,
+                Err(error) if error.kind() == ErrorKind::Conflict => {
+                    self.look_again(epoch).await?;
+                    return Err(error);
+                }
                 reply => return reply.map_err(|error| self.refused(error, epoch)),
             }
             tries += 1;
@@ -64,6 +68,69 @@ impl Database {
             Err(error) if error.kind() == ErrorKind::NotFound => Err(self.stop(error)),
             regained => regained,
         }
+    }
+
+    /// A write under the lease rested on something that the store does not have. Nobody else writes under it, so the store may
+    /// have lost what it had acknowledged, in a crash or a failover: what it has is loaded, so that what comes next rests on
+    /// that. An error: commits are among what it has lost, and the database has stopped; or it cannot be asked.
+    pub(super) async fn look_again(&self, epoch: Epoch) -> Result<()> {
+        // A commit that is under way ends first.
+        let _one = self.acquiring.lock().await;
+        self.look_again_alone(epoch).await
+    }
+
+    /// The same for a caller that holds `acquiring`.
+    pub(super) async fn look_again_alone(&self, epoch: Epoch) -> Result<()> {
+        if !self.is_current(epoch) {
+            return Ok(());
+        }
+        let database = self.id()?;
+        let request = OpenRequest { create: false, ..self.open_request(None, None) };
+        let opened = match self.retry(|| self.fleet.store.open(request.clone())).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Err(self.stop(error)),
+            opened => opened?,
+        };
+        // Who has lost the lease, or the name, finds it out by the next write.
+        if opened.database != database || opened.head.epoch != epoch {
+            return Ok(());
+        }
+        self.check_history(&opened.head)?;
+        let checkpoint = {
+            let mut core = self.core();
+            if core.head != opened.head.txid {
+                return Ok(());
+            }
+            core.generation = opened.head.generation;
+            core.leftovers |= opened.head.staged;
+            core.checkpoint
+        };
+        if opened.head.checkpoint < checkpoint {
+            let newest = opened.head.checkpoint;
+            tracing::warn!(database = %self.name, lost = %checkpoint, %newest, "the store has lost a checkpoint");
+            self.load(opened, None).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether the store still has what was committed here, or read. A database whose history was lost stops: what this process
+    /// has in its caches, and SQLite in its own, is no part of what comes next. Not a follower: it may read from one standby and
+    /// then from another that is behind.
+    pub(super) fn check_history(&self, head: &Head) -> Result<()> {
+        if self.role == Role::Follower {
+            return Ok(());
+        }
+        let (known, commit_id) = {
+            let core = self.core();
+            (core.head, core.commit_id)
+        };
+        if head.txid > known || (head.txid == known && head.commit_id == commit_id) {
+            return Ok(());
+        }
+        Err(self.stop(Error::fenced(format!(
+            "the store has lost commits, in a crash or a failover: this process has seen commit {commit_id} at txid {known}, and \
+             the store has {} at txid {}; open the database again",
+            head.commit_id, head.txid
+        ))))
     }
 
     /// Another process holds the lease that was held here. If it has committed, the state here is of no use any more.

@@ -61,6 +61,7 @@ impl Database {
             // Who connects by the name means another one.
             return Err(self.stop(Error::not_found(format!("it was renamed to {}", reply.name))));
         }
+        self.check_history(&reply.head)?;
         if self.advance(database, known, &reply.head, reply.tail, None).await? {
             return Ok(true);
         }
@@ -90,6 +91,7 @@ impl Database {
         if database != opened.database {
             return Err(self.stop(Error::not_found("it was deleted, and another one created under its name")));
         }
+        self.check_history(&opened.head)?;
         if self.core().reload {
             return self.load(opened, lease).await;
         }
@@ -98,19 +100,20 @@ impl Database {
             let what = format!("the lease was lost, and another holder committed up to txid {}", opened.head.txid);
             return Err(self.stop(Error::fenced(what)));
         }
-        if unchanged && let Tail::Reload = opened.tail {
+        let tail = match opened.tail {
             // Our state is the newest, and whole: nothing of the log is needed.
-            return self.advance(database, head, &opened.head, Tail::Complete(Vec::new()), lease).await;
-        }
-        if self.advance(database, head, &opened.head, opened.tail, lease).await? {
+            Tail::Reload if unchanged => Tail::Complete(Vec::new()),
+            tail => tail,
+        };
+        if self.advance(database, head, &opened.head, tail, lease).await? {
             return Ok(true);
         }
-        // Records that we lack are gone: begin again, and leave old snapshots to fail.
+        // Records that we lack are gone, or a checkpoint is: begin again, and leave old snapshots to fail.
         self.core().reload = true;
         Ok(false)
     }
 
-    /// Applies the records after `known`. False when they are gone.
+    /// Applies the records after `known`. False when they are gone, or the checkpoint that the tail here begins at is.
     async fn advance(
         &self,
         database: DatabaseId,
@@ -119,6 +122,9 @@ impl Database {
         tail: Tail,
         lease: Option<Lease>,
     ) -> Result<bool> {
+        if head.checkpoint < self.core().checkpoint {
+            return Ok(false);
+        }
         match tail {
             Tail::Complete(rows) => self.append(database, known, &rows)?,
             Tail::Reload => return Ok(false),
@@ -168,7 +174,7 @@ impl Database {
     }
 
     /// Makes what an open returned the whole state. False when the log moved on meanwhile.
-    async fn load(&self, opened: Opened, lease: Option<Lease>) -> Result<bool> {
+    pub(super) async fn load(&self, opened: Opened, lease: Option<Lease>) -> Result<bool> {
         let Opened { database, head, tail, warm, .. } = opened;
         let rows = match tail {
             Tail::Complete(rows) => rows,

@@ -123,7 +123,14 @@ async fn send_once(fleet: &FleetInner, parts: &mut [(Arc<Database>, Prepared)], 
             }
             Ok(None)
         }
-        Ok(outcomes) => judge(parts, outcomes).map(|()| Some(Fate::Done)),
+        Ok(outcomes) => {
+            for ((database, prepared), outcome) in parts.iter().zip(&outcomes) {
+                if matches!(outcome, Err(error) if error.kind() == ErrorKind::Conflict) {
+                    database.look_again_alone(prepared.request.epoch).await?;
+                }
+            }
+            judge(parts, outcomes).map(|()| Some(Fate::Done))
+        }
         // They stand or fall together: one tells it for all.
         Err(error) if error.kind() == ErrorKind::CommitUnknown => match first.resolve(request).await? {
             Fate::Undone if !last => Ok(None),

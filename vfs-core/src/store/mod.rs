@@ -211,6 +211,11 @@ pub trait PageStore: Debug + Send + Sync + 'static {
     /// (case: `warm_pages_come_with_a_checkpoint`). On condition of epoch, and of head.checkpoint <= txid <= head.txid,
     /// else `Conflict` (case: `checkpoint_moves_forward_only`). Rows of a checkpoint that never completes do no harm
     /// (case: `half_a_checkpoint_is_harmless`). `Invalid` for rows as with [`stage`](Self::stage), but for deltas.
+    ///
+    /// A server that lost what it had acknowledged, in a failover, must not complete a checkpoint that rests on it. So it is
+    /// `Conflict`, too, when the newest completed checkpoint is below `since` (case: `checkpoint_rests_on_one_before`), and
+    /// when a piece that came before it under this epoch is not there, unless the checkpoint is completed already (case:
+    /// `lost_piece_blocks_the_checkpoint`).
     async fn checkpoint(&self, request: CheckpointRequest) -> Result<()>;
 
     /// Raises the horizon as far as asked and allowed, then, in the same store transaction, deletes dead rows of the

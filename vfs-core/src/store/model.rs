@@ -287,6 +287,10 @@ pub struct CheckpointRequest {
     pub epoch: Epoch,
     /// The checkpoint: all rows have this txid.
     pub txid: Txid,
+    /// The completed checkpoint that it rests on: pages that did not change since then get no row.
+    pub since: Txid,
+    /// How many pieces of it came before this one, under this epoch, and were acknowledged. 0 begins it anew.
+    pub piece: u64,
     /// The rows; no page twice.
     pub rows: Vec<PageRow>,
     /// Marks the checkpoint as completed.

@@ -97,6 +97,15 @@ CREATE TABLE {schema}.checkpoints (
     PRIMARY KEY (database, txid)
 );
 
+-- How many pieces of its last checkpoint in several have come, but for the one that completes it. Not in the head: a piece
+-- would make commits wait.
+CREATE TABLE {schema}.pieces (
+    database bigint PRIMARY KEY,
+    epoch bigint NOT NULL,
+    txid bigint NOT NULL,
+    count bigint NOT NULL
+) WITH (fillfactor = 50);
+
 -- Deleted databases whose rows are still to be removed.
 CREATE TABLE {schema}.condemned (
     database bigint PRIMARY KEY

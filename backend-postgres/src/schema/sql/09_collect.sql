@@ -88,6 +88,7 @@ BEGIN
         DELETE FROM {schema}.staged s WHERE s.database = target;
         DELETE FROM {schema}.checkpoints c WHERE c.database = target;
         DELETE FROM {schema}.warm w WHERE w.database = target;
+        DELETE FROM {schema}.pieces p WHERE p.database = target;
         DELETE FROM {schema}.epoch_ends e WHERE e.database = target;
         DELETE FROM {schema}.condemned c WHERE c.database = target;
     END LOOP;

@@ -36,6 +36,8 @@ pub(super) struct Database {
     staging: Option<Staging>,
     /// Completed checkpoints from the horizon on, and when.
     pub(super) checkpoints: BTreeMap<Txid, UnixMillis>,
+    /// The last piece of a checkpoint that was to have more: its epoch, its txid, and how many there are.
+    pieces: (Epoch, Txid, u64),
     /// All records after it are there.
     pub(super) log_start: Txid,
     pub(super) log: BTreeMap<Txid, Bytes>,
@@ -61,6 +63,7 @@ impl Database {
             generation: 0,
             staging: None,
             checkpoints: BTreeMap::new(),
+            pieces: (Epoch(0), Txid(0), 0),
             log_start: Txid(0),
             log: BTreeMap::new(),
             rows: BTreeMap::new(),
@@ -228,6 +231,22 @@ impl Database {
                 "checkpoint {} is not between the newest checkpoint {} and the head {}",
                 request.txid, self.checkpoint, self.txid
             )));
+        }
+        if request.since > self.checkpoint {
+            return Err(Error::conflict(format!(
+                "the store has lost the checkpoint {}, in a crash or a failover: the newest is {}",
+                request.since, self.checkpoint
+            )));
+        }
+        if request.txid > self.checkpoint {
+            let (epoch, txid, count) = self.pieces;
+            let there = (epoch, txid) == (request.epoch, request.txid) && count >= request.piece;
+            if request.piece > 0 && !there {
+                return Err(Error::conflict("the store has lost pieces of the checkpoint, in a crash or a failover"));
+            }
+            if !request.last {
+                self.pieces = (request.epoch, request.txid, request.piece.saturating_add(1));
+            }
         }
         for row in request.rows {
             self.rows.insert((row.page, row.txid), (row.kind, row.bytes));

@@ -1,0 +1,132 @@
+//! A standby that no commit waits for is promoted: what the old primary had acknowledged last is gone, and the process that
+//! it told lives on. It may lose that, and never more, and no database is damaged.
+#![cfg(feature = "servers")]
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use litefleet::FleetSettings;
+use litefleet_conformance::faults::Process;
+use litefleet_postgres::testing::{Server, wait_until};
+use rusqlite::Connection;
+use support::{asynchronous_pair, connect};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A primary, its standby, and a process that goes on with whichever of them takes writes.
+struct Pair {
+    primary: Server,
+    standby: Server,
+    process: Process,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let (primary, standby) = asynchronous_pair();
+        let url = format!("postgres://postgres@127.0.0.1:{},127.0.0.1:{}/postgres", primary.port(), standby.port());
+        let process = process(&(url + "?sslmode=disable&target_session_attrs=read-write"));
+        Self { primary, standby, process }
+    }
+
+    /// The standby has everything up to now, and nothing that comes later.
+    fn cut(&self) {
+        let written = self.primary.sql("SELECT pg_current_wal_insert_lsn()");
+        wait_until("the standby has all", PATIENCE, || {
+            self.standby.sql(&format!("SELECT pg_last_wal_replay_lsn() >= '{written}'::pg_lsn")) == "t"
+        });
+        self.standby.sql("ALTER SYSTEM SET primary_conninfo = ''");
+        self.standby.sql("SELECT pg_reload_conf()");
+        wait_until("the standby is cut off", PATIENCE, || {
+            self.primary.sql("SELECT count(*) FROM pg_stat_replication") == "0"
+        });
+    }
+
+    /// The primary is lost for good.
+    fn fail_over(&mut self) {
+        self.primary.kill();
+        self.standby.promote();
+    }
+
+    /// Another process, with nothing in its caches, takes the database.
+    fn other(&self) -> Process {
+        process(&self.standby.url())
+    }
+}
+
+fn process(url: &str) -> Process {
+    let mut settings = FleetSettings { session_lifetime: Duration::from_secs(3600), ..FleetSettings::default() };
+    settings.database.store_timeout = PATIENCE;
+    settings.database.retention = Duration::ZERO;
+    Process::new(Arc::new(connect(url, "litefleet", |config| config)), settings)
+}
+
+const ROWS: i64 = 200;
+
+/// A table of about 200 pages.
+fn fill(connection: &Connection) {
+    let numbers = format!("WITH n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n WHERE id < {ROWS})");
+    let table = "CREATE TABLE t (id INTEGER PRIMARY KEY, v INTEGER, filler BLOB)";
+    connection.execute_batch(&format!("{table}; {numbers} INSERT INTO t SELECT id, 1, zeroblob(3000) FROM n")).unwrap();
+}
+
+fn add_to(connection: &Connection, ids: std::ops::RangeInclusive<i64>) -> rusqlite::Result<usize> {
+    connection.execute("UPDATE t SET v = v + 1 WHERE id BETWEEN ?1 AND ?2", [*ids.start(), *ids.end()])
+}
+
+fn checkpoint(connection: &Connection) {
+    connection.execute_batch("PRAGMA litefleet_checkpoint").unwrap();
+}
+
+fn values(connection: &Connection) -> Vec<i64> {
+    let mut statement = connection.prepare("SELECT v FROM t ORDER BY id").unwrap();
+    statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+}
+
+/// The checkpoint is among what was lost, and no commit is. The next one was made of what had changed since it: the rows for
+/// the pages that it had written were never written again, and the log that had them was deleted.
+#[test]
+fn lost_checkpoint_is_made_again() {
+    let mut pair = Pair::new();
+    let connection = pair.process.open("a", "");
+    fill(&connection);
+    checkpoint(&connection);
+    add_to(&connection, 1..=100).unwrap();
+    pair.cut();
+    checkpoint(&connection);
+    pair.fail_over();
+    add_to(&connection, 101..=ROWS).unwrap();
+    checkpoint(&connection);
+    add_to(&connection, 150..=ROWS).unwrap();
+    checkpoint(&connection);
+    let mut wanted = vec![2; 149];
+    wanted.extend(vec![3; 51]);
+    assert_eq!(values(&connection), wanted);
+    let other = pair.other();
+    assert_eq!(values(&other.open("a", "&takeover=1")), wanted);
+    assert_eq!(other.problems("a"), Vec::<String>::new());
+}
+
+/// Commits are among what was lost: the process that made them says so, and stops with the database, until it is opened again.
+#[test]
+fn lost_commits_stop_the_database() {
+    let mut pair = Pair::new();
+    let connection = pair.process.open("a", "");
+    fill(&connection);
+    pair.cut();
+    add_to(&connection, 1..=100).unwrap();
+    add_to(&connection, 1..=100).unwrap();
+    pair.fail_over();
+    for _ in 0..2 {
+        add_to(&connection, 101..=ROWS).unwrap_err();
+        let why: String = connection.query_row("PRAGMA litefleet_error", [], |row| row.get(0)).unwrap();
+        assert!(why.contains("the store has lost commits"), "{why}");
+    }
+    drop(connection);
+    let connection = pair.process.open("a", "");
+    assert_eq!(values(&connection), vec![1; 200]);
+    add_to(&connection, 1..=ROWS).unwrap();
+    assert_eq!(values(&pair.other().open("a", "&takeover=1")), vec![2; 200]);
+}
