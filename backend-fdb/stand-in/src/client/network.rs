@@ -72,6 +72,11 @@ pub(crate) fn select_api_version(runtime: i32, header: i32) -> Code {
     code::SUCCESS
 }
 
+/// Whether a version has been selected.
+pub(crate) fn has_api_version() -> bool {
+    lock().as_ref().is_some_and(|network| network.api_version.is_some())
+}
+
 /// `fdb_network_set_option`: all are accepted before the network is set up, none changes anything here.
 pub(crate) fn set_option(option: i32, value: Option<&[u8]>) -> Code {
     match lock().as_ref() {

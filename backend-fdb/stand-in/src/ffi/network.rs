@@ -24,6 +24,10 @@ extern "C" fn fdb_get_max_api_version() -> c_int {
 /// Release, source version and protocol, as the real library separates them.
 #[unsafe(no_mangle)]
 extern "C" fn fdb_get_client_version() -> *const c_char {
+    if !network::has_api_version() {
+        // The real library follows a null pointer: this is as bad, and easier to understand.
+        std::process::abort();
+    }
     c"7.4.0,litefleet-stand-in,0".as_ptr()
 }
 
