@@ -234,6 +234,11 @@ impl Reader {
         let mut result = Rows::default();
         let mut bytes = 0;
         while begin < end {
+            // With a bound in bytes nobody waits for a second reply.
+            if most_bytes != usize::MAX && !result.pairs.is_empty() {
+                result.more = true;
+                return Ok(result);
+            }
             let (stored, from, to) = self.stored(&begin, &end, most_rows - result.pairs.len(), reverse).await?;
             let mut at = if reverse { to.clone() } else { from.clone() };
             for (key, value) in overlay(writes, stored, &from, &to, reverse) {

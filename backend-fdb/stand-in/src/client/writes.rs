@@ -205,7 +205,8 @@ fn fold(stack: &[Operation], stored: Option<Bytes>) -> Option<Bytes> {
     stack.iter().fold(stored, |value, operation| match operation {
         Operation::Put(value) => value.clone(),
         Operation::Atomic(atomic, operand) => apply_atomic(*atomic, value.as_ref(), operand),
-        Operation::Stamped(value) => Some(value.slice(..value.len().saturating_sub(4))),
+        // As it was written, with the four bytes of the place: only the commit takes them off.
+        Operation::Stamped(value) => Some(value.clone()),
     })
 }
 
@@ -253,7 +254,7 @@ mod tests {
         let mut writes = Writes::default();
         writes.stamped_value(key("a"), key("0123456789\0\0\0\0"), true);
         assert_eq!(writes.known(b"a", false), Known::Unreadable);
-        assert_eq!(writes.known(b"a", true), Known::Value(Some(key("0123456789"))));
+        assert_eq!(writes.known(b"a", true), Known::Value(Some(key("0123456789\0\0\0\0"))));
         writes.set(key("a"), key("x"), true);
         assert_eq!(writes.known(b"a", false), Known::Unreadable, "a set does not make it readable");
         writes.clear(&range("a", "b"), true);

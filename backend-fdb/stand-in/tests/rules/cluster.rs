@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use foundationdb::api::{FdbApiBuilder, NetworkAutoStop};
+use foundationdb::future::FdbValues;
 use foundationdb::options::StreamingMode;
 use foundationdb::{Database, FdbError, FdbResult, KeySelector, RangeOption, Transaction};
 use litefleet_fdb_stand_in_control::{StandIn, real_cluster};
@@ -80,21 +81,44 @@ impl Cluster {
             mode: StreamingMode::WantAll,
             ..RangeOption::default()
         };
-        self.rows(&transaction, &range, 1, false).await.expect("a range read").0
+        self.rows(&transaction, &range, false).await.expect("a range read").0
     }
 
-    /// One range read, with the keys as the test wrote them, and whether there may be more.
+    /// The keys of a range as the test wrote them, with their values, and whether there may be more. A reply may end
+    /// where a shard does, which on a real cluster is anywhere: then the next one goes on.
     pub(crate) async fn rows(
         &self,
         transaction: &Transaction,
         range: &RangeOption<'_>,
-        iteration: usize,
         snapshot: bool,
     ) -> FdbResult<(Vec<(String, String)>, bool)> {
-        let rows = transaction.get_range(range, iteration, snapshot).await?;
+        let mut next = Some(range.clone());
+        let (mut all, mut more, mut iteration) = (Vec::new(), false, 1);
+        while let Some(range) = next {
+            let rows = transaction.get_range(&range, iteration, snapshot).await?;
+            assert!(!rows.more() || !rows.is_empty(), "{range:?}: nobody could go on from there");
+            more = rows.more();
+            next = range.next_range(&rows);
+            all.extend(self.shown(&rows));
+            iteration += 1;
+        }
+        Ok((all, more))
+    }
+
+    /// As [`rows`](Self::rows), but what one reply has of them.
+    pub(crate) async fn reply(
+        &self,
+        transaction: &Transaction,
+        range: &RangeOption<'_>,
+        snapshot: bool,
+    ) -> FdbResult<(Vec<(String, String)>, bool)> {
+        let rows = transaction.get_range(range, 1, snapshot).await?;
+        Ok((self.shown(&rows), rows.more()))
+    }
+
+    fn shown(&self, rows: &FdbValues) -> Vec<(String, String)> {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let shown = rows.iter().map(|row| (text(&row.key()[self.prefix.len()..]), text(row.value()))).collect();
-        Ok((shown, rows.more()))
+        rows.iter().map(|row| (text(&row.key()[self.prefix.len()..]), text(row.value()))).collect()
     }
 
     async fn clean_up(&self) {

@@ -109,7 +109,7 @@ fn a_range_read_covers_what_it_looked_at_and_no_more() {
             }
             tidy.commit().await.unwrap();
             let transaction = cluster.begin();
-            transaction.get_range(&range, 1, false).await.unwrap();
+            cluster.rows(&transaction, &range, false).await.unwrap();
             assert_eq!(survives(cluster, transaction, changed).await, survivor, "case {number}: {changed} changed");
         }
     });

@@ -264,21 +264,28 @@ fn a_range_read_may_end_with_a_shard() {
                 expected.reverse();
             }
             let exact = RangeOption { limit: Some(5), ..range(StreamingMode::Exact, reverse) };
-            assert_eq!(cluster.rows(&transaction, &exact, 1, true).await.unwrap(), (expected.clone(), true), "goes on");
+            assert_eq!(cluster.reply(&transaction, &exact, true).await.unwrap(), (expected.clone(), true), "goes on");
             let mut next = Some(range(StreamingMode::WantAll, reverse));
             for row in expected {
                 let range = next.take().expect("there is more");
-                assert_eq!(cluster.rows(&transaction, &range, 1, true).await.unwrap(), (vec![row], true));
+                assert_eq!(cluster.reply(&transaction, &range, true).await.unwrap(), (vec![row], true));
                 let again = transaction.get_range(&range, 1, true).await.unwrap();
                 next = range.next_range(&again);
             }
             // That there was no more after the last is only found by looking.
-            let (rest, more) = cluster.rows(&transaction, &next.expect("so it says"), 1, true).await.unwrap();
+            let (rest, more) = cluster.reply(&transaction, &next.expect("so it says"), true).await.unwrap();
             assert!(rest.is_empty() && !more);
         }
         assert_eq!(cluster.stand_in().counter("ranges_cut"), 2 * (4 + 2 * 5), "and the last of five ends it anyway");
+        // So it is where the transaction's own writes are merged.
+        transaction.set(&cluster.key("k5"), b"5");
+        let exact = RangeOption { limit: Some(6), ..range(StreamingMode::Exact, false) };
+        assert_eq!(cluster.reply(&transaction, &exact, true).await.unwrap().0.len(), 6, "goes on");
+        let (cut, more) = cluster.reply(&transaction, &range(StreamingMode::WantAll, false), true).await.unwrap();
+        assert_eq!((&cut[..], more), (&rows[..1], true));
+        transaction.clear(&cluster.key("k5"));
         cluster.stand_in().command("faults");
-        let (all, more) = cluster.rows(&transaction, &range(StreamingMode::WantAll, false), 1, true).await.unwrap();
+        let (all, more) = cluster.reply(&transaction, &range(StreamingMode::WantAll, false), true).await.unwrap();
         assert_eq!((all, more), (rows, false));
     });
 }

@@ -31,7 +31,7 @@ async fn attempt(cluster: &Cluster, random: &mut Random, name: &str) -> Option<C
         reverse: random.below(2) == 0,
         ..RangeOption::default()
     };
-    let mut rows = cluster.rows(&transaction, &option, 1, false).await.unwrap().0;
+    let mut rows = cluster.rows(&transaction, &option, false).await.unwrap().0;
     rows.sort();
     let mut written = Vec::new();
     for number in 0..=random.below(3) {

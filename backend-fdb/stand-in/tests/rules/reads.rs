@@ -78,8 +78,9 @@ async fn check_reads(cluster: &Cluster, transaction: &Transaction, model: &Model
     let ((begin, from), (end, to)) = (selector(random), selector(random));
     let limit = usize::try_from(random.below(6)).unwrap();
     let reverse = random.below(2) == 0;
-    let range = RangeOption { begin, end, limit: Some(limit), reverse, ..RangeOption::default() };
-    let (found, more) = cluster.rows(transaction, &range, 1, false).await.unwrap();
+    let most = (limit > 0).then_some(limit);
+    let range = RangeOption { begin, end, limit: most, reverse, ..RangeOption::default() };
+    let (found, more) = cluster.rows(transaction, &range, false).await.unwrap();
     let mut expected = rows.get(from..to).unwrap_or_default().to_vec();
     if reverse {
         expected.reverse();
@@ -92,29 +93,42 @@ async fn check_reads(cluster: &Cluster, transaction: &Transaction, model: &Model
     assert_eq!(more, limit > 0 && all >= limit, "{range:?}: {all} rows");
 }
 
+/// Random changes, each transaction's own on top of what others have committed.
+async fn changes_are_seen(cluster: &Cluster) {
+    fences(cluster).await;
+    for seed in 1..=40 {
+        let mut random = Random(seed * 7919);
+        let mut model = Model::new();
+        let base = cluster.begin();
+        base.clear_range(&cluster.key("k"), &cluster.key("l"));
+        for _ in 0..random.below(40) {
+            change(cluster, &base, &mut model, &mut random);
+        }
+        base.commit().await.unwrap();
+        let transaction = cluster.begin();
+        for _ in 0..30 {
+            if random.below(3) == 0 {
+                change(cluster, &transaction, &mut model, &mut random);
+            }
+            check_reads(cluster, &transaction, &model, &mut random).await;
+        }
+        transaction.commit().await.unwrap();
+        assert_eq!(cluster.all().await, fenced(&model), "seed {seed}, after the commit");
+    }
+}
+
 #[test]
 fn a_transaction_sees_its_own_changes_on_top_of_what_was_committed() {
+    test(changes_are_seen);
+}
+
+#[test]
+#[cfg_attr(real_cluster, ignore = "says where shards end")]
+fn a_transaction_sees_its_own_changes_where_shards_end_as_well() {
     test(async |cluster| {
-        fences(cluster).await;
-        for seed in 1..=40 {
-            let mut random = Random(seed * 7919);
-            let mut model = Model::new();
-            let base = cluster.begin();
-            base.clear_range(&cluster.key("k"), &cluster.key("l"));
-            for _ in 0..random.below(40) {
-                change(cluster, &base, &mut model, &mut random);
-            }
-            base.commit().await.unwrap();
-            let transaction = cluster.begin();
-            for _ in 0..30 {
-                if random.below(3) == 0 {
-                    change(cluster, &transaction, &mut model, &mut random);
-                }
-                check_reads(cluster, &transaction, &model, &mut random).await;
-            }
-            transaction.commit().await.unwrap();
-            assert_eq!(cluster.all().await, fenced(&model), "seed {seed}, after the commit");
-        }
+        cluster.stand_in().command("faults range.cut=3000");
+        changes_are_seen(cluster).await;
+        assert!(cluster.stand_in().counter("ranges_cut") > 100);
     });
 }
 
@@ -190,7 +204,7 @@ fn a_long_range_is_read_with_the_transactions_own_writes_in_it() {
                     reverse,
                     ..RangeOption::default()
                 };
-                let (rows, _) = cluster.rows(&transaction, &range, 1, false).await.unwrap();
+                let (rows, _) = cluster.reply(&transaction, &range, false).await.unwrap();
                 let keys: Vec<_> = rows.into_iter().map(|(key, _)| key).collect();
                 assert_eq!(keys, expected[..limit], "reverse: {reverse}");
             }
