@@ -164,11 +164,16 @@ impl Drop for Place {
             }
             return;
         }
+        let config = self.config();
         let (file, prefix) = (self.cluster_file.clone(), self.prefix.clone());
         // The test's runtime may be ending: this one is its own.
         let cleared = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(clear(&file, &prefix));
+            runtime.block_on(async {
+                // The first store of a process starts the client's network thread. Here all may have been of others.
+                let _store = FdbStore::open(config).await;
+                clear(&file, &prefix).await;
+            });
         });
         // A second panic while one is under way would end the process, and hide the first.
         assert!(cleared.join().is_ok() || std::thread::panicking(), "the prefix is not cleared");
