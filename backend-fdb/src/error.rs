@@ -97,7 +97,10 @@ fn kind(error: FdbError) -> ErrorKind {
 fn advice(error: FdbError, message: String) -> String {
     match error.code() {
         code::TRANSACTION_TIMED_OUT => {
-            format!("{message}: is the cluster up (fdbcli --exec status), and is the cluster file the right one?")
+            format!(
+                "{message}: is the cluster up (fdbcli --exec status), is the cluster file the right one, and, where it says \
+                 tls, does each side trust the other's certificate?"
+            )
         }
         code::DATABASE_LOCKED => format!("{message}: an operator has locked the cluster (fdbcli: unlock)"),
         code::NO_CLUSTER_FILE_FOUND | code::CONNECTION_STRING_INVALID => {

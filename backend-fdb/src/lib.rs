@@ -48,6 +48,7 @@ mod knowledge;
 mod network;
 mod sessions;
 mod store;
+mod tls;
 mod transact;
 mod tx;
 mod values;

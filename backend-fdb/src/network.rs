@@ -10,6 +10,7 @@ use foundationdb::options::NetworkOption;
 use litefleet::{Error, Result};
 
 use crate::error::code;
+use crate::tls;
 
 /// The interface that is spoken: that of 7.1, which every client library from 7.1 to 7.4 has.
 pub(crate) const API_VERSION: i32 = 710;
@@ -60,11 +61,12 @@ fn lock() -> MutexGuard<'static, State> {
 
 /// Starts the network thread unless it runs.
 ///
-/// `Invalid` when it runs with other settings, or when the client library is too old.
+/// `Invalid` when it runs with other settings, when those for TLS cannot work, or when the client library is too old.
 pub(crate) fn start(wanted: &NetworkConfig) -> Result<()> {
     if wanted.run_by_application {
         return Ok(());
     }
+    tls::check(wanted)?;
     let mut state = lock();
     match &*state {
         State::Running { config, .. } if **config == *wanted => Ok(()),

@@ -108,15 +108,20 @@ fn every_option_reaches_the_client_library() {
 async fn child_sets_every_option() {
     let folder = std::env::var(FOLDER).expect("a folder");
     let folder = Path::new(&folder);
+    // What is in them is looked at when a connection with TLS is made: the cluster of the tests has none.
+    let pem = |name: &str, kind: &str| {
+        let path = folder.join(name);
+        std::fs::write(&path, format!("-----BEGIN {kind}-----\n")).expect("it is written");
+        Some(path)
+    };
     let network = NetworkConfig {
         trace_directory: Some(folder.into()),
         trace_format: Some("json".into()),
         trace_log_group: Some("litefleet-test".into()),
-        // They are looked at when a connection with TLS is made: the cluster of the tests has none.
-        tls_certificate: Some(folder.join("certificate.pem")),
-        tls_key: Some(folder.join("key.pem")),
+        tls_certificate: pem("certificate.pem", "CERTIFICATE"),
+        tls_key: pem("key.pem", "PRIVATE KEY"),
         tls_password: Some("secret".into()),
-        tls_ca: Some(folder.join("ca.pem")),
+        tls_ca: pem("ca.pem", "CERTIFICATE"),
         tls_verify_peers: Some("Check.Valid=1".into()),
         external_client_directory: None,
         knobs: vec!["max_trace_lines=1000000".into()],

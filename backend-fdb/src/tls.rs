@@ -1,0 +1,178 @@
+//! What can be said of the TLS settings before FoundationDB's client has them. Where it cannot use them it goes on without,
+//! and the first connection to a cluster with TLS ends the whole process with a fault (seen on 7.3.79). So what can be found
+//! out here is refused here.
+
+use std::path::Path;
+
+use litefleet::{Error, Result};
+
+use crate::network::NetworkConfig;
+
+/// Where the client finds the key's password when no setting names it.
+const PASSWORD: &str = "FDB_TLS_PASSWORD";
+
+/// The attributes of a certificate that a rule may name.
+const ATTRIBUTES: [&str; 9] = ["C", "CN", "L", "ST", "O", "OU", "UID", "DC", "subjectAltName"];
+/// Whose certificate it is: the peer's own, its issuer's, or the root's.
+const OWNERS: [&str; 6] = ["S", "Subject", "I", "Issuer", "R", "Root"];
+
+/// `Invalid` where the settings cannot work.
+pub(crate) fn check(config: &NetworkConfig) -> Result<()> {
+    if let Some(path) = &config.tls_certificate {
+        pem("tls_certificate", path, "CERTIFICATE-----")?;
+    }
+    if let Some(path) = &config.tls_ca {
+        pem("tls_ca", path, "CERTIFICATE-----")?;
+    }
+    if let Some(path) = &config.tls_key {
+        let key = pem("tls_key", path, "PRIVATE KEY-----")?;
+        let has_password = config.tls_password.is_some() || std::env::var_os(PASSWORD).is_some();
+        if key.contains("ENCRYPTED") && !has_password {
+            return Err(Error::invalid(format!("tls_key={}: the key is encrypted: give tls_password", path.display())));
+        }
+    }
+    if let Some(rules) = &config.tls_verify_peers {
+        let wrong = split(rules, '|').flat_map(terms).find(|term| !is_term(term));
+        if let Some(term) = wrong {
+            return Err(Error::invalid(format!(
+                "tls_verify_peers={rules}: '{term}' is not a rule; it should be as in Check.Valid=1,S.CN=name"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The text of a PEM file with a block of a kind.
+fn pem(name: &str, path: &Path, kind: &str) -> Result<String> {
+    let bytes = std::fs::read(path).map_err(|error| {
+        Error::invalid(format!("{name}={}: the file cannot be read: {error}", path.display())).with_source(error)
+    })?;
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    if text.lines().any(|line| line.starts_with("-----BEGIN ") && line.trim_end().ends_with(kind)) {
+        return Ok(text);
+    }
+    let kind = kind.trim_end_matches('-').to_lowercase();
+    Err(Error::invalid(format!("{name}={}: there is no {kind} in PEM form in the file", path.display())))
+}
+
+/// The parts of a text between characters that no backslash stands before. An empty text has none.
+fn split(text: &str, at: char) -> impl Iterator<Item = &str> {
+    let mut rest = Some(text).filter(|text| !text.is_empty());
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let mut escaped = false;
+        let end = text.find(|letter| {
+            let found = letter == at && !escaped;
+            escaped = letter == '\\' && !escaped;
+            found
+        });
+        let (part, left) = end.and_then(|end| Some((text.get(..end)?, text.get(end + at.len_utf8()..)?))).unzip();
+        rest = left;
+        Some(part.unwrap_or(text))
+    })
+}
+
+/// What a rule demands. A comma may stand behind the last.
+fn terms(rule: &str) -> impl Iterator<Item = &str> {
+    split(rule.strip_suffix(',').unwrap_or(rule), ',')
+}
+
+/// Whether it is an attribute, `=`, `>=` (begins with) or `<=` (ends with), and what is demanded of it.
+fn is_term(term: &str) -> bool {
+    let Some((name, value)) = term.split_once('=') else { return false };
+    if name.starts_with("Check.") {
+        return ["Check.Valid", "Check.Unexpired"].contains(&name) && ["0", "1"].contains(&value);
+    }
+    let name = name.strip_suffix(['<', '>']).unwrap_or(name);
+    let attribute = match name.split_once('.') {
+        Some((owner, attribute)) if OWNERS.contains(&owner) => attribute,
+        Some(_) => return false,
+        None => name,
+    };
+    let mut escaped = false;
+    let plain = value.chars().all(|letter| {
+        let allowed = escaped || !['"', '+', ';', '<', '>', '\0'].contains(&letter);
+        escaped = letter == '\\' && !escaped;
+        allowed
+    });
+    ATTRIBUTES.contains(&attribute) && !value.is_empty() && plain && !escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use litefleet::ErrorKind;
+
+    use super::*;
+
+    fn refused(config: &NetworkConfig) -> String {
+        let error = check(config).expect_err("it cannot work");
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        error.message().to_owned()
+    }
+
+    #[test]
+    fn files_that_cannot_be_used_are_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            Some(path)
+        };
+        let certificate = file("certificate", "text before it\n-----BEGIN CERTIFICATE-----\r\nAAAA\n");
+        let key = file("key", "-----BEGIN RSA PRIVATE KEY-----\nAAAA\n");
+        let right = NetworkConfig {
+            tls_certificate: certificate.clone(),
+            tls_ca: certificate,
+            tls_key: key,
+            ..Default::default()
+        };
+        check(&right).unwrap();
+        let none: Option<PathBuf> = Some(folder.path().join("none"));
+        for wrong in [none, file("empty", ""), file("other", "-----BEGIN PUBLIC KEY-----\nAAAA\n")] {
+            let name = wrong.as_ref().unwrap().display().to_string();
+            let message = refused(&NetworkConfig { tls_certificate: wrong.clone(), ..right.clone() });
+            assert!(message.contains("tls_certificate") && message.contains(&name), "{message}");
+            let message = refused(&NetworkConfig { tls_ca: wrong.clone(), ..right.clone() });
+            assert!(message.contains("tls_ca") && message.contains(&name), "{message}");
+            let message = refused(&NetworkConfig { tls_key: wrong, ..right.clone() });
+            assert!(message.contains("tls_key") && message.contains(&name), "{message}");
+        }
+        let tls_key = file("encrypted", "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n");
+        let encrypted = NetworkConfig { tls_key, ..right };
+        assert!(refused(&encrypted).contains("tls_password"));
+        check(&NetworkConfig { tls_password: Some("secret".into()), ..encrypted }).unwrap();
+    }
+
+    #[test]
+    fn rules_that_the_client_cannot_read_are_refused() {
+        let rules = |rules: &str| NetworkConfig { tls_verify_peers: Some(rules.into()), ..NetworkConfig::default() };
+        for right in [
+            "",
+            "Check.Valid=1",
+            "Check.Valid=1,Check.Unexpired=0,",
+            "S.CN=name,I.O>=Begin|Root.subjectAltName<=DNS:.end",
+            r"O=a\, b \| c\3b=",
+        ] {
+            check(&rules(right)).unwrap();
+        }
+        for wrong in [
+            "nonsense",
+            "Check.Valid",
+            "Check.Valid=yes",
+            "Check.Valid=1,,",
+            "Check.Valid>=1",
+            "Check.All=1",
+            "S.CN=",
+            "X.CN=a",
+            "S.XN=a",
+            "S.CN=a|nonsense",
+            "S.CN=a+b",
+            r"S.CN=a\",
+        ] {
+            let message = refused(&rules(wrong));
+            assert!(message.contains("tls_verify_peers"), "{message}");
+        }
+    }
+}
