@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::Place;
-use common::holder::{Holder, LONG, open_request, session};
+use common::holder::{Holder, LONG, image, name, open_request, session};
 use litefleet::store::{DiscardRequest, PageStore};
-use litefleet::{ErrorKind, Result};
+use litefleet::{ErrorKind, Result, Txid};
 use litefleet_fdb::FdbStore;
 
 async fn store(place: &Place) -> Arc<FdbStore> {
@@ -192,6 +192,49 @@ async fn a_commit_that_was_given_up_does_nothing_after_any_other_change_of_ours(
         }
     }
     assert!(place.counter("conflicts") > 0, "none was late enough to show anything");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(real_cluster, ignore = "needs a commit whose reply is lost")]
+async fn a_database_whose_creation_was_not_acknowledged_is_not_made_again() {
+    // Ours creates it, and the reply is lost. Before it looks, another process finds the database, writes to it and takes
+    // its name away. Ours finds the name free again: what it makes then must be another database, since to write the
+    // first one's state once more would take the other's commit back, and behind its back.
+    for deleted in [false, true] {
+        let place = Place::new();
+        let (ours, theirs) = (store(&place).await, store(&place).await);
+        ours.open(open_request("other", None)).await.expect("made: ids are reserved");
+        let their_session = session(&theirs, LONG).await;
+        let before = place.counter("read_versions");
+        place.command("next commit.1039.done version.ok version.slow.3000");
+        let opening = tokio::spawn(async move { ours.open(open_request("a", None)).await });
+        // It is about to look what came of it.
+        while place.counter("read_versions") < before + 2 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let mut first = Holder::new(&theirs, their_session, "a").await;
+        first.commit(b"theirs").await.expect("the holder can");
+        first.checkpoint(vec![image(1, first.txid)], true).await.expect("the holder can");
+        if deleted {
+            theirs.delete(first.database, first.epoch).await.expect("the holder can");
+        } else {
+            theirs.rename(first.database, first.epoch, name("b")).await.expect("the holder can");
+        }
+        let second = opening.await.expect("no panic").expect("the name is free");
+        assert!(second.created && second.database != first.database, "deleted: {deleted}");
+        let mut made = Holder::new(&theirs, their_session, "a").await;
+        assert_eq!((made.database, made.txid), (second.database, Txid(0)));
+        made.commit(b"record").await.expect("the holder can");
+        made.checkpoint(vec![image(1, made.txid)], true).await.expect("the holder can");
+        assert!(theirs.purge(10_000).await.expect("a purge").done);
+        assert_eq!(made.read(1, 1).await.expect("there"), [image(1, made.txid)]);
+        if deleted {
+            assert_eq!(first.try_head().await.expect_err("it stays deleted").kind(), ErrorKind::NotFound);
+        } else {
+            assert_eq!(first.head().await.txid, Txid(1));
+            assert_eq!(first.read(1, 1).await.expect("there"), [image(1, first.txid)]);
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

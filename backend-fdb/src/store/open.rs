@@ -39,6 +39,8 @@ pub(super) struct Tries {
     pub(super) holder: Option<SessionId>,
     /// The id for a database that has to be created, once one was needed.
     fresh: Option<DatabaseId>,
+    /// The ids under which a try may have created it.
+    made: Vec<DatabaseId>,
     pub(super) touch: Option<Touch>,
     /// How the database stands after the last try, and what that has read of the asking session's fence.
     pub(super) granted: Option<(Core, Option<Witness>)>,
@@ -230,7 +232,7 @@ impl FdbStore {
         let name_key = self.keys.name(&request.name);
         let (found, asking, guessed) =
             futures_util::try_join!(tx.get::<u64>(&name_key), self.asking(tx, call, assumed), guessed)?;
-        let Some(id) = found.map(DatabaseId) else { return self.create(tx, call, asking).await };
+        let Some(id) = found.map(DatabaseId) else { return self.create(tx, call, asking, unknown).await };
         call.tries().found = Some(id);
         let found = if guess == Some(id) { guessed } else { self.standing(tx, call, id).await? };
         let Some(Standing { core, progress, mut warm, records, size }) = found else {
@@ -272,7 +274,7 @@ impl FdbStore {
         let head = granted.as_ref().unwrap_or(&core).public(&progress);
         let mut tries = call.tries();
         // A try whose reply was lost may have created it.
-        let opened = Opened { database: id, created: tries.fresh == Some(id), head, tail, warm: rows };
+        let opened = Opened { database: id, created: tries.made.contains(&id), head, tail, warm: rows };
         if granted.is_none() {
             return Ok(Step::Return((opened, warm)));
         }
@@ -349,17 +351,25 @@ impl FdbStore {
         }
     }
 
-    async fn create(&self, tx: &Tx, call: &Call<'_>, asking: Option<Asking>) -> Outcome<Step<Answer>> {
+    /// Makes a new database. What it writes under the new id it has not read: so it must be an id that nothing can have
+    /// been written under. A try that may have been made has spent its own, since others may have gone on from there.
+    async fn create(&self, tx: &Tx, call: &Call<'_>, asking: Option<Asking>, unknown: bool) -> Outcome<Step<Answer>> {
         let name = &call.request.name;
         if !call.request.create {
             return Err(Error::not_found(format!("there is no database named {name}")).into());
         }
-        let reserved = call.tries().fresh;
-        let id = match reserved {
+        let unspent = call.tries().fresh.filter(|_| !unknown);
+        let id = match unspent {
             Some(id) => id,
             None => self.next_id(call.deadline).await?,
         };
-        call.tries().fresh = Some(id);
+        {
+            let mut tries = call.tries();
+            tries.fresh = Some(id);
+            if !tries.made.contains(&id) {
+                tries.made.push(id);
+            }
+        }
         let (core, progress) = (Core::empty(), ProgressValue::default());
         tx.put(&self.keys.name(name), &id.get())?;
         tx.put(&self.keys.of(id, Kind::Name), &name.as_str().to_owned())?;
