@@ -280,6 +280,42 @@ async fn a_directory_gives_the_store_its_prefix() {
     assert!(removed.await.expect("it can be removed"), "with what it was in");
 }
 
+/// Changes keys under the prefix as nobody should.
+async fn by_hand(place: &Place, change: impl Fn(&foundationdb::Transaction, &dyn Fn(&[u8]) -> Vec<u8>) + Send + Sync) {
+    let database = foundationdb::Database::from_path(place.cluster_file.to_str().expect("UTF-8")).expect("a database");
+    let trx = database.create_trx().expect("a transaction");
+    change(&trx, &|key| [place.prefix.as_slice(), key].concat());
+    trx.commit().await.expect("it is written");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_lost_its_counter_of_ids_overwrites_nothing() {
+    let place = Place::new();
+    let first = store(&place).await;
+    let mut holder = Holder::new(&first, session(&first, LONG).await, "a").await;
+    holder.commit(b"record").await.expect("the holder can");
+    by_hand(&place, |trx, key| trx.clear(&key(&[1, 1]))).await;
+    let again = store(&place).await;
+    refused(again.open(open_request("b", None)).await, ErrorKind::Corrupt);
+    assert_eq!(holder.head().await.txid, Txid(1));
+    // Nor are the ids of those given out that are deleted and not purged yet.
+    first.delete(holder.database, holder.epoch).await.expect("the holder can");
+    refused(again.open(open_request("b", None)).await, ErrorKind::Corrupt);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_wrongly_marked_as_deleted_is_not_purged() {
+    let place = Place::new();
+    let store = store(&place).await;
+    let mut holder = Holder::new(&store, session(&store, LONG).await, "a").await;
+    holder.commit(b"record").await.expect("the holder can");
+    holder.checkpoint(vec![image(1, holder.txid)], true).await.expect("the holder can");
+    let id = u8::try_from(holder.database.get()).expect("a small id");
+    by_hand(&place, |trx, key| trx.set(&key(&[4, 1, id]), b"")).await;
+    refused(store.purge(100).await, ErrorKind::Corrupt);
+    assert_eq!(holder.read(1, 1).await.expect("there"), [image(1, holder.txid)]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_store_is_refused() {
     let place = Place::new();

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use litefleet::DatabaseId;
+use futures_util::future::try_join;
+use litefleet::{DatabaseId, Error};
 
 use super::FdbStore;
 use crate::error::Outcome;
+use crate::keys::after_key;
 use crate::transact::{Cluster, Priority, Step, Tx};
 
 /// How many are reserved at once. Those that a process does not use are never used.
@@ -17,19 +19,31 @@ impl FdbStore {
     pub(super) async fn next_id(&self, deadline: Duration) -> Outcome<DatabaseId> {
         let left = deadline.saturating_sub(self.cluster.now());
         let block = tokio::time::timeout(left, self.ids.lock()).await;
-        let mut block = block.map_err(|_| litefleet::Error::unavailable("ids for new databases cannot be reserved"))?;
+        let mut block = block.map_err(|_| Error::unavailable("ids for new databases cannot be reserved"))?;
         if let Some(id) = block.next() {
             return Ok(DatabaseId(id));
         }
         let attempts = self.cluster.attempts_until("reserve ids", Priority::Normal, deadline);
         let end = Cluster::run_with(attempts, |tx, _| self.try_reserve(tx)).await?.value;
         *block = end - BLOCK + 1..end + 1;
-        block.next().map(DatabaseId).ok_or_else(|| litefleet::Error::internal("a block without an id").into())
+        block.next().map(DatabaseId).ok_or_else(|| Error::internal("a block without an id").into())
     }
 
     async fn try_reserve(&self, tx: Tx) -> Outcome<Step<u64>> {
         let key = self.keys.counter();
         let end = tx.get::<u64>(&key).await?.unwrap_or(0) + BLOCK;
+        // A database is made without a look at what there is under its id: so that is looked at here, for all of a block.
+        let (first, last) = (DatabaseId(end - BLOCK + 1), DatabaseId(end));
+        let databases = (self.keys.bulk(DatabaseId(end - BLOCK)).1, self.keys.bulk(last).1);
+        let deleted = (self.keys.deleted(first), after_key(self.keys.deleted(last)));
+        let (databases, deleted) = try_join(tx.peek_range(&databases, 1), tx.peek_range(&deleted, 1)).await?;
+        if !databases.pairs().is_empty() || !deleted.pairs().is_empty() {
+            return Err(Error::corrupt(format!(
+                "the counter of database ids is at {}, and there are databases with larger ids: restore the whole store",
+                end - BLOCK
+            ))
+            .into());
+        }
         tx.put(&key, &end)?;
         Ok(Step::Commit(end))
     }

@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use litefleet::store::Purged;
-use litefleet::{DatabaseId, Result, SessionId};
+use litefleet::{DatabaseId, Error, Result, SessionId};
 
 use super::sessions::version_of;
 use super::{DELETION_BYTES, FdbStore};
@@ -91,7 +91,16 @@ impl FdbStore {
         };
         let range = mark.map_or_else(Default::default, |(id, _)| self.keys.bulk(id));
         let (beginning, after) = match mark {
-            Some(_) => futures_util::try_join!(tx.peek_key(&range, 0), tx.peek_key(&range, limit))?,
+            Some((id, _)) => {
+                let keys = async { futures_util::try_join!(tx.peek_key(&range, 0), tx.peek_key(&range, limit)) };
+                let (core, keys) = futures_util::try_join!(self.peek_core(&tx, id), keys)?;
+                if core.is_some() {
+                    let message =
+                        format!("database {id} is marked as deleted, and exists: copy what is in it to a new one");
+                    return Err(Error::corrupt(message).into());
+                }
+                keys
+            }
             None => (None, None),
         };
         let count = match (&beginning, &after) {
