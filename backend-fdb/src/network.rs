@@ -2,6 +2,7 @@
 //! open until the process ends, whatever stores are opened and closed meanwhile.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use foundationdb::FdbError;
@@ -55,16 +56,34 @@ enum State {
 
 static STATE: Mutex<State> = Mutex::new(State::Idle);
 
+/// The process that the network thread was started in, or should be; 0 before.
+static STARTED_IN: AtomicU32 = AtomicU32::new(0);
+
+/// Whether this process was forked from the one that has started the network thread. It has the state of that one, and
+/// perhaps its lock, which nobody will give back; the thread it does not have.
+fn is_forked() -> bool {
+    let process = STARTED_IN.load(Ordering::SeqCst);
+    process != 0 && process != std::process::id()
+}
+
 fn lock() -> MutexGuard<'static, State> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Starts the network thread unless it runs.
 ///
-/// `Invalid` when it runs with other settings, when those for TLS cannot work, or when the client library is too old.
+/// `Invalid` when it runs with other settings, when those for TLS cannot work, when the client library is too old, and in a
+/// process that was forked from one that has started it.
 pub(crate) fn start(wanted: &NetworkConfig) -> Result<()> {
     if wanted.run_by_application {
         return Ok(());
+    }
+    if is_forked() {
+        return Err(Error::invalid(format!(
+            "process {} was forked from one that has used FoundationDB, whose client works in that one alone: fork before \
+             the first store is opened, or start processes without a fork",
+            std::process::id()
+        )));
     }
     tls::check(wanted)?;
     let mut state = lock();
@@ -75,18 +94,21 @@ pub(crate) fn start(wanted: &NetworkConfig) -> Result<()> {
              this process was opened with different ones",
         )),
         State::Over(error) => Err(error.clone()),
-        State::Idle => match boot(wanted) {
-            Ok(thread) => {
-                *state = State::Running { config: Box::new(wanted.clone()), _thread: thread };
-                drop(state);
-                stop_at_exit();
-                Ok(())
+        State::Idle => {
+            STARTED_IN.store(std::process::id(), Ordering::SeqCst);
+            match boot(wanted) {
+                Ok(thread) => {
+                    *state = State::Running { config: Box::new(wanted.clone()), _thread: thread };
+                    drop(state);
+                    stop_at_exit();
+                    Ok(())
+                }
+                Err(error) => {
+                    *state = State::Over(error.clone());
+                    Err(error)
+                }
             }
-            Err(error) => {
-                *state = State::Over(error.clone());
-                Err(error)
-            }
-        },
+        }
     }
 }
 
@@ -150,18 +172,26 @@ fn options(config: &NetworkConfig) -> Result<Vec<NetworkOption>> {
     Ok(options)
 }
 
+/// How many exit handlers there are at the most: by then the client library has made whatever it makes.
+const EXIT_HANDLERS: u32 = 32;
+
 /// Has the thread stopped when the process ends by returning from `main` or by `exit`: when it was started, and again
-/// whenever a store was opened or is closed.
+/// whenever a store was opened or is closed, the first times.
 ///
 /// The client library makes objects when they are first used, and has them destroyed by exit handlers of its own, the
 /// newest first. The thread must have stopped before any of them goes: so a handler is registered after they were made.
 pub(crate) fn stop_at_exit() {
-    if !matches!(&*lock(), State::Running { .. }) {
+    static REGISTERED: AtomicU32 = AtomicU32::new(0);
+    if is_forked() || !matches!(&*lock(), State::Running { .. }) {
         return;
     }
+    if REGISTERED.load(Ordering::SeqCst) >= EXIT_HANDLERS {
+        return;
+    }
+    REGISTERED.fetch_add(1, Ordering::SeqCst);
     #[expect(unsafe_code, reason = "there is no safe way to run something at the end of a process")]
     // SAFETY: `stop` is a function of this program that takes nothing and returns nothing, as `atexit` demands, and does
-    // nothing the second time.
+    // nothing the second time, nor in a process that was forked.
     let outcome = unsafe { libc::atexit(stop) };
     if outcome != 0 {
         tracing::warn!("the network thread of FoundationDB will not be stopped cleanly at the end of the process");
@@ -169,11 +199,18 @@ pub(crate) fn stop_at_exit() {
 }
 
 extern "C" fn stop() {
+    // A forked process inherits the handlers.
+    if is_forked() {
+        return;
+    }
     // A panic must not cross into C.
     let _stopped = std::panic::catch_unwind(|| {
         // Whoever calls a store from now on is told.
         let over = State::Over(Error::unavailable("the process is ending"));
         let running = std::mem::replace(&mut *lock(), over);
+        if !matches!(running, State::Running { .. }) {
+            return;
+        }
         // Dropping stops the thread and waits for it. Not on this thread: what the client library keeps for each thread is
         // destroyed before the exit handlers of the thread that ends the process run, and stopping needs it.
         let stopping = std::thread::Builder::new().name("litefleet-fdb-stop".into());

@@ -16,15 +16,16 @@ use common::{Place, holder};
 /// Where a child may leave files.
 const FOLDER: &str = "LITEFLEET_TEST_FOLDER";
 
-/// Runs one of the ignored tests of this file in a process of its own.
+/// Runs one of the ignored tests of this file in a process of its own. Returns what it wrote to standard error.
 #[track_caller]
-fn in_a_child(test: &str, environment: &[(&str, &str)]) {
+fn in_a_child(test: &str, environment: &[(&str, &str)]) -> String {
     let mut child = Command::new(std::env::current_exe().expect("this test's program"));
     child.args(["--exact", test, "--ignored", "--nocapture"]).envs(environment.iter().copied());
     let output = child.output().expect("a child");
     let said = String::from_utf8_lossy(&output.stdout);
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.contains("1 passed"), "{test} {environment:?}: {said}{error}");
+    error.into_owned()
 }
 
 async fn use_a_store(place: &Place, config: FdbConfig) -> Result<()> {
@@ -41,6 +42,52 @@ async fn use_a_store(place: &Place, config: FdbConfig) -> Result<()> {
 fn a_process_that_has_used_a_store_ends_well() {
     // By returning from `main`, long after the store was closed.
     in_a_child("child_opens_a_store", &[]);
+}
+
+#[test]
+fn a_forked_process_ends_well_and_is_told_that_it_can_have_no_store() {
+    // As by Python's os.fork() and sys.exit(): the exit handlers are inherited, the network thread is not.
+    let error = in_a_child("child_forks_with_a_store_open", &[]);
+    assert_eq!(error, "");
+}
+
+#[test]
+#[ignore = "run by a_forked_process_ends_well_and_is_told_that_it_can_have_no_store"]
+fn child_forks_with_a_store_open() {
+    let place = Place::new();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(use_a_store(&place, place.config())).expect("the library will do");
+    #[expect(unsafe_code, reason = "as an application would")]
+    // SAFETY: what the new process does needs no thread of this one, nor a lock that one may have held.
+    let forked = unsafe { libc::fork() };
+    if forked == 0 {
+        let refused = FdbStore::open_blocking(place.config()).map(drop).map_err(|error| error.kind());
+        let status = i32::from(refused != Err(ErrorKind::Invalid));
+        #[expect(unsafe_code, reason = "as an application would")]
+        // SAFETY: it is the only thread of this process.
+        unsafe {
+            libc::exit(status)
+        }
+    }
+    let ended = async {
+        let mut status = -1;
+        #[expect(unsafe_code, reason = "as an application would")]
+        // SAFETY: `status` is valid for writes.
+        while unsafe { libc::waitpid(forked, &raw mut status, libc::WNOHANG) } == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        status
+    };
+    let ended = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(30), ended).await });
+    let Ok(status) = ended else {
+        #[expect(unsafe_code, reason = "it must not outlive the test")]
+        // SAFETY: it is a child of this process that was not waited for yet.
+        unsafe {
+            libc::kill(forked, libc::SIGKILL)
+        };
+        panic!("it does not end");
+    };
+    assert_eq!(status, 0, "it was refused as invalid, and ended with that");
 }
 
 #[test]
