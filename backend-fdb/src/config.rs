@@ -16,6 +16,10 @@ pub use crate::network::NetworkConfig;
 /// bound of 10,000,000 by a factor of ten.
 pub(crate) const TRANSACTION_BYTES: usize = 1_000_000;
 
+/// The most watches that a database of the client library may have. It takes more without a word, and then every
+/// transaction fails.
+const MOST_WATCHES: u32 = 1_000_000;
+
 /// How to open a store on FoundationDB.
 #[derive(Clone, Debug)]
 pub struct FdbConfig {
@@ -41,7 +45,8 @@ pub struct FdbConfig {
     pub datacenter: Option<String>,
     /// The machine that this process runs on: reads go to servers of the same one.
     pub machine: Option<String>,
-    /// Watches at the most, one for each database that a follower waits for. Default 10,000, as FoundationDB has it.
+    /// Watches at the most, one for each database that a follower waits for: up to a million. Default 10,000, as
+    /// FoundationDB has it.
     pub max_watches: u32,
     /// TLS, tracing, and what else holds for the whole process.
     pub network: NetworkConfig,
@@ -203,6 +208,9 @@ impl FdbConfig {
         if self.tags.len() > 5 || self.tags.iter().any(|tag| tag.len() > 16) {
             return wrong("there may be 5 transaction tags, of 16 bytes each".into());
         }
+        if self.max_watches > MOST_WATCHES {
+            return wrong(format!("max_watches is {}; FoundationDB allows {MOST_WATCHES}", self.max_watches));
+        }
         // A directory's prefix is not known yet, and short.
         self.limits_under(self.prefix.len()).map(|_| ())
     }
@@ -288,6 +296,7 @@ mod tests {
             "fdb:x?prefix=%ff",
             "fdb:x?batch=perhaps",
             "fdb:x?tag=12345678901234567",
+            "fdb:x?max_watches=1000001",
             "fdb:%ff",
         ] {
             let error = FdbConfig::from_url(url).expect_err(url);

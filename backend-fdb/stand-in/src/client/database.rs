@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::network;
 use super::options;
@@ -21,6 +21,8 @@ const MAX_WATCHES: i64 = 10_000;
 pub(crate) struct Database {
     pub(crate) link: Link,
     defaults: Mutex<Vec<(i32, Option<Vec<u8>>)>>,
+    /// What was wrong with the value of an option.
+    deferred: OnceLock<Code>,
     max_watches: AtomicI64,
     /// Watches that have not reported yet.
     pub(crate) watches: Arc<AtomicI64>,
@@ -177,6 +179,7 @@ impl Database {
         Arc::new(Self {
             link,
             defaults: Mutex::new(Vec::new()),
+            deferred: OnceLock::new(),
             max_watches: AtomicI64::new(MAX_WATCHES),
             watches: Arc::default(),
             made: AtomicU64::new(0),
@@ -188,8 +191,25 @@ impl Database {
         self.defaults.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Sets an option. What is wrong with a value is reported by the transactions that begin after it, all of them: the
+    /// real library looks at it later, on the network thread.
     pub(crate) fn set_option(&self, option: i32, value: Option<&[u8]>) -> Code {
-        self.try_set_option(option, value).err().unwrap_or(code::SUCCESS)
+        match self.try_set_option(option, value) {
+            Ok(()) => code::SUCCESS,
+            Err(code::INVALID_OPTION_VALUE) => {
+                self.deferred.get_or_init(|| code::INVALID_OPTION_VALUE);
+                code::SUCCESS
+            }
+            Err(code) => code,
+        }
+    }
+
+    /// What every transaction fails with.
+    pub(crate) fn trouble(&self) -> Option<Code> {
+        match self.link {
+            Link::Broken(code) => Some(code),
+            Link::Here(_) | Link::There(_) => self.deferred.get().copied(),
+        }
     }
 
     fn try_set_option(&self, option: i32, value: Option<&[u8]>) -> Result<(), Code> {

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep_until};
 
 use super::attempt::Attempt;
-use super::database::{Database, Link};
+use super::database::Database;
 use super::future::{FdbFuture, KeyArray, Output, RowArray};
 use super::read::{RangeRead, Reader};
 use super::settings::Settings;
@@ -74,9 +74,6 @@ impl Transaction {
         };
         let transaction = Arc::new(Self { database, state: Mutex::new(state) });
         transaction.reset();
-        if let Link::Broken(code) = transaction.database.link {
-            transaction.lock().defer(code);
-        }
         transaction
     }
 
@@ -92,6 +89,9 @@ impl Transaction {
         state.created = Instant::now();
         state.persistent = self.database.defaults();
         state.next_attempt();
+        if let Some(code) = self.database.trouble() {
+            state.defer(code);
+        }
     }
 
     pub(crate) fn cancel(&self) {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use foundationdb::Database;
 use foundationdb::options::{DatabaseOption, TransactionOption};
 use tokio::time::timeout;
 
@@ -125,5 +126,19 @@ fn no_watch_without_read_your_writes() {
         let transaction = cluster.begin();
         transaction.set_option(TransactionOption::ReadYourWritesDisable).unwrap();
         assert_eq!(code(transaction.watch(&cluster.key("a")).await), 1034);
+    });
+}
+
+#[test]
+fn a_limit_to_watches_that_cannot_be_is_reported_by_every_transaction() {
+    test(async |cluster| {
+        let database = Database::from_path(&cluster.file).unwrap();
+        database.set_option(DatabaseOption::MaxWatches(1_000_000)).unwrap();
+        database.create_trx().unwrap().get_read_version().await.unwrap();
+        database.set_option(DatabaseOption::MaxWatches(1_000_001)).unwrap();
+        for _ in 0..2 {
+            assert_eq!(code(database.create_trx().unwrap().get_read_version().await), 2006);
+        }
+        cluster.begin().get_read_version().await.unwrap();
     });
 }
