@@ -18,10 +18,10 @@ use crate::values::{EpochEndValue, HolderValue, LeaseValue, Value};
 /// more only where a recovery skips a hundred seconds' worth: two days, so that it is a day at least.
 const EPOCH_END_VERSIONS: u64 = 2 * 24 * 3600 * 1_000_000;
 
-/// Each so many epochs of a database the ends of those before are looked through, and twice as many are forgotten at
-/// once: so an open hardly ever pays for it.
+/// Each so many epochs of a database the ends of those before are looked through, the oldest ones first, twice as many:
+/// so an open hardly ever pays for it, and where leases do not come in bursts, one look is enough.
 const EPOCH_ENDS: u64 = 64;
-const ENDS_FORGOTTEN: usize = 128;
+const ENDS_READ: usize = 128;
 
 /// How many warm pages are kept: their list must fit into one value, and their rows into one open.
 const WARM_PAGES: usize = 1_024;
@@ -73,7 +73,7 @@ impl FdbStore {
             }
         }
         if core.lease.epoch.get() % EPOCH_ENDS == EPOCH_ENDS - 1 {
-            self.forget_old_ends(tx, id).await?;
+            self.forget_old_ends(tx, id, core.lease.epoch).await?;
         }
         self.grant_to(tx, call, id, core, asking).await
     }
@@ -124,22 +124,33 @@ impl FdbStore {
         tx.put_quietly(&self.keys.of(database, Kind::Warm), &pages)
     }
 
-    /// Removes the oldest ends of epochs, as far as they are old enough.
-    async fn forget_old_ends(&self, tx: &Tx, id: DatabaseId) -> Outcome<()> {
-        let ends = self.keys.epoch_ends(id, Epoch(u64::MAX));
-        let found = tx.peek_range(&ends, ENDS_FORGOTTEN).await?;
+    /// Removes the ends of epochs that are old enough. Each epoch before the present one has left its end, the later the
+    /// newer.
+    async fn forget_old_ends(&self, tx: &Tx, id: DatabaseId, present: Epoch) -> Outcome<()> {
         let now = version_of(tx).await?;
+        let is_old = |end: &EpochEndValue| now.saturating_sub(end.version) > EPOCH_END_VERSIONS;
+        let (first, end) = self.keys.epoch_ends(id, present);
+        let found = tx.peek_range(&(first.clone(), end), ENDS_READ).await?;
         let mut last = None;
         for pair in found.pairs() {
             let end = EpochEndValue::decode(pair.key(), pair.value())?;
-            if now.saturating_sub(end.version) <= EPOCH_END_VERSIONS {
+            if !is_old(&end) {
                 break;
             }
-            last = Some(pair.key().to_vec());
+            last = Some(end.end.epoch);
         }
-        if let Some(last) = last {
-            tx.clear_range(&(ends.0, after_key(last)));
+        let Some(mut old) = last else { return Ok(()) };
+        let reached = found.pairs().last().is_some_and(|pair| pair.key() == self.keys.epoch_end(id, old).as_slice());
+        // After a burst there may be millions: the last of the old ones is found by halves.
+        let mut young = if reached { present } else { old.next() };
+        while young.get() - old.get() > 1 {
+            let middle = Epoch(old.get() + (young.get() - old.get()) / 2);
+            match tx.peek::<EpochEndValue>(&self.keys.epoch_end(id, middle)).await? {
+                Some(end) if is_old(&end) => old = middle,
+                Some(_) | None => young = middle,
+            }
         }
+        tx.clear_range(&(first, after_key(self.keys.epoch_end(id, old))));
         Ok(())
     }
 }
