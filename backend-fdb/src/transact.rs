@@ -300,10 +300,18 @@ impl Attempts<'_> {
     }
 
     /// As [`again`](Self::again), at once: for a fault that says only that what was assumed no longer holds. That was no
-    /// try.
+    /// try. What an older version has refused is told to nobody, also when there is no time to ask the newest.
     pub(crate) fn at_once(&mut self, failed: Failed) -> Outcome<()> {
         self.count = self.count.saturating_sub(1);
-        if self.is_over() { Err(self.last(failed.fault)) } else { Ok(()) }
+        match failed.fault {
+            _ if !self.is_over() => Ok(()),
+            Fault::Refused(error) => {
+                let what = self.what;
+                Err(Error::unavailable(format!("{what}: the time is over, and only an older version said: {error}"))
+                    .into())
+            }
+            fault => Err(self.last(fault)),
+        }
     }
 
     fn is_over(&self) -> bool {
@@ -347,5 +355,29 @@ impl Failed {
     pub(crate) fn reading(tx: Tx, fault: Fault) -> Self {
         let spent = tx.into_inner().map_or(Spent::Gone, Spent::Reading);
         Self { fault, spent }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use litefleet::ErrorKind;
+    use litefleet_fdb_stand_in_control::{StandIn, real_cluster};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_only_an_older_version_refused_is_told_to_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let file =
+            real_cluster().unwrap_or_else(|| StandIn::create(folder.path(), "tries").unwrap().cluster_file().into());
+        let config = FdbConfig::new(file);
+        crate::network::start(&config.network).unwrap();
+        let cluster = Cluster::connect(&config).unwrap();
+        let refused = || Failed::at_once(Error::not_found("there is no database named x").into());
+        let mut in_time = cluster.attempts("open", Priority::Normal);
+        in_time.at_once(refused()).unwrap();
+        let mut over = cluster.attempts_until("open", Priority::Normal, cluster.now());
+        let told = Error::from(over.at_once(refused()).unwrap_err());
+        assert_eq!(told.kind(), ErrorKind::Unavailable, "{told}");
     }
 }
