@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_util::future::try_join;
 use litefleet::store::{LeaseRequest, Lineage, OpenRequest, Opened, ReadRow, Tail};
 use litefleet::{DatabaseId, Error, PageSet, Result, SessionId, Txid};
+use tokio::time::Instant;
 
 use super::FdbStore;
 use super::read::{Records, Singles, tail};
@@ -19,7 +20,7 @@ use crate::knowledge::{Core, Known, Touch, Witness};
 use crate::transact::{Cluster, Failed, Piece, Priority, Step, Tx, only, says_read_first};
 use crate::values::{EpochEndValue, FenceValue, ProgressValue, SessionValue};
 
-/// For how long an open waits for its warm pages.
+/// For how long an open waits for its warm pages, however often they are asked for.
 const WARM_TIME: Duration = Duration::from_secs(2);
 
 /// One call, and what its tries share.
@@ -135,7 +136,7 @@ impl FdbStore {
             }
             let failed = match self.try_open(&tx, call, attempts.unknown(), assumed.as_ref()).await {
                 Ok(Step::Return((mut opened, warm))) => {
-                    opened.warm.extend(self.warm_rows(&opened, &warm).await);
+                    opened.warm.extend(self.warm_rows(&opened, &warm, self.warm_deadline(call), call).await);
                     return Ok((opened, None));
                 }
                 Ok(Step::Commit((mut opened, warm))) => {
@@ -148,14 +149,15 @@ impl FdbStore {
                         }
                     };
                     // A lease that was granted is not kept back for what is only a convenience, nor is the next try.
-                    let rows = async { Ok(tokio::time::timeout(WARM_TIME, rows).await) };
+                    let deadline = self.warm_deadline(call);
+                    let rows = async { Ok(tokio::time::timeout_at(deadline, rows).await) };
                     match try_join(attempts.commit(tx), rows).await {
                         Ok((committed, rows)) => {
                             match rows {
                                 Ok(Ok(rows)) => {
                                     opened.warm = rows.into_iter().flat_map(|(_, found)| found.rows(id)).collect();
                                 }
-                                Ok(Err(_)) => opened.warm = self.warm_rows(&opened, &warm).await,
+                                Ok(Err(_)) => opened.warm = self.warm_rows(&opened, &warm, deadline, call).await,
                                 Err(_) => {}
                             }
                             return Ok((opened, Some(committed)));
@@ -174,23 +176,27 @@ impl FdbStore {
         }
     }
 
+    /// Until when warm pages are waited for.
+    fn warm_deadline(&self, call: &Call<'_>) -> Instant {
+        Instant::now() + WARM_TIME.min(call.deadline.saturating_sub(self.cluster.now()))
+    }
+
     /// The rows of warm pages, when they were not read with the rest. They are a convenience: none if it takes too long.
-    async fn warm_rows(&self, opened: &Opened, warm: &PageSet) -> Vec<ReadRow> {
+    async fn warm_rows(&self, opened: &Opened, warm: &PageSet, deadline: Instant, call: &Call<'_>) -> Vec<ReadRow> {
         if warm.is_empty() {
             return Vec::new();
         }
         let lineage = [Lineage { database: opened.database, max_txid: Txid::MAX }];
         let (lineage, at) = (&lineage, opened.head.checkpoint);
         let body = |tx, _| self.try_pages(tx, lineage, warm, at, self.cluster.now(), None);
-        let deadline = self.cluster.now() + WARM_TIME;
-        let attempts = self.cluster.attempts_until("read warm pages", Priority::Normal, deadline);
-        match Cluster::run_with(attempts, body).await {
-            Ok(done) => done.value.rows,
-            Err(fault) => {
-                tracing::debug!(database = %opened.database, %fault, "opened without warm pages");
-                Vec::new()
-            }
-        }
+        let attempts = self.cluster.attempts_until("read warm pages", Priority::Normal, call.deadline);
+        let fault = match tokio::time::timeout_at(deadline, Cluster::run_with(attempts, body)).await {
+            Ok(Ok(done)) => return done.value.rows,
+            Ok(Err(fault)) => Some(fault),
+            Err(_) => None,
+        };
+        tracing::debug!(database = %opened.database, ?fault, "opened without warm pages");
+        Vec::new()
     }
 
     /// What is likely to be the database, before its name was read.
