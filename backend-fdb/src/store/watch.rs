@@ -13,26 +13,29 @@ use crate::values::{HeadValue, Value};
 /// How long one call waits.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// How long it waits where there can be no watch, because there are too many.
+/// How long it waits where a watch has told of nothing, because there are too many or for any other reason.
 const WITHOUT_WATCH: Duration = Duration::from_millis(200);
 
 impl FdbStore {
     pub(super) async fn watch_head(&self, database: DatabaseId, known: Txid) -> Result<Txid> {
-        let found = match tokio::time::timeout(PATIENCE, self.next_change(database, known)).await {
-            Ok(Ok(found)) => found,
+        match tokio::time::timeout(PATIENCE, self.next_change(database, known)).await {
+            Ok(Ok(Some(found))) => return Ok(found),
+            Ok(Err(Fault::Refused(error))) => return Err(error),
+            Err(_) => return self.txid(database).await,
             Ok(Err(Fault::Client(error))) if error.code() == code::TOO_MANY_WATCHES => {
                 tracing::warn!("more databases are watched than max_watches allows; the rest are polled");
-                tokio::time::sleep(WITHOUT_WATCH).await;
-                None
             }
-            Ok(Err(Fault::Refused(error))) => return Err(error),
             // What was in the way, a plain read finds out, or goes around.
-            Ok(Err(Fault::Client(_) | Fault::Unknown(_))) | Err(_) => None,
-        };
-        match found {
-            Some(txid) => Ok(txid),
-            None => self.txid(database).await,
+            Ok(Ok(None) | Err(Fault::Client(_) | Fault::Unknown(_))) => {
+                let found = self.txid(database).await?;
+                if found > known {
+                    return Ok(found);
+                }
+            }
         }
+        // The caller calls again, and it may be the same as this time.
+        tokio::time::sleep(WITHOUT_WATCH).await;
+        self.txid(database).await
     }
 
     async fn txid(&self, database: DatabaseId) -> Result<Txid> {
