@@ -4,7 +4,8 @@
 //! LITEFLEET_FDB_CLUSTER_FILE=… LITEFLEET_FDB_LIBRARY_DIR=… cargo run --release -p litefleet-fdb --example bench -- --page docs/benchmarks-fdb.md
 //! ```
 //!
-//! With `--page` the tables are written between the two marks of that page too.
+//! With `--page` the tables are written between the two marks of that page too. With `--only reading` it opens, scans and looks
+//! up, and leaves the commits out: then there is no page to write.
 //!
 //! Without a cluster it runs on the stand-in, where times say little, and requests and bytes are counted.
 
@@ -28,10 +29,12 @@ use rig::Rig;
 
 fn main() -> Result<(), String> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let written: Option<PathBuf> = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        [] => None,
-        ["--page", path] => Some(path.into()),
-        _ => return Err("usage: bench [--page FILE]".into()),
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let (written, all): (Option<PathBuf>, bool) = match arguments.as_slice() {
+        [] => (None, true),
+        ["--page", path] => (Some(path.into()), true),
+        ["--only", "reading"] => (None, false),
+        _ => return Err("usage: bench [--page FILE | --only reading]".into()),
     };
     let rig = Rig::new();
     let mut page = Page::default();
@@ -40,8 +43,10 @@ fn main() -> Result<(), String> {
         page.line("On the stand-in: times are the stand-in's, and everything is a twentieth as large.");
     }
     let bare = Bare::new(&rig);
-    commits::measure(&rig, &bare, &mut page);
-    bytes(&rig, &mut page);
+    if all {
+        commits::measure(&rig, &bare, &mut page);
+        bytes(&rig, &mut page);
+    }
     reading::measure(&rig, &bare, &mut page);
     page.goals();
     written.map_or(Ok(()), |path| page.write_to(&path))
