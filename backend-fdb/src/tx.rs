@@ -1,7 +1,7 @@
 //! One transaction: what is read in it, what it conflicts on, and what it writes, with FoundationDB's limits kept.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::{Bytes, BytesMut};
 use foundationdb::future::FdbSlice;
@@ -25,6 +25,9 @@ const RANGE: usize = 25;
 
 struct Inner {
     trx: Transaction,
+    /// As of which version it reads, once that is known: to ask the client library, even for what it was told, is a trip
+    /// to its network thread and back.
+    version: OnceLock<i64>,
     /// About what FoundationDB will count as its size.
     bytes: AtomicUsize,
     /// The keys that are written, and their bytes with their values'.
@@ -84,7 +87,8 @@ impl Piece {
 impl Tx {
     pub(crate) fn new(trx: Transaction) -> Self {
         let none = AtomicUsize::default;
-        Self(Arc::new(Inner { trx, bytes: none(), keys_written: none(), bytes_written: none() }))
+        let version = OnceLock::new();
+        Self(Arc::new(Inner { trx, version, bytes: none(), keys_written: none(), bytes_written: none() }))
     }
 
     /// The client library's transaction, when this is the only handle to it.
@@ -113,11 +117,16 @@ impl Tx {
     /// Reads as of a version that is known already, instead of asking for the newest.
     pub(crate) fn read_at(&self, version: i64) {
         self.0.trx.set_read_version(version);
+        self.0.version.get_or_init(|| version);
     }
 
     /// As of which version it reads.
     pub(crate) async fn read_version(&self) -> Outcome<i64> {
-        Ok(self.0.trx.get_read_version().await?)
+        if let Some(version) = self.0.version.get() {
+            return Ok(*version);
+        }
+        let version = self.0.trx.get_read_version().await?;
+        Ok(*self.0.version.get_or_init(|| version))
     }
 
     /// Reads a value, and conflicts with whoever changes it before the commit.
