@@ -180,6 +180,15 @@ impl Cluster {
         }
     }
 
+    /// A transaction for the reads of several calls at one version. It has no time-out, since each call has its own.
+    pub(crate) fn reading_at(&self, version: i64) -> Outcome<Tx> {
+        let trx = self.watching()?;
+        trx.set_option(TransactionOption::ReadYourWritesDisable)?;
+        let tx = Tx::new(trx);
+        tx.read_at(version);
+        Ok(tx)
+    }
+
     /// A transaction that is not one of several tries, and has no time-out: for watches.
     pub(crate) fn watching(&self) -> Outcome<Transaction> {
         let trx = self.database.create_trx()?;

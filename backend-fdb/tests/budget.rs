@@ -450,6 +450,33 @@ async fn misses_in_a_row_take_one_read_each() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[cfg_attr(real_cluster, ignore = "counts requests, which only the stand-in tells")]
+async fn misses_in_a_row_share_a_transaction() {
+    let place = Place::new();
+    let store = store(&place).await;
+    let mut holder = Holder::new(&store, session(&store, LONG).await, "a").await;
+    holder.commit(b"record").await.expect("the holder can");
+    let rows = (1..=60).map(|page| image(page, holder.txid)).collect();
+    holder.checkpoint(rows, true).await.expect("the holder can");
+    let before = place.counter("transactions");
+    for page in 1..=60 {
+        assert_eq!(holder.read(page, page).await.expect("there"), [image(page, holder.txid)]);
+    }
+    let made = place.counter("transactions") - before;
+    assert!(made <= 2, "one that reads the horizon, and one for all that know it: {made}");
+    // When it is of no use any more, a call makes its own, and the next ones have a new one.
+    for fault in ["next read.1007", "next read.1039", "advance 6000000"] {
+        place.command(fault);
+        assert_eq!(holder.read(2, 2).await.expect("there"), [image(2, holder.txid)], "{fault}");
+        let before = place.counter("transactions");
+        for page in 1..=20 {
+            assert_eq!(holder.read(page, page).await.expect("there"), [image(page, holder.txid)]);
+        }
+        assert!(place.counter("transactions") - before <= 2, "{fault}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(real_cluster, ignore = "counts requests, which only the stand-in tells")]
 async fn pages_are_read_with_few_requests() {
     let place = Place::new();
     let store = store(&place).await;

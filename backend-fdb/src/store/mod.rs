@@ -17,6 +17,7 @@ mod open;
 mod pages;
 mod purge;
 mod read;
+mod readers;
 mod sessions;
 mod stage;
 mod watch;
@@ -43,6 +44,7 @@ use crate::sessions::Sessions;
 use crate::transact::{Cluster, Priority, Step, Tx, Written};
 use crate::{chunk, network};
 use names::Names;
+use readers::Readers;
 
 /// The version of the layout of keys.
 const FORMAT: u64 = 1;
@@ -62,6 +64,7 @@ pub struct FdbStore {
     sessions: Sessions,
     randomness: Randomness,
     names: Names,
+    readers: Readers,
     /// Ids that are reserved and not used yet.
     ids: tokio::sync::Mutex<Range<u64>>,
     /// Up to where the sessions were purged.
@@ -105,6 +108,7 @@ impl FdbStore {
             sessions: Sessions::new(config.clock),
             randomness,
             names: Names::default(),
+            readers: Readers::default(),
             ids: tokio::sync::Mutex::new(0..0),
             purged: Mutex::default(),
         };

@@ -10,10 +10,10 @@ use litefleet::{DatabaseId, Error, PageNo, PageRange, PageSet, Result, Txid};
 
 use super::FdbStore;
 use super::read::missing;
-use crate::error::Outcome;
+use crate::error::{Fault, Outcome};
 use crate::keys::{Kind, after_key};
 use crate::knowledge::View;
-use crate::transact::{Pair, Priority, Step, Tx};
+use crate::transact::{Cluster, Pair, Priority, Step, Tx};
 use crate::values::{ProgressValue, decode_row};
 
 /// From how many neighbouring pages on they are read as one range.
@@ -40,20 +40,56 @@ impl FdbStore {
             [only] => self.knowledge.version_for_reading(only.database, self.cluster.now()),
             _ => None,
         };
-        let mut assumed = assumed;
         let wanted = &wanted;
+        let deadline = self.cluster.deadline(Priority::Normal);
+        let mut assumed = match assumed {
+            // All that is left to read are rows.
+            Some((version, at, Some(horizon))) => {
+                match self.pages_in_common(lineage, wanted, snapshot, (version, at, horizon), deadline).await {
+                    Ok(Step::Return(rows) | Step::Commit(rows)) => return Ok(rows),
+                    Err(Fault::Refused(error)) => return Err(error),
+                    Err(fault) => {
+                        tracing::debug!(%fault, "pages are read again, by a transaction of the call's own");
+                        None
+                    }
+                }
+            }
+            assumed => assumed.map(|(version, at, _)| (version, at)),
+        };
         let body = |tx: Tx, _| {
             let assumed = assumed.take();
             async move {
-                let Some((version, at, horizon)) = assumed else {
-                    return self.try_pages(tx, lineage, wanted, snapshot, self.cluster.now(), None).await;
+                let at = match assumed {
+                    Some((version, at)) => {
+                        tx.read_at(version);
+                        at
+                    }
+                    None => self.cluster.now(),
                 };
-                tx.read_at(version);
-                self.try_pages(tx, lineage, wanted, snapshot, at, horizon).await
+                self.try_pages(tx, lineage, wanted, snapshot, at, None).await
             }
         };
-        let done = self.cluster.run("read pages", Priority::Normal, body).await?;
-        Ok(done.value)
+        let attempts = self.cluster.attempts_until("read pages", Priority::Normal, deadline);
+        Ok(Cluster::run_with(attempts, body).await?.value)
+    }
+
+    /// Reads by the transaction that all calls share which read at this version.
+    async fn pages_in_common(
+        &self,
+        lineage: &[Lineage],
+        wanted: &PageSet,
+        snapshot: Txid,
+        (version, at, horizon): (i64, Duration, Txid),
+        deadline: Duration,
+    ) -> Outcome<Step<Vec<ReadRow>>> {
+        let tx = self.readers.at(version, &self.cluster)?;
+        let reading = self.try_pages(tx, lineage, wanted, snapshot, at, Some(horizon));
+        let left = deadline.saturating_sub(self.cluster.now());
+        let found = tokio::time::timeout(left, reading).await;
+        if !matches!(found, Ok(Ok(_) | Err(Fault::Refused(_)))) {
+            self.readers.forget(version);
+        }
+        found.map_err(|_| Fault::Refused(Error::unavailable("read pages: the time is over; is the cluster up?")))?
     }
 
     /// The horizon of a database, unless this snapshot is below it.

@@ -27,7 +27,7 @@ pub(crate) struct Database {
     /// Watches that have not reported yet.
     pub(crate) watches: Arc<AtomicI64>,
     /// Seeds the jitter of each transaction.
-    pub(crate) made: AtomicU64,
+    made: AtomicU64,
 }
 
 /// The way to a cluster.
@@ -224,6 +224,14 @@ impl Database {
             defaults.push((default, value.map(<[u8]>::to_vec)));
         }
         Ok(())
+    }
+
+    /// One more transaction: how many were made before it.
+    pub(crate) fn count_transaction(&self) -> u64 {
+        if let Link::Here(cluster) = &self.link {
+            cluster.count_transaction();
+        }
+        self.made.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Takes a place among the watches; it is free again when the result is dropped.

@@ -57,7 +57,7 @@ enum Read {
 impl Transaction {
     pub(crate) fn new(database: Arc<Database>) -> Arc<Self> {
         // Each transaction of a database has other jitter, and the same in every run.
-        let mut random = Random::new(database.made.fetch_add(1, Ordering::Relaxed));
+        let mut random = Random::new(database.count_transaction());
         random.next();
         let state = State {
             settings: Settings::default(),

@@ -20,6 +20,8 @@ macro_rules! counters {
 }
 
 counters! {
+    /// Transactions that the client library has made, in the process that has the cluster.
+    transactions,
     /// Requests for a read version.
     read_versions,
     /// Of those, with batch priority.

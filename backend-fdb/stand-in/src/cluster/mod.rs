@@ -113,6 +113,11 @@ impl Cluster {
         state.ahead + Version::try_from(self.started.elapsed().as_micros()).unwrap_or(Version::MAX / 2)
     }
 
+    /// A client has made a transaction.
+    pub(crate) fn count_transaction(&self) {
+        self.lock().counters.transactions += 1;
+    }
+
     /// One exchange with the cluster.
     pub(crate) async fn call(self: &Arc<Self>, request: Request) -> Result<Reply, Code> {
         match request {
