@@ -7,6 +7,7 @@ mod copy;
 mod failure;
 mod output;
 mod params;
+mod partial;
 mod session;
 mod source;
 mod store_url;

@@ -1,8 +1,8 @@
 use std::ffi::OsStr;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::setup::{Place, Ran, dump_file, sample};
+use crate::setup::{Place, Ran, crash_image, dump_file, sample};
 
 fn export(place: &Place, file: &Path, more: &[&str]) -> Ran {
     let mut arguments = vec![OsStr::new("export"), OsStr::new("a"), file.as_os_str()];
@@ -59,4 +59,35 @@ fn bad_targets() {
     let file = place.file("b.db");
     place.run([OsStr::new("export"), OsStr::new("b"), file.as_os_str()]).fails(3, "not found");
     assert!(!file.exists() && !place.file("b.db.partial").exists());
+}
+
+/// A SQLite file as a crash left it, with what its next opening would play back.
+fn crashed(place: &Place, side: &str, begin: &str) -> PathBuf {
+    let file = place.file("other.db");
+    let other = rusqlite::Connection::open(&file).unwrap();
+    other.execute_batch("CREATE TABLE other (v); INSERT INTO other VALUES (1)").unwrap();
+    other.execute_batch(begin).unwrap();
+    crash_image(place, &file, &["", side])
+}
+
+/// The old database's log was played back into the new file, of which export had said that it was done.
+#[test]
+fn what_a_crash_left_beside_a_file_is_not_played_back_into_the_new_one() {
+    let in_wal = "PRAGMA journal_mode = WAL; UPDATE other SET v = 2";
+    let in_journal = "PRAGMA cache_spill = 1; PRAGMA cache_size = 1; BEGIN IMMEDIATE; UPDATE other SET v = 2;
+        WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500)
+        INSERT INTO other SELECT zeroblob(900) FROM n";
+    for (side, begin) in [("-wal", in_wal), ("-journal", in_journal)] {
+        let place = place();
+        let file = crashed(&place, side, begin);
+        let beside = PathBuf::from(format!("{}{side}", file.display()));
+        assert!(fs::metadata(&beside).unwrap().len() > 0);
+        fs::remove_file(&file).unwrap();
+        export(&place, &file, &[]).fails(1, side);
+        assert!(beside.exists() && !file.exists());
+        fs::write(&file, "").unwrap();
+        export(&place, &file, &["--force"]).ok();
+        assert!(!beside.exists());
+        assert_eq!(dump_file(&file), dump_file(&place.file("source.db")));
+    }
 }
