@@ -5,7 +5,7 @@ use std::ffi::CString;
 /// Whether the text ends at the end of a statement: strings, comments and trigger bodies are understood.
 pub(super) fn is_complete(sql: &str) -> bool {
     let Ok(sql) = CString::new(sql) else {
-        // No statement can contain a NUL; running it gives the error.
+        // No statement can contain a NUL: such a line is refused before.
         return true;
     };
     #[expect(unsafe_code, reason = "rusqlite has no safe form of this function")]

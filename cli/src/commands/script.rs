@@ -4,7 +4,7 @@ use std::io::Write;
 
 use rusqlite::fallible_iterator::FallibleIterator;
 use rusqlite::types::Value;
-use rusqlite::{Batch, Connection, Statement};
+use rusqlite::{Batch, Connection, Row, Statement};
 
 use super::complete::is_complete;
 use crate::args::Format;
@@ -52,6 +52,11 @@ impl<'a> Script<'a> {
 
     /// Takes a line; runs what it completes.
     pub(super) fn line(&mut self, line: &str, out: &mut dyn Write) -> Result<Flow> {
+        // SQLite would run what stands before it, and never see the rest.
+        if line.contains('\0') {
+            self.clear();
+            return Err(Failure::failed("there is a NUL in it, where SQLite would stop reading; it was not run"));
+        }
         if self.pending.is_empty() {
             if line.trim().is_empty() {
                 return Ok(Flow::Continue);
@@ -86,7 +91,7 @@ impl<'a> Script<'a> {
                 return Ok(());
             };
             self.bind(&mut statement)?;
-            let printed = output::print(&mut statement, self.format, out);
+            let printed = output::print(self.connection, &mut statement, self.format, out);
             // The words of the VFS can be asked for only when the statement is done.
             drop(statement);
             printed.map_err(|e| match e {
@@ -151,8 +156,11 @@ impl<'a> Script<'a> {
     }
 
     fn lines(&self, sql: &str, argument: &str, out: &mut dyn Write) -> Result<()> {
+        // What another program has written there need not be UTF-8.
+        let text =
+            |row: &Row<'_>| Ok(String::from_utf8_lossy(row.get_ref(0)?.as_bytes().unwrap_or_default()).into_owned());
         let lines: rusqlite::Result<Vec<String>> =
-            self.connection.prepare(sql).and_then(|mut s| s.query_map([argument], |row| row.get(0))?.collect());
+            self.connection.prepare(sql).and_then(|mut s| s.query_map([argument], text)?.collect());
         for line in lines.map_err(|e| self.failure(&e))? {
             writeln!(out, "{line}")?;
         }

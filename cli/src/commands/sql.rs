@@ -56,13 +56,14 @@ fn run_lines(script: &mut Script<'_>, mut input: impl BufRead, out: &mut dyn Wri
         }
         let line = std::str::from_utf8(&bytes)
             .map_err(|_| Failure::failed(format!("line {number} of the script is not UTF-8; convert it first")))?;
+        let nul = line.contains('\0').then_some(number);
         let flow = script.line(line.trim_end_matches(['\n', '\r']), out);
         match flow {
             Ok(Flow::Continue) => {}
             Ok(Flow::Quit) => return Ok(()),
             // A line number says nothing where there is but one line.
             Err(f) if only || f.line().is_none() => return Err(f),
-            Err(f) => return Err(f.context(format_args!("line {started}"))),
+            Err(f) => return Err(f.context(format_args!("line {}", nul.unwrap_or(started)))),
         }
     }
 }

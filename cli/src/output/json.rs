@@ -7,11 +7,11 @@ use rusqlite::Statement;
 use rusqlite::types::ValueRef;
 use serde_json::{Map, Value, json};
 
-use super::{PrintError, columns, hex, real};
+use super::{PrintError, hex, real};
 
 /// One array of objects, a row a line. A column name that occurs twice occurs twice in the object.
-pub(super) fn print(statement: &mut Statement<'_>, out: &mut dyn Write) -> Result<(), PrintError> {
-    let keys: Vec<String> = columns(statement).into_iter().map(|name| Value::from(name).to_string()).collect();
+pub(super) fn print(columns: &[String], statement: &mut Statement<'_>, out: &mut dyn Write) -> Result<(), PrintError> {
+    let keys: Vec<String> = columns.iter().map(|name| Value::from(name.as_str()).to_string()).collect();
     let mut rows = statement.raw_query();
     let mut first = true;
     write!(out, "[")?;

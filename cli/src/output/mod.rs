@@ -1,12 +1,13 @@
 //! Results of statements as a table, CSV or JSON. Rows go out as they come: memory does not grow with a result.
 
+mod columns;
 pub(crate) mod json;
 mod table;
 
 use std::io::Write;
 
-use rusqlite::Statement;
 use rusqlite::types::ValueRef;
+use rusqlite::{Connection, Statement};
 
 use crate::args::Format;
 
@@ -32,32 +33,33 @@ impl From<std::io::Error> for PrintError {
 }
 
 /// Runs a statement, whose parameters are bound, to its end and prints its rows.
-pub(crate) fn print(statement: &mut Statement<'_>, format: Format, out: &mut dyn Write) -> Result<(), PrintError> {
+pub(crate) fn print(
+    connection: &Connection,
+    statement: &mut Statement<'_>,
+    format: Format,
+    out: &mut dyn Write,
+) -> Result<(), PrintError> {
     if statement.column_count() == 0 {
         let mut rows = statement.raw_query();
         while rows.next()?.is_some() {}
         return Ok(());
     }
+    let columns = columns::names(connection, statement);
     match format {
-        Format::Table => table::print(statement, out)?,
-        Format::Csv => csv(statement, out)?,
-        Format::Json => json::print(statement, out)?,
+        Format::Table => table::print(&columns, statement, out)?,
+        Format::Csv => csv(&columns, statement, out)?,
+        Format::Json => json::print(&columns, statement, out)?,
     }
     Ok(out.flush()?)
 }
 
-fn columns(statement: &Statement<'_>) -> Vec<String> {
-    statement.column_names().map(str::to_owned).collect()
-}
-
-fn csv(statement: &mut Statement<'_>, out: &mut dyn Write) -> Result<(), PrintError> {
-    let header = columns(statement);
+fn csv(header: &[String], statement: &mut Statement<'_>, out: &mut dyn Write) -> Result<(), PrintError> {
     let mut writer = csv::Writer::from_writer(out);
     let failed = |e: csv::Error| match e.into_kind() {
         csv::ErrorKind::Io(e) => PrintError::Output(e),
         other => PrintError::Output(std::io::Error::other(format!("{other:?}"))),
     };
-    writer.write_record(&header).map_err(failed)?;
+    writer.write_record(header).map_err(failed)?;
     let mut rows = statement.raw_query();
     while let Some(row) = rows.next()? {
         for column in 0..header.len() {

@@ -6,7 +6,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Row, Statement};
 use unicode_width::UnicodeWidthStr;
 
-use super::{PrintError, columns, plain};
+use super::{PrintError, plain};
 use crate::failure::visible;
 
 /// The rows that decide how wide the columns are. Wider cells that come later stick out.
@@ -17,9 +17,8 @@ struct Cell {
     right: bool,
 }
 
-pub(super) fn print(statement: &mut Statement<'_>, out: &mut dyn Write) -> Result<(), PrintError> {
-    let header: Vec<Cell> =
-        columns(statement).into_iter().map(|name| Cell { text: visible(&name), right: false }).collect();
+pub(super) fn print(columns: &[String], statement: &mut Statement<'_>, out: &mut dyn Write) -> Result<(), PrintError> {
+    let header: Vec<Cell> = columns.iter().map(|name| Cell { text: visible(name), right: false }).collect();
     let mut rows = statement.raw_query();
     let mut measured = Vec::new();
     while measured.len() < MEASURED_ROWS

@@ -112,9 +112,58 @@ fn a_script_stops_at_its_first_error() {
     place.run(["sql", "a", "SELECT nonsense FROM t"]).fails(1, "no such column: nonsense\n");
     place.run_with_input(&["sql", "a"], "SELECT 'open;\n").fails(1, "line 1");
     place.run_with_input(&["sql", "a"], b"SELECT 1;\nSELECT '\xff';\n").fails(1, "line 2 of the script is not UTF-8");
-    place.run_with_input(&["sql", "a"], "SELECT '\0';\n").fails(1, "line 1");
     place.run_with_input(&["sql", "a"], ".nonsense\n").fails(2, ".help");
     place.run_with_input(&["sql", "a"], ".mode xml\n").fails(2, "table, csv or json");
+}
+
+/// SQLite read no further than to the NUL: every row was deleted, and what came behind was dropped without a word.
+#[test]
+fn a_nul_in_a_script_runs_nothing_of_its_statement() {
+    let place = place();
+    for script in
+        ["DELETE FROM t\0 WHERE id = 1;\n", "DELETE FROM t;\0SELECT 1;\n", "DELETE FROM t;\0", "SELECT '\0';\n"]
+    {
+        place.run_with_input(&["sql", "a"], script).fails(1, "NUL");
+    }
+    place.run_with_input(&["sql", "a"], "SELECT 1;\nDELETE FROM t\n\0 WHERE id = 1;").fails(1, "line 3");
+    place.run_with_input(&["sql", "a"], ".tables \0\n").fails(1, "NUL");
+    assert_eq!(place.value("a", "SELECT count(*) FROM t"), "7");
+}
+
+/// The command ended with a panic.
+#[test]
+fn names_that_are_not_utf8_are_shown_as_far_as_they_go() {
+    let place = Place::new();
+    let file = place.file("source.db");
+    let source = rusqlite::Connection::open(&file).unwrap();
+    source
+        .execute_batch(
+            "CREATE TABLE tX (cX, n); INSERT INTO tX VALUES (1, 2); PRAGMA writable_schema = ON;
+             UPDATE sqlite_schema SET name = CAST(x'74ff' AS TEXT), tbl_name = CAST(x'74ff' AS TEXT),
+                 sql = CAST(replace(CAST(sql AS BLOB), x'58', x'ff') AS TEXT);",
+        )
+        .unwrap();
+    drop(source);
+    place.import(&file, "a");
+    let shown = place.run(["sql", "a", ".tables"]).ok();
+    assert_eq!(shown, "t\u{fffd}\n");
+    assert!(place.run(["sql", "a", ".schema"]).ok().contains("(c\u{fffd}, n)"));
+    // The table's name cannot be written in a script.
+    let view = rusqlite::Connection::open(&file).unwrap();
+    view.execute_batch(
+        "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET name = 't', tbl_name = 't',
+         sql = CAST(replace(CAST(sql AS BLOB), x'74ff', x'74') AS TEXT);",
+    )
+    .unwrap();
+    drop(view);
+    place.import(&file, "b");
+    for (format, expected) in [
+        ("table", "c\u{fffd} | n\n---+--\n 1 | 2\n"),
+        ("csv", "c\u{fffd},n\n1,2\n"),
+        ("json", "[{\"c\u{fffd}\":1,\"n\":2}]\n"),
+    ] {
+        assert_eq!(place.run(["sql", "b", "SELECT * FROM t", "--format", format]).ok(), expected);
+    }
 }
 
 #[test]
