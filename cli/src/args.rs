@@ -8,7 +8,7 @@ use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint};
 use litefleet::DatabaseName;
 
-use crate::params;
+use crate::{params, store_url};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -19,15 +19,11 @@ Exit codes:
   4    busy: another process holds the lease or a lock
   5    damage was found
   6    the store cannot be reached, or another process has it open
-  130  interrupted
-
-Stores:
-  embedded:/folder   a folder of this machine, used by one process at a time (a plain path means the same)
-  memory:            in this process and gone with it";
+  130  interrupted";
 
 /// One SQLite database per tenant, in a shared store.
 #[derive(Debug, Parser)]
-#[command(name = "litefleet", version, after_help = EXIT_CODES, arg_required_else_help = true)]
+#[command(name = "litefleet", version, after_help = format!("{EXIT_CODES}\n\n{}", store_url::HELP), arg_required_else_help = true)]
 pub(crate) struct Cli {
     /// The store [default: an embedded store in the user's data folder]
     #[arg(long, value_name = "URL", env = "LITEFLEET_STORE", hide_env_values = true, global = true, value_hint = ValueHint::DirPath)]

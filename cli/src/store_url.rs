@@ -16,8 +16,16 @@ use litefleet_postgres::{PostgresConfig, PostgresStore};
 use crate::cancel;
 use crate::failure::{Exit, Failure, Result};
 
-/// What exists, for messages and help.
-pub(crate) const FORMS: &str = "embedded:/folder, a plain folder, postgres://host/database, or memory:";
+/// What exists, for messages: each is explained in [`HELP`].
+const FORMS: &str = "embedded:/folder, a plain folder, postgres://host/database, fdb:/cluster.file, or memory:";
+
+/// What exists, for people who ask.
+pub(crate) const HELP: &str = "\
+Stores:
+  embedded:/folder           a folder of this machine, used by one process at a time (a plain path means the same)
+  postgres://host/database   tables of a PostgreSQL server
+  fdb:/cluster.file          FoundationDB, where this program was built with it
+  memory:                    in this process and gone with it";
 
 /// Where a store is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,10 +136,7 @@ impl StoreUrl {
                 if folder.exists() && !folder.is_dir() {
                     return Err(Failure::failed(format!("{} is a file; a store is a folder", folder.display())));
                 }
-                let store = embedded(folder, wait).map_err(|e| {
-                    Failure::from(e).context(format_args!("cannot open the store in {}", folder.display()))
-                })?;
-                Ok(Arc::new(store))
+                Ok(Arc::new(embedded(folder, wait)?))
             }
         }
     }
@@ -164,16 +169,20 @@ impl StoreUrl {
 }
 
 /// Opens an embedded store; waits for another process that has it open.
-fn embedded(folder: &Path, wait: Duration) -> litefleet::Result<EmbeddedStore> {
+fn embedded(folder: &Path, wait: Duration) -> Result<EmbeddedStore> {
     let clock = SystemClock::default();
     loop {
         match EmbeddedStore::open(EmbeddedConfig::new(folder)) {
             Err(e) if e.kind() == ErrorKind::Unavailable && clock.monotonic() < wait => {
                 if cancel::wait(Duration::from_millis(50)) {
-                    return Err(e);
+                    return Err(Failure::interrupted("the store was not opened"));
                 }
             }
-            outcome => return outcome,
+            outcome => {
+                return outcome.map_err(|e| {
+                    Failure::from(e).context(format_args!("cannot open the store in {}", folder.display()))
+                });
+            }
         }
     }
 }

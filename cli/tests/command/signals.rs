@@ -52,6 +52,36 @@ fn an_import_that_waits_stops_at_once() {
     place.run(["info", "a"]).fails(3, "not found");
 }
 
+/// It ended as if the store could not be reached.
+#[cfg(target_os = "linux")]
+#[test]
+fn waiting_for_a_store_stops_at_once() {
+    let place = Place::new();
+    place.create("a", "CREATE TABLE t (v)");
+    let mut holder = place.command().args(["sql", "a"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut input = holder.stdin.take().unwrap();
+    std::io::Write::write_all(&mut input, b"SELECT 'open';\n").unwrap();
+    let mut output = BufReader::new(holder.stdout.take().unwrap());
+    output.read_line(&mut String::new()).unwrap();
+    let child = place.command().args(["--wait", "600", "ls"]).stdin(Stdio::null()).spawn().unwrap();
+    while !listens(&child) {
+        std::thread::yield_now();
+    }
+    signal(&child, "-INT");
+    wait(child).fails(130, "interrupted");
+    drop(input);
+    std::io::Read::read_to_end(&mut output, &mut Vec::new()).unwrap();
+    wait(holder).ok();
+}
+
+/// Whether a process handles SIGINT by itself, as the system tells it.
+#[cfg(target_os = "linux")]
+fn listens(child: &Child) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+    u64::from_str_radix(caught.trim(), 16).unwrap() & 0b10 != 0
+}
+
 /// A file that takes a while to copy.
 fn large(place: &Place) -> PathBuf {
     let file = place.file("source.db");

@@ -41,6 +41,17 @@ fn help_has_exit_codes_and_every_command_has_an_example() {
     }
 }
 
+/// It named two of them.
+#[test]
+fn help_names_every_kind_of_store() {
+    let help = finish(bare().arg("--help"), "").ok();
+    let wrong = finish(bare().args(["--store", "mysql://host/db", "ls"]), "").fails(2, "mysql");
+    for scheme in ["embedded:", "postgres:", "fdb:", "memory:"] {
+        assert!(help.contains(scheme), "{scheme}: {help}");
+        assert!(wrong.contains(scheme), "{scheme}: {wrong}");
+    }
+}
+
 #[test]
 fn bad_stores() {
     let place = Place::new();
