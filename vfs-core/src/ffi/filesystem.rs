@@ -182,7 +182,7 @@ pub(super) unsafe extern "C" fn x_delete(vfs: *mut sqlite::sqlite3_vfs, name: *c
         let ours = unsafe { registered(vfs) };
         // SAFETY: SQLite gives a string.
         let path = unsafe { path(name) };
-        match path.and_then(|path| ours.vfs()?.delete(path, sync != 0)) {
+        match path.and_then(|path| ours.vfs_of(path)?.delete(path, sync != 0)) {
             Ok(()) => codes::OK,
             Err(error) => failed(&error, Step::Delete),
         }
@@ -200,7 +200,7 @@ pub(super) unsafe extern "C" fn x_access(
         let ours = unsafe { registered(vfs) };
         // SAFETY: SQLite gives a string.
         let path = unsafe { path(name) };
-        match path.and_then(|path| ours.vfs()?.exists(path)) {
+        match path.and_then(|path| ours.vfs_of(path)?.exists(path)) {
             Ok(exists) => {
                 // SAFETY: SQLite gives a place for the answer.
                 unsafe { store(out.cast(), c_int::from(exists)) };
@@ -264,8 +264,29 @@ pub(super) unsafe extern "C" fn x_current_time_int64(
     // SAFETY: as in `x_randomness`.
     unsafe {
         let parent = registered(vfs).parent();
-        (*parent).xCurrentTimeInt64.map_or(codes::IOERR, |call| call(parent, out))
+        // One of version 1 ends before that method.
+        let exact = if (*parent).iVersion >= 2 { (*parent).xCurrentTimeInt64 } else { None };
+        match exact {
+            Some(call) => call(parent, out),
+            None => in_days(parent, out),
+        }
     }
+}
+
+/// The time of a VFS that knows it only as a number of days.
+///
+/// # Safety
+/// `parent` must be a VFS that lives for ever, and `out` valid for a write.
+unsafe fn in_days(parent: *mut sqlite::sqlite3_vfs, out: *mut sqlite::sqlite3_int64) -> c_int {
+    let mut days = 0.0;
+    // SAFETY: the caller promises the parent, and its own method gets the parent.
+    let code = unsafe { (*parent).xCurrentTime.map_or(codes::IOERR, |call| call(parent, &raw mut days)) };
+    #[expect(clippy::cast_possible_truncation, reason = "a day of this era in milliseconds is far below 2^53")]
+    // SAFETY: the caller promises the place.
+    unsafe {
+        *out = (days * 86_400_000.0) as sqlite::sqlite3_int64;
+    }
+    code
 }
 
 pub(super) unsafe extern "C" fn x_get_last_error(_: *mut sqlite::sqlite3_vfs, _: c_int, _: *mut c_char) -> c_int {
@@ -287,6 +308,18 @@ pub(super) unsafe extern "C" fn x_dl_error(vfs: *mut sqlite::sqlite3_vfs, room: 
         if let Some(call) = (*parent).xDlError {
             call(parent, room, out);
         }
+    }
+}
+
+pub(super) unsafe extern "C" fn x_dl_sym(
+    vfs: *mut sqlite::sqlite3_vfs,
+    library: *mut c_void,
+    name: *const c_char,
+) -> Option<unsafe extern "C" fn(*mut sqlite::sqlite3_vfs, *mut c_void, *const c_char)> {
+    // SAFETY: as in `x_randomness`.
+    unsafe {
+        let parent = registered(vfs).parent();
+        (*parent).xDlSym.and_then(|call| call(parent, library, name))
     }
 }
 

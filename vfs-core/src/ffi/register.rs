@@ -11,7 +11,7 @@ use libsqlite3_sys as sqlite;
 
 use super::file::RAW_SIZE;
 use super::filesystem::{
-    MAX_PATH, x_access, x_current_time, x_current_time_int64, x_delete, x_dl_close, x_dl_error, x_dl_open,
+    MAX_PATH, x_access, x_current_time, x_current_time_int64, x_delete, x_dl_close, x_dl_error, x_dl_open, x_dl_sym,
     x_full_pathname, x_get_last_error, x_open, x_randomness, x_sleep,
 };
 use crate::engine::Fleet;
@@ -59,6 +59,13 @@ impl Registered {
         registered.or_else(|| self.open()).ok_or_else(|| Error::invalid("this VFS was unregistered"))
     }
 
+    /// The one that a path belongs to: a transaction over several databases that was begun before another fleet was
+    /// registered under the name ends where it began.
+    pub(super) fn vfs_of(&self, path: &str) -> Result<Arc<Vfs>> {
+        let open = self.open().filter(|vfs| vfs.super_journals().get(path).is_some());
+        open.map_or_else(|| self.vfs(), Ok)
+    }
+
     pub(super) fn parent(&self) -> *mut sqlite::sqlite3_vfs {
         self.parent
     }
@@ -102,7 +109,7 @@ impl Fleet {
             slot.get_or_insert_with(|| open.unwrap_or_else(|| Vfs::new(self.clone())));
             entry
         } else {
-            let entry = make(&all, name, self)?;
+            let entry = make(name, self, default_parent(&all)?)?;
             all.insert(name.to_owned(), entry);
             entry
         };
@@ -132,8 +139,8 @@ impl Fleet {
     }
 }
 
-fn make(all: &BTreeMap<String, &'static Registered>, name: &str, fleet: &Fleet) -> Result<&'static Registered> {
-    let c_name = CString::new(name).map_err(|_| Error::invalid("the name of a VFS cannot contain a NUL"))?;
+/// The VFS for temporary files, time, randomness and libraries.
+fn default_parent(all: &BTreeMap<String, &'static Registered>) -> Result<*mut sqlite::sqlite3_vfs> {
     // SAFETY: null asks for the default VFS.
     let mut parent = unsafe { sqlite::sqlite3_vfs_find(ptr::null()) };
     // The operating system's, also when one of ours is the default.
@@ -143,6 +150,11 @@ fn make(all: &BTreeMap<String, &'static Registered>, name: &str, fleet: &Fleet) 
     if parent.is_null() {
         return Err(Error::internal("SQLite has no VFS for temporary files"));
     }
+    Ok(parent)
+}
+
+fn make(name: &str, fleet: &Fleet, parent: *mut sqlite::sqlite3_vfs) -> Result<&'static Registered> {
+    let c_name = CString::new(name).map_err(|_| Error::invalid("the name of a VFS cannot contain a NUL"))?;
     // SAFETY: a found VFS lives for ever.
     let parent_size = unsafe { (*parent).szOsFile };
     let own_size = c_int::try_from(RAW_SIZE).map_err(|_| Error::internal("the size of a file"))?;
@@ -159,8 +171,7 @@ fn make(all: &BTreeMap<String, &'static Registered>, name: &str, fleet: &Fleet) 
         xFullPathname: Some(x_full_pathname),
         xDlOpen: Some(x_dl_open),
         xDlError: Some(x_dl_error),
-        // SAFETY: a found VFS lives for ever. A symbol is looked up in a library by its handle alone.
-        xDlSym: unsafe { (*parent).xDlSym },
+        xDlSym: Some(x_dl_sym),
         xDlClose: Some(x_dl_close),
         xRandomness: Some(x_randomness),
         xSleep: Some(x_sleep),
@@ -183,4 +194,78 @@ fn make(all: &BTreeMap<String, &'static Registered>, name: &str, fleet: &Fleet) 
     unsafe { (*entry).raw.get_mut().pAppData = entry.cast::<c_void>() };
     // SAFETY: it is never freed.
     Ok(unsafe { &*entry })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::MemoryStore;
+
+    const NOON: f64 = 2_460_000.0;
+
+    /// Whether a shim was given its own structure: it may keep its state behind it.
+    fn is_shims(vfs: *mut sqlite::sqlite3_vfs) -> bool {
+        // SAFETY: every VFS of this test lives for ever.
+        unsafe { (*vfs).pAppData }.is_null()
+    }
+
+    unsafe extern "C" fn found(_: *mut sqlite::sqlite3_vfs, _: *mut c_void, _: *const c_char) {}
+
+    unsafe extern "C" fn symbol(
+        vfs: *mut sqlite::sqlite3_vfs,
+        _: *mut c_void,
+        _: *const c_char,
+    ) -> Option<unsafe extern "C" fn(*mut sqlite::sqlite3_vfs, *mut c_void, *const c_char)> {
+        is_shims(vfs).then_some(found)
+    }
+
+    unsafe extern "C" fn time(vfs: *mut sqlite::sqlite3_vfs, out: *mut f64) -> c_int {
+        // SAFETY: the test gives a place.
+        unsafe { *out = NOON };
+        c_int::from(!is_shims(vfs))
+    }
+
+    unsafe extern "C" fn no_time(_: *mut sqlite::sqlite3_vfs, _: *mut sqlite::sqlite3_int64) -> c_int {
+        1
+    }
+
+    /// A shim was given our structure to look for symbols with, and one of version 1 was read past its end for the time.
+    #[test]
+    fn a_shim_of_version_1_is_called_as_what_it_is() {
+        // SAFETY: null asks for the default VFS, which is copied.
+        let mut shim = unsafe { *sqlite::sqlite3_vfs_find(ptr::null()) };
+        shim.iVersion = 1;
+        shim.pAppData = ptr::null_mut();
+        shim.xDlSym = Some(symbol);
+        shim.xCurrentTime = Some(time);
+        shim.xCurrentTimeInt64 = Some(no_time);
+        let fleet = Fleet::builder(Arc::new(MemoryStore::default())).build().unwrap();
+        let raw = make("over-a-shim", &fleet, Box::into_raw(Box::new(shim))).unwrap().raw.get();
+        // SAFETY: the VFS lives for ever, and the methods get it and places for their answers.
+        let (found, code, millis) = unsafe {
+            let mut millis = 0;
+            let found = (*raw).xDlSym.unwrap()(raw, ptr::null_mut(), c"name".as_ptr());
+            (found.is_some(), (*raw).xCurrentTimeInt64.unwrap()(raw, &raw mut millis), millis)
+        };
+        assert_eq!((found, code, millis), (true, 0, 2_460_000 * 86_400_000));
+    }
+
+    /// The transaction's super-journal was looked for at the new fleet only, which answered that it had deleted it.
+    #[test]
+    fn a_super_journal_is_committed_where_it_was_made() {
+        let fleet = || Fleet::builder(Arc::new(MemoryStore::default())).build().unwrap();
+        let (first, second) = (fleet(), fleet());
+        let name = "registered-again";
+        first.register(name, false).unwrap();
+        let entry = registered()[name];
+        let vfs = entry.vfs().unwrap();
+        let group = vfs.open_super_journal("a-mj000000900", true);
+        group.write(0, b"\0").unwrap();
+        first.unregister(name).unwrap();
+        second.register(name, false).unwrap();
+        let found = |path: &str| entry.vfs_of(path).unwrap();
+        assert!(Arc::ptr_eq(&found("a-mj000000900"), &vfs));
+        assert!(found("b-mj000000900").fleet().is_same(&second));
+        second.unregister(name).unwrap();
+    }
 }

@@ -209,7 +209,7 @@ impl SuperJournals {
     }
 
     /// The group of a super-journal.
-    pub(super) fn get(&self, name: &str) -> Option<Arc<SuperGroup>> {
+    pub(crate) fn get(&self, name: &str) -> Option<Arc<SuperGroup>> {
         self.lock().get(name).map(Arc::clone)
     }
 
@@ -237,7 +237,15 @@ impl SuperJournals {
     /// Deletes a super-journal; false when the name is not that of one. Durably: commits its transaction, and after an
     /// error it still exists. Else it aborts it.
     pub(super) fn delete(&self, name: &str, durably: bool, participant: &dyn Fn(&str) -> Option<u64>) -> Result<bool> {
-        let Some(group) = self.get(name) else { return Ok(is_super_journal(name)) };
+        let Some(group) = self.get(name) else {
+            // Deleting it for good would have been the commit: nobody has made it.
+            return match is_super_journal(name) {
+                true if durably => {
+                    Err(Error::invalid(format!("there is no super-journal {name}: nothing was committed")))
+                }
+                is_one => Ok(is_one),
+            };
+        };
         if durably {
             group.commit().inspect_err(|error| self.note_failure(name, error, participant))?;
             self.lock().remove(name);
@@ -355,5 +363,13 @@ mod tests {
             assert!(!vfs.exists(&name).unwrap());
         }
         assert_eq!(vfs.super_journals().lock().len(), 0);
+    }
+
+    /// It was answered as deleted: a commit was acknowledged that nobody made.
+    #[test]
+    fn one_that_is_not_known_cannot_be_committed() {
+        let vfs = Vfs::new(Fleet::builder(Arc::new(MemoryStore::default())).build().unwrap());
+        assert!(vfs.delete("a-mj000000900", true).is_err());
+        vfs.delete("a-mj000000900", false).unwrap();
     }
 }
