@@ -54,7 +54,10 @@ calls! {
             ELSE h.entry = h.generation AND r.staged = h.generation AND r.last = h.sequence END \
         RETURNING h.id, h.txid, r.record) INSERT INTO S.log SELECT h.id, h.txid, h.record FROM h RETURNING database"
         [INT8_ARRAY INT8_ARRAY INT8_ARRAY UUID_ARRAY INT8_ARRAY BYTEA_ARRAY INT8_ARRAY INT8_ARRAY BOOL_ARRAY];
-    Stage "SELECT S.stage($1, $2, $3, $4, $5, $6, $7, $8, $9) FROM W"
+    /// The only one whose transaction ends without waiting for a disk: what rests on it says so, and is refused where it was
+    /// lost. It is set for the transaction alone, and so by the statement itself: set at the function it would be back before
+    /// the end. A commit must never share a transaction with it.
+    Stage "SELECT S.stage($1, $2, $3, $4, $5, $6, $7, $8, $9) FROM W, set_config('synchronous_commit', 'off', true) a"
         [INT8 INT8 INT8 INT8 INT8 INT8 INT8_ARRAY INT2_ARRAY BYTEA_ARRAY];
     Discard "SELECT S.discard($1, $2, $3, $4, $5) FROM W" [INT8 INT8 INT8 INT8 INT8];
     Checkpoint "SELECT S.checkpoint($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) FROM W"

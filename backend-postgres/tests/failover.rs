@@ -8,10 +8,12 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use litefleet::FleetSettings;
+use litefleet::store::CommitMode;
+use litefleet::{ErrorKind, FleetSettings};
 use litefleet_conformance::faults::Process;
 use litefleet_postgres::testing::{Server, wait_until};
 use rusqlite::Connection;
+use support::writer::Writer;
 use support::{asynchronous_pair, connect};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -21,14 +23,16 @@ struct Pair {
     primary: Server,
     standby: Server,
     process: Process,
+    /// Where whichever takes writes is found.
+    url: String,
 }
 
 impl Pair {
     fn new() -> Self {
         let (primary, standby) = asynchronous_pair();
         let url = format!("postgres://postgres@127.0.0.1:{},127.0.0.1:{}/postgres", primary.port(), standby.port());
-        let process = process(&(url + "?sslmode=disable&target_session_attrs=read-write"));
-        Self { primary, standby, process }
+        let url = url + "?sslmode=disable&target_session_attrs=read-write";
+        Self { primary, standby, process: process(&url), url }
     }
 
     /// The standby has everything up to now, and nothing that comes later.
@@ -129,4 +133,23 @@ fn lost_commits_stop_the_database() {
     assert_eq!(values(&connection), vec![1; 200]);
     add_to(&connection, 1..=ROWS).unwrap();
     assert_eq!(values(&pair.other().open("a", "&takeover=1")), vec![2; 200]);
+}
+
+/// Staged pages are among what was lost: those that come after are refused, and so is the commit. It went through without them.
+#[test]
+fn lost_chunks_block_the_rest() {
+    let mut pair = Pair::new();
+    let mut writer = Writer::new(connect(&pair.url, "litefleet", |config| config), "a");
+    for sequence in 1..=3 {
+        writer.stage(sequence, u64::from(sequence) - 1).unwrap();
+    }
+    pair.cut();
+    for sequence in 4..=5 {
+        writer.stage(sequence, u64::from(sequence) - 1).unwrap();
+    }
+    pair.fail_over();
+    assert_eq!(writer.stage(6, 5).unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(pair.standby.sql("SELECT max(page) FROM litefleet.pages"), "3");
+    assert_eq!(writer.flip(5, CommitMode::Independent).unwrap_err().kind(), ErrorKind::Conflict);
+    writer.flip(3, CommitMode::Independent).unwrap();
 }

@@ -26,8 +26,9 @@ impl Bouncer {
         give(&users);
         let settings = folder.join("pgbouncer.ini");
         let text = format!(
-            "[databases]\npostgres = host=127.0.0.1 port={} dbname=postgres\n\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
-             listen_port = {port}\nunix_socket_dir =\nauth_type = trust\nauth_file = {}\npool_mode = transaction\n\
+            "[databases]\npostgres = host=127.0.0.1 port={0} dbname=postgres\n\
+             single = host=127.0.0.1 port={0} dbname=postgres pool_size=1\n\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+             listen_port = {port}\nunix_socket_dir =\nauth_type = trust\nauth_file = {1}\npool_mode = transaction\n\
              default_pool_size = 4\nmax_client_conn = 1000\nserver_reset_query_always = 0\n\
              server_login_retry = 1\n",
             server.port(),
@@ -46,6 +47,11 @@ impl Bouncer {
     /// Its URL, for the user `postgres` and the database `postgres`.
     pub fn url(&self) -> String {
         format!("postgres://postgres@127.0.0.1:{}/postgres?sslmode=disable", self.port)
+    }
+
+    /// The URL of a database of its that is the same one, over a single connection.
+    pub fn single_url(&self) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/single?sslmode=disable", self.port)
     }
 
     /// What it wrote to its log.

@@ -3,8 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use litefleet::store::{CommitMode, CommitRequest, LeaseRequest, OpenRequest, PageStore as _, SessionRequest};
-use litefleet::{CommitId, DatabaseId, DatabaseName, Epoch, SessionId, Txid};
+use litefleet::store::{
+    CommitMode, CommitRequest, LeaseRequest, OpenRequest, PageRow, PageStore as _, RowKind, SessionRequest,
+    StageRequest, Staged,
+};
+use litefleet::{CommitId, DatabaseId, DatabaseName, Epoch, PageNo, SessionId, Txid};
 use litefleet_postgres::PostgresStore;
 use tokio::runtime::Runtime;
 
@@ -46,6 +49,34 @@ impl Writer {
             staged: None,
             release: false,
         }
+    }
+
+    /// Stages the page whose number is the sequence of the request, after another that was acknowledged.
+    pub(crate) fn stage(&self, sequence: u32, after: u64) -> litefleet::Result<()> {
+        let row = PageRow {
+            page: PageNo(sequence),
+            txid: self.txid.next(),
+            kind: RowKind::Image,
+            bytes: vec![7; 100].into(),
+        };
+        self.runtime.block_on(self.store.stage(StageRequest {
+            database: self.database,
+            epoch: self.epoch,
+            expected: self.txid,
+            generation: 0,
+            sequence: sequence.into(),
+            after,
+            rows: vec![row],
+        }))
+    }
+
+    /// Commits what was staged up to a request, in the form for one commit, or that of the function.
+    pub(crate) fn flip(&mut self, last: u64, mode: CommitMode) -> litefleet::Result<()> {
+        let request = CommitRequest { staged: Some(Staged { generation: 0, last }), ..self.request(10) };
+        let mut outcomes = self.runtime.block_on(self.store.commit(vec![request], mode))?;
+        outcomes.pop().expect("one for each")?;
+        self.txid = self.txid.next();
+        Ok(())
     }
 
     pub(crate) fn commit(&mut self, bytes: usize) -> litefleet::Result<()> {
