@@ -12,6 +12,8 @@ mod layers;
 mod limits;
 mod memory;
 mod model;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub mod sockets;
 
 use std::fmt::Debug;
 

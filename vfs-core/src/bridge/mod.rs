@@ -14,18 +14,23 @@
 //! so the future runs without one. And `tokio::task::yield_now` puts the wake-up off until that worker is idle, which it
 //! is not while we wait: so the thread looks again after [`RECHECK`] even if nobody woke it. Stores should not yield.
 
+mod alarm;
+
 use std::cell::Cell;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::Thread;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle, Runtime, RuntimeFlavor};
 
 use crate::error::{Error, Result};
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use crate::store::sockets::Watched;
+
+use alarm::Alarm;
 
 /// How long a wake-up can be put off at most.
 const RECHECK: Duration = Duration::from_millis(20);
@@ -47,15 +52,37 @@ pub(crate) struct Bridge {
     owned: Option<Runtime>,
 }
 
-struct Unpark(Thread);
+/// One wait: what wakes it, and what it looks at itself.
+struct Wait {
+    alarm: Arc<Alarm>,
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    watched: Watched,
+}
 
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
+impl Wait {
+    fn new() -> Self {
+        Self {
+            alarm: Arc::new(Alarm::new()),
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            watched: Watched::default(),
+        }
     }
 
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.0.unpark();
+    fn poll<F: Future>(&mut self, future: Pin<&mut F>, context: &mut Context<'_>) -> Poll<F::Output> {
+        self.alarm.rearm();
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        return self.watched.during(|| future.poll(context));
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        return future.poll(context);
+    }
+
+    /// Until it is woken, or so long; or, for no reason, less.
+    fn sleep(&mut self, most: Duration) {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        if let Some(bell) = self.watched.bell() {
+            return self.alarm.watch(&mut self.watched, bell, most);
+        }
+        self.alarm.park(most);
     }
 }
 
@@ -87,51 +114,52 @@ impl Bridge {
         let mut future = pin!(tokio::task::unconstrained(future));
         let multi_thread = |handle: Handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread;
         let perhaps_worker = self.owned.is_none() && !DRIVING.get() && Handle::try_current().is_ok_and(multi_thread);
+        let mut wait = Wait::new();
         if !perhaps_worker {
-            return self.drive(future);
+            return self.drive(&mut wait, future);
         }
         // What is ready at once needs nobody to take this one's place.
         let patience = if NO_WORKER.get() { PATIENCE } else { 0 };
-        if let Some(output) = self.drive_for(future.as_mut(), patience) {
+        if let Some(output) = self.drive_for(&mut wait, future.as_mut(), patience) {
             return output;
         }
         let mut begun = false;
         let waited = catch_unwind(AssertUnwindSafe(|| {
             tokio::task::block_in_place(|| {
                 begun = true;
-                self.drive(future.as_mut())
+                self.drive(&mut wait, future.as_mut())
             })
         }));
         NO_WORKER.set(!begun);
         match waited {
             Ok(output) => output,
             Err(panic) if begun => resume_unwind(panic),
-            Err(_refused) => self.drive(future),
+            Err(_refused) => self.drive(&mut wait, future),
         }
     }
 
     /// Polls until the future is ready.
-    fn drive<F: Future>(&self, mut future: Pin<&mut F>) -> F::Output {
+    fn drive<F: Future>(&self, wait: &mut Wait, mut future: Pin<&mut F>) -> F::Output {
         let _driving = Driving::begin();
         loop {
-            if let Some(output) = self.drive_for(future.as_mut(), u32::MAX) {
+            if let Some(output) = self.drive_for(wait, future.as_mut(), u32::MAX) {
                 return output;
             }
         }
     }
 
     /// Polls, and so many times again after it was woken, or after [`RECHECK`].
-    fn drive_for<F: Future>(&self, mut future: Pin<&mut F>, again: u32) -> Option<F::Output> {
+    fn drive_for<F: Future>(&self, wait: &mut Wait, mut future: Pin<&mut F>, again: u32) -> Option<F::Output> {
         let _context = self.handle.enter();
-        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        let waker = Waker::from(Arc::clone(&wait.alarm));
         let mut context = Context::from_waker(&waker);
         for _ in 0..again {
-            if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            if let Poll::Ready(output) = wait.poll(future.as_mut(), &mut context) {
                 return Some(output);
             }
-            std::thread::park_timeout(RECHECK);
+            wait.sleep(RECHECK);
         }
-        match future.poll(&mut context) {
+        match wait.poll(future, &mut context) {
             Poll::Ready(output) => Some(output),
             Poll::Pending => None,
         }
@@ -171,6 +199,11 @@ impl Drop for Bridge {
         }
     }
 }
+
+#[cfg(test)]
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[path = "watching_tests.rs"]
+mod watching;
 
 #[cfg(test)]
 mod tests {
