@@ -142,6 +142,8 @@ async fn try_place(
         Place::Unix { folder, port } => {
             let path = folder.join(format!(".s.PGSQL.{port}"));
             let socket = UnixStream::connect(&path).await.map_err(unreachable)?;
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            let socket = crate::socket::Socket::unix(socket).map_err(unreachable)?;
             // Nobody listens in on a Unix socket, and the server refuses TLS there.
             let mut server = config.server.clone();
             server.ssl_mode(SslMode::Disable);
@@ -182,6 +184,8 @@ async fn try_address(
 ) -> Outcome<Connected> {
     let socket = TcpStream::connect(address).await.map_err(unreachable)?;
     let local = tune(&socket, config).map_err(unreachable)?;
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let socket = crate::socket::Socket::tcp(socket).map_err(unreachable)?;
     let socket: Box<dyn Socket> = Box::new(socket);
     let link = match tls {
         None => {

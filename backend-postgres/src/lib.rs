@@ -34,6 +34,8 @@ mod error;
 mod link;
 mod pool;
 mod schema;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod socket;
 mod statements;
 mod store;
 #[cfg(feature = "testing")]
