@@ -99,11 +99,12 @@ impl Fault {
     }
 }
 
+/// Whether it ends the connection, or may be a pooler's word on one that has ended behind it: then what was sent there may
+/// still take effect. PgBouncer up to 1.15 calls that a mere error, of class 08 as others do, and without the severity that is
+/// not translated, which every server names.
 fn is_fatal(error: &DbError) -> bool {
-    match error.parsed_severity() {
-        Some(severity) => matches!(severity, Severity::Fatal | Severity::Panic),
-        None => error.severity() != "ERROR",
-    }
+    let survived = error.parsed_severity().is_some_and(|it| !matches!(it, Severity::Fatal | Severity::Panic));
+    !survived || error.code().code().starts_with("08")
 }
 
 impl From<Fault> for Error {
@@ -228,3 +229,7 @@ pub(crate) fn chain(error: &dyn StdError) -> String {
     }
     out
 }
+
+#[cfg(test)]
+#[path = "error_tests.rs"]
+mod tests;
