@@ -9,9 +9,11 @@ use std::sync::mpsc::{TryRecvError, sync_channel};
 use std::time::Duration;
 
 use litefleet::FleetSettings;
+use litefleet::store::PageStore as _;
 use litefleet_conformance::faults::Process;
 use litefleet_postgres::testing::{Server, wait_until};
 use rusqlite::Connection;
+use support::writer::Writer;
 use support::{connect, synchronous_pair};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -100,4 +102,27 @@ fn commit_of_one_who_hears_no_warnings_waits_for_the_standby() {
 fn commit_of_one_who_hears_no_warnings_waits_for_the_standby_through_a_pooler_too() {
     let parameters = "&options=-c%20client_min_messages%3Derror&prepared_statements=off";
     commit_without_standby(parameters, ".commit(", cancel_the_wait);
+}
+
+/// A deletion that was asked for again, since its first answer was withheld, found nothing any more, and that was enough.
+#[test]
+fn deletion_whose_wait_was_cancelled_waits_for_the_standby() {
+    let (mut primary, mut standby) = synchronous_pair();
+    let store = connect(&primary.url(), "litefleet", |config| config.call_timeout(PATIENCE));
+    let writer = Writer::new(store, "a");
+    standby.stop();
+    wait_until("the standby is gone", PATIENCE, || primary.sql("SELECT count(*) FROM pg_stat_replication") == "0");
+    let store = Arc::clone(&writer.store);
+    let (database, epoch) = (writer.database, writer.epoch);
+    let mut deletion = writer.runtime.spawn(async move { store.delete(database, epoch).await });
+    wait_until("the deletion waits", PATIENCE, || waiting(&primary, ".delete(") == "1");
+    cancel_the_wait(&mut primary);
+    wait_until("it can be seen", PATIENCE, || primary.sql("SELECT count(*) FROM litefleet.heads") == "0");
+    wait_until("it is asked for again", PATIENCE, || deletion.is_finished() || waiting(&primary, ".delete(") == "1");
+    assert!(!deletion.is_finished(), "it was acknowledged without a standby");
+    standby.resume();
+    writer.runtime.block_on(&mut deletion).unwrap().unwrap();
+    primary.kill();
+    standby.promote();
+    assert_eq!(standby.sql("SELECT count(*) FROM litefleet.names"), "0");
 }

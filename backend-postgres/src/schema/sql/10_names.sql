@@ -46,7 +46,11 @@ DECLARE
 BEGIN
     SELECT * INTO head FROM {schema}.heads h WHERE h.id = wanted FOR UPDATE;
     outcome := {schema}.fence(head, delete.epoch);
-    IF outcome = 0 THEN
+    IF head.id IS NULL THEN
+        -- For whoever asks again, this says that it is deleted. That rests on what was seen, which its synchronous standby may
+        -- not have yet: so there is something to write, which comes later in the server's log, and waits for the standby.
+        PERFORM pg_logical_emit_message(true, 'litefleet', '');
+    ELSIF outcome = 0 THEN
         INSERT INTO {schema}.condemned VALUES (wanted);
         DELETE FROM {schema}.names n WHERE n.database = wanted;
         DELETE FROM {schema}.heads h WHERE h.id = wanted;
