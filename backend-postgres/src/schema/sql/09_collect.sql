@@ -85,11 +85,24 @@ BEGIN
         GET DIAGNOSTICS gone = ROW_COUNT;
         removed := removed + gone;
         IF removed >= most THEN RETURN; END IF;
-        DELETE FROM {schema}.staged s WHERE s.database = target;
-        DELETE FROM {schema}.checkpoints c WHERE c.database = target;
+        DELETE FROM {schema}.epoch_ends e WHERE e.database = target AND e.epoch IN (
+            SELECT f.epoch FROM {schema}.epoch_ends f WHERE f.database = target ORDER BY f.epoch LIMIT most - removed);
+        GET DIAGNOSTICS gone = ROW_COUNT;
+        removed := removed + gone;
+        IF removed >= most THEN RETURN; END IF;
+        DELETE FROM {schema}.staged s WHERE s.database = target AND (s.generation, s.sequence) IN (
+            SELECT r.generation, r.sequence FROM {schema}.staged r WHERE r.database = target
+            ORDER BY r.generation, r.sequence LIMIT most - removed);
+        GET DIAGNOSTICS gone = ROW_COUNT;
+        removed := removed + gone;
+        IF removed >= most THEN RETURN; END IF;
+        DELETE FROM {schema}.checkpoints c WHERE c.database = target AND c.txid IN (
+            SELECT d.txid FROM {schema}.checkpoints d WHERE d.database = target ORDER BY d.txid LIMIT most - removed);
+        GET DIAGNOSTICS gone = ROW_COUNT;
+        removed := removed + gone;
+        IF removed >= most THEN RETURN; END IF;
         DELETE FROM {schema}.warm w WHERE w.database = target;
         DELETE FROM {schema}.pieces p WHERE p.database = target;
-        DELETE FROM {schema}.epoch_ends e WHERE e.database = target;
         DELETE FROM {schema}.condemned c WHERE c.database = target;
     END LOOP;
     DELETE FROM {schema}.epoch_ends e WHERE (e.database, e.epoch) IN (

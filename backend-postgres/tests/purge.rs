@@ -1,0 +1,40 @@
+//! Removing what deleted databases left.
+#![cfg(feature = "servers")]
+
+mod support;
+
+use litefleet::store::PageStore as _;
+use support::writer::Writer;
+use support::{connect, fresh_schema, server};
+
+/// A database whose lease went from hand to hand all day has left more ends of epochs than can be removed before the call is
+/// given up: each call began with them, and nothing was purged any more.
+#[test]
+fn a_purge_of_many_ends_of_epochs_goes_step_by_step() {
+    let schema = fresh_schema();
+    let writer = Writer::new(connect(&server().url(), &schema, |config| config), "a");
+    let database = writer.database.get();
+    server().sql(&format!(
+        "INSERT INTO {schema}.epoch_ends SELECT {database}, n + 10, 0, gen_random_uuid(), now() FROM generate_series(1, 1000) n; \
+         INSERT INTO {schema}.checkpoints SELECT {database}, n, 0 FROM generate_series(1, 1000) n; \
+         INSERT INTO {schema}.staged SELECT {database}, 1, n, '{{}}' FROM generate_series(1, 1000) n"
+    ));
+    writer.runtime.block_on(writer.store.delete(writer.database, writer.epoch)).unwrap();
+    let (mut removed, mut calls) = (0, 0);
+    loop {
+        let purged = writer.runtime.block_on(writer.store.purge(100)).unwrap();
+        assert!(purged.removed <= 100, "{} at once", purged.removed);
+        removed += purged.removed;
+        calls += 1;
+        if purged.done {
+            break;
+        }
+        assert!(calls < 100, "it comes to an end");
+    }
+    assert!(removed >= 3000, "{removed}");
+    let left = format!(
+        "SELECT (SELECT count(*) FROM {schema}.epoch_ends) + (SELECT count(*) FROM {schema}.checkpoints) \
+         + (SELECT count(*) FROM {schema}.staged) + (SELECT count(*) FROM {schema}.condemned)"
+    );
+    assert_eq!(server().sql(&left), "0");
+}
