@@ -70,3 +70,27 @@ fn grant_to_a_session_that_ended_while_it_waited_is_refused() {
         assert_eq!(holds, Some(holder).filter(|_| locked == "sessions"), "{locked}");
     }
 }
+
+/// The session of an open that creates ends while it waits for another's creation of that name, which then does not come about.
+/// It was refused, and the database was there all the same.
+#[test]
+fn open_that_is_refused_creates_nothing() {
+    let schema = fresh_schema();
+    let store = Arc::new(connect(&server().url(), &schema, |config| config));
+    let runtime = Runtime::new().unwrap();
+    let session = runtime.block_on(session(&store));
+    let other = runtime.block_on(bare());
+    let creates = format!("BEGIN; INSERT INTO {schema}.names VALUES ('a', nextval('{schema}.database_ids'))");
+    runtime.block_on(other.batch_execute(&creates)).unwrap();
+    let shared = Arc::clone(&store);
+    let opened = runtime.spawn(async move { open(&shared, session, false).await });
+    let waiting = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%\"{schema}\".open(%'"
+    );
+    wait_until("the open waits", Duration::from_secs(20), || server().sql(&waiting) == "1");
+    runtime.block_on(store.end_session(session)).unwrap();
+    runtime.block_on(other.batch_execute("ROLLBACK")).unwrap();
+    assert_eq!(runtime.block_on(opened).unwrap().unwrap_err().kind(), ErrorKind::Fenced);
+    assert_eq!(runtime.block_on(store.list("", None, 10)).unwrap(), []);
+    assert_eq!(server().sql(&format!("SELECT count(*) FROM {schema}.heads")), "0");
+}

@@ -91,6 +91,11 @@ BEGIN
             SELECT * INTO refused FROM {schema}.grant_lease(wanted, target, session, force);
             CONTINUE WHEN refused.refusal = 1;
             IF refused.refusal > 0 THEN
+                IF created THEN
+                    -- Its session ended while another's creation was waited for: then nothing is created.
+                    DELETE FROM {schema}.names n WHERE n.database = target;
+                    DELETE FROM {schema}.heads h WHERE h.id = target;
+                END IF;
                 sort := refused.refusal;
                 label := refused.label;
                 numbers := refused.numbers;
