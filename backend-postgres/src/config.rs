@@ -101,8 +101,12 @@ impl PostgresConfig {
             let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
             if OWN.contains(&name) {
                 own.push((name, decode(name, value)?));
+            } else if name == "host" {
+                // A list of them, as libpq has it, would be taken for one name.
+                let hosts = value.replace("%2C", ",").replace("%2c", ",");
+                rest.extend(hosts.split(',').map(|host| format!("host={host}")));
             } else if THEIRS.contains(&name) {
-                rest.push(parameter);
+                rest.push(parameter.to_owned());
             } else {
                 // What is taken for its name may be a piece of a password.
                 return Err(Error::invalid(format!(
@@ -251,6 +255,13 @@ impl PostgresConfig {
         if !schema_ok {
             return Err(Error::invalid(
                 "the schema's name has 1 to 48 lower-case letters, digits and underscores, a digit not first, and does not begin with pg_",
+            ));
+        }
+        // Any server has a certificate of some public authority, and the host's name is not looked at.
+        if self.verify == Verify::Authority && self.root_certificates.is_none() {
+            return Err(Error::invalid(
+                "sslmode=verify-ca of the Postgres URL needs sslrootcert, a file of authorities; without one, say \
+                 sslmode=verify-full",
             ));
         }
         Ok(())

@@ -56,6 +56,33 @@ fn authorities_of_the_system_verify_fully_or_are_refused() {
     assert_eq!((config.verify, config.root_certificates), (Verify::Authority, Some("a.pem".into())));
 }
 
+/// It accepted the certificate of any server that has one of a public authority, for whatever name.
+#[test]
+fn authorities_of_the_system_say_nothing_without_a_name() {
+    let error = parsed("sslmode=verify-ca").unwrap_err();
+    assert_eq!(error.kind(), litefleet::ErrorKind::Invalid);
+    assert!(error.message().contains("sslrootcert"), "{error}");
+    let config = parsed("sslmode=verify-ca&sslrootcert=a.pem").unwrap();
+    assert_eq!((config.verify, config.root_certificates), (Verify::Authority, Some("a.pem".into())));
+    // However the settings were made.
+    let mut config = parsed("sslmode=require").unwrap();
+    config.verify = Verify::Authority;
+    assert_eq!(config.check().unwrap_err().kind(), litefleet::ErrorKind::Invalid);
+}
+
+/// A list of hosts among the parameters was taken for the name of one.
+#[test]
+fn hosts_among_the_parameters_are_a_list() {
+    use tokio_postgres::config::Host;
+    for list in ["host=a,b", "host=a%2Cb", "host=a&host=b"] {
+        let config = PostgresConfig::from_url(&format!("postgres:///x?{list}&port=1,2")).unwrap();
+        assert_eq!(config.server.get_hosts(), [Host::Tcp("a".into()), Host::Tcp("b".into())], "{list}");
+        assert_eq!(config.server.get_ports(), [1, 2], "{list}");
+    }
+    let config = PostgresConfig::from_url("postgres:///x?host=%2Ftmp,b").unwrap();
+    assert_eq!(config.server.get_hosts(), [Host::Unix("/tmp".into()), Host::Tcp("b".into())]);
+}
+
 /// libpq's name of it was refused.
 #[test]
 fn keepalives_are_counted_as_libpq_says() {

@@ -84,15 +84,16 @@ pub(crate) fn grant_serving(schema: &str, role: &str) {
          GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.heads, {schema}.names, {schema}.warm, {schema}.sessions, \
              {schema}.epoch_ends, {schema}.log, {schema}.pages, {schema}.staged, {schema}.checkpoints, {schema}.pieces, \
              {schema}.condemned TO {role}; \
-         GRANT USAGE ON SEQUENCE {schema}.database_ids TO {role}"
+         GRANT USAGE ON SEQUENCE {schema}.database_ids TO {role}; \
+         GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {schema} TO {role}"
     ));
 }
 
-/// A role that owns nothing.
+/// A role that owns nothing, where nobody may call the functions of schemas that are made from here on unless told so.
 fn role() -> &'static str {
     static ROLE: OnceLock<&str> = OnceLock::new();
     ROLE.get_or_init(|| {
-        server().sql("CREATE ROLE only_serves LOGIN");
+        server().sql("CREATE ROLE only_serves LOGIN; ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC");
         "only_serves"
     })
 }
@@ -143,9 +144,10 @@ impl Stores {
         if !self.only_serves {
             return connect(&self.url, schema, limited);
         }
+        let role = role();
         drop(connect(&self.url, schema, limited));
-        grant_serving(schema, role());
-        let url = self.url.replacen("postgres@", &format!("{}@", role()), 1) + "&migrate=off";
+        grant_serving(schema, role);
+        let url = self.url.replacen("postgres@", &format!("{role}@"), 1) + "&migrate=off";
         connect(&url, schema, limited)
     }
 
