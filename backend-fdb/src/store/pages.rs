@@ -81,7 +81,7 @@ impl FdbStore {
         snapshot: Txid,
         (version, at, horizon): (i64, Duration, Txid),
         deadline: Duration,
-    ) -> Outcome<Step<Vec<ReadRow>>> {
+    ) -> Outcome<Step<PagesReply>> {
         let tx = self.readers.at(version, &self.cluster)?;
         let reading = self.try_pages(tx, lineage, wanted, snapshot, at, Some(horizon));
         let left = deadline.saturating_sub(self.cluster.now());
