@@ -52,6 +52,9 @@ const LEFT: &str = "(left behind)";
 /// A process of the test had a store that no other process sees.
 pub(crate) const OWN_STORE: &str = "(store of its own)";
 
+/// The VFS under test has panicked, which SQLite sees as an I/O error: cases that make errors happen would take it for theirs.
+const PANICKED: &str = "(panicked)";
+
 /// What the lines of an output say.
 #[derive(Debug, Default)]
 struct Lines<'a> {
@@ -107,6 +110,9 @@ impl Outcome {
                     continue;
                 }
                 omitting = false;
+            }
+            if line.contains("thread '") && line.contains(" panicked at ") {
+                self.fail(PANICKED);
             }
             if let Some(rest) = line.strip_prefix("! ") {
                 lines.failed.extend(rest.split_once(" expected:").map(|(name, _)| name.trim()));
@@ -180,6 +186,14 @@ mod tests {
         assert_eq!((outcome.cases, names(&outcome)), (4, vec![("a-2", 1), ("a-3", 1)]));
         assert_eq!(outcome.omitted, ["b-1 no reason"]);
         assert!(outcome.end.is_none());
+    }
+
+    /// Every error is right in a test of I/O errors, so that the file passed whole.
+    #[test]
+    fn a_panic_is_a_failure_of_its_own() {
+        let text = "a-1... Ok\n\nthread '<unnamed>' (77) panicked at src/a.rs:1:2:\ninjected\na-2... Ok\n\
+                    0 errors out of 3 tests on host\n";
+        assert_eq!(names(&read(text, &End::Exit(0))), [("(panicked)", 1)]);
     }
 
     #[test]
