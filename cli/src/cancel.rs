@@ -65,7 +65,20 @@ pub(crate) fn wait(time: Duration) -> bool {
         .map_or_else(|poisoned| poisoned.into_inner().0.requested, |(state, _)| state.requested)
 }
 
-/// While it lives, Ctrl-C interrupts the statement that runs on the connection.
+/// Instructions of SQLite's virtual machine between two looks whether the user wants to stop.
+const LOOK_EVERY: i32 = 1000;
+
+/// Makes the statements of a connection end when the user wants to stop, also one that begins only then: an interruption is
+/// forgotten by a connection on which no statement runs.
+pub(crate) fn stop_when_asked(connection: &mut Connection) -> rusqlite::Result<()> {
+    stop_when(connection, requested)
+}
+
+fn stop_when(connection: &mut Connection, asked: impl FnMut() -> bool + Send + 'static) -> rusqlite::Result<()> {
+    connection.progress_handler(LOOK_EVERY, Some(asked))
+}
+
+/// While it lives, Ctrl-C interrupts the statement that runs on the connection at once.
 #[derive(Debug)]
 pub(crate) struct Interruptible(());
 
@@ -112,4 +125,20 @@ pub(crate) fn wait_for_locks(connection: &mut Connection, time: Duration) -> rus
         let pause = Duration::from_millis(u64::from(attempt.unsigned_abs().clamp(1, 50)));
         !left.is_zero() && !wait(pause.min(left))
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A signal between the look whether there was one and the statement interrupted nothing: it ran to its end.
+    #[test]
+    fn a_statement_that_begins_after_the_signal_ends() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        connection.get_interrupt_handle().interrupt();
+        stop_when(&mut connection, || true).unwrap();
+        let endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
+        let error = connection.query_row(endless, [], |_| Ok(())).unwrap_err();
+        assert_eq!(error.sqlite_error_code(), Some(rusqlite::ErrorCode::OperationInterrupted));
+    }
 }

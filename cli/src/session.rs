@@ -78,6 +78,7 @@ impl Session {
         };
         let mut connection = Connection::open_with_flags(uri(name, &self.vfs), flags).map_err(failed)?;
         cancel::wait_for_locks(&mut connection, self.wait).map_err(failed)?;
+        cancel::stop_when_asked(&mut connection).map_err(failed)?;
         Ok(connection)
     }
 

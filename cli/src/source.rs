@@ -38,6 +38,7 @@ pub(crate) fn open(file: &Path, wait: Duration) -> Result<Connection> {
 fn begin(path: &PathBuf, flags: OpenFlags, wait: Duration) -> rusqlite::Result<Connection> {
     let mut connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     cancel::wait_for_locks(&mut connection, wait)?;
+    cancel::stop_when_asked(&mut connection)?;
     connection.execute_batch("BEGIN")?;
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
     Ok(connection)
