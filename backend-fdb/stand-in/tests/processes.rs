@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use foundationdb::api::{FdbApiBuilder, NetworkAutoStop};
-use foundationdb::{Database, RangeOption};
+use foundationdb::{Database, FdbError, RangeOption};
 use litefleet_fdb_stand_in_control::{StandIn, real_cluster};
 
 const ROLE: &str = "LITEFLEET_TEST_ROLE";
@@ -42,6 +42,8 @@ fn key(name: &str) -> Vec<u8> {
 
 /// A cluster that children can open by the file.
 struct Shared {
+    /// The folder of the test's keys.
+    name: String,
     file: PathBuf,
     database: Database,
     _directory: tempfile::TempDir,
@@ -57,13 +59,31 @@ fn shared(name: &str) -> Shared {
         },
         |file| (file.to_str().expect("a path in UTF-8").to_owned(), file),
     );
-    let database = open(&own);
-    run(async {
-        let transaction = database.create_trx().unwrap();
-        transaction.clear_range(&key(&format!("{name}/")), &key(&format!("{name}0")));
-        transaction.commit().await.unwrap();
-    });
-    Shared { file, database, _directory: directory }
+    let shared = Shared { name: name.to_owned(), file, database: open(&own), _directory: directory };
+    shared.clear().expect("a commit without conflict");
+    shared
+}
+
+impl Shared {
+    fn clear(&self) -> Result<(), FdbError> {
+        run(async {
+            let transaction = self.database.create_trx()?;
+            transaction.clear_range(&key(&format!("{}/", self.name)), &key(&format!("{}0", self.name)));
+            transaction.commit().await?;
+            Ok(())
+        })
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // The stand-in's is gone with it, and may be killed by now.
+        if real_cluster().is_some()
+            && let Err(error) = self.clear()
+        {
+            eprintln!("the keys of {} are left behind: {error}", self.name);
+        }
+    }
 }
 
 /// A child process, and its report line by line.

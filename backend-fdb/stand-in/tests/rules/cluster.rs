@@ -1,5 +1,6 @@
 //! What every test begins with: the network, a database, a prefix of its own.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -142,12 +143,14 @@ pub(crate) fn code<T>(result: Result<T, impl Into<FdbError>>) -> i32 {
     }
 }
 
-/// Runs a test on a cluster.
+/// Runs a test on a cluster, and removes its keys, also when it failed.
 pub(crate) fn test(body: impl AsyncFnOnce(&Cluster)) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    runtime.expect("a runtime").block_on(async {
-        let cluster = Cluster::open();
-        body(&cluster).await;
-        cluster.clean_up().await;
-    });
+    let runtime = runtime.expect("a runtime");
+    let cluster = runtime.block_on(async { Cluster::open() });
+    let outcome = catch_unwind(AssertUnwindSafe(|| runtime.block_on(body(&cluster))));
+    runtime.block_on(cluster.clean_up());
+    if let Err(panic) = outcome {
+        resume_unwind(panic);
+    }
 }
