@@ -146,6 +146,9 @@ done
 mkdir -p "$LOGS"
 rm -f "$LOGS"/*.log
 
+# What runs SQLite's own tests. The same features in every step, so that it is built once.
+suite=(cargo run --locked -q -p litefleet-suite --features fdb --)
+
 # --- the steps ---
 
 if wanted format; then
@@ -158,8 +161,11 @@ fi
 
 if wanted lints; then
     if cargo clippy --version >/dev/null 2>&1; then
+        # With the feature fdb, what has it: the command, and what runs SQLite's own tests.
         step lints 900 "lints: cargo clippy, warnings are errors" \
-            cargo clippy --locked --workspace --all-targets -- -D warnings
+            bash -c 'cargo clippy --locked --workspace --all-targets -- -D warnings &&
+                cargo clippy --locked -p litefleet-suite -p litefleet-suite-vfs -p litefleet-cli \
+                    --features litefleet-suite/fdb,litefleet-suite-vfs/fdb,litefleet-cli/fdb --all-targets -- -D warnings'
     else
         left_out "lints" "cargo clippy is not installed (rustup component add clippy)"
     fi
@@ -229,12 +235,9 @@ if wanted fdb; then
         bash -c 'LIBRARY_PATH=$1 cargo build --locked -p litefleet-cli --features fdb &&
             LITEFLEET_COMMAND=$2/debug/litefleet cargo test --locked -p litefleet-fdb --test command -- --ignored' \
         command "$libraries" "$(realpath "$TARGET")"
-    what="fdb: some of SQLite's own tests over the VFS, several processes on the stand-in"
+    what="fdb: some of SQLite's own tests over the VFS, several processes $where"
     if [ -x /usr/lib/apt/apt-helper ]; then
-        step suite-fdb 1200 "$what" env -u LITEFLEET_FDB_LIBRARY_DIR -u LITEFLEET_FDB_CLUSTER_FILE \
-            bash -c 'cargo clippy --locked -p litefleet-suite --features fdb --all-targets -- -D warnings &&
-                cargo clippy --locked -p litefleet-suite-vfs --features fdb -- -D warnings &&
-                exec cargo run --locked -q -p litefleet-suite --features fdb -- processes --store fdb'
+        step suite-fdb 1200 "$what" "${suite[@]}" processes --store fdb
     else
         left_out "$what" "SQLite's source comes from Debian's archive, and this is not Debian or Ubuntu"
     fi
@@ -298,14 +301,14 @@ if wanted suite; then
     else
         # The first of them also builds.
         step suite-sqlite 900 "$what, embedded store, locking=sqlite" \
-            cargo run --locked -q -p litefleet-suite -- short --locking sqlite
+            "${suite[@]}" short --locking sqlite
         step suite-snapshot 600 "$what, embedded store, locking=snapshot" \
-            cargo run --locked -q -p litefleet-suite -- short --locking snapshot
+            "${suite[@]}" short --locking snapshot
         step suite-memory 600 "$what, memory store, locking=snapshot" \
-            cargo run --locked -q -p litefleet-suite -- short --store memory --locking snapshot
+            "${suite[@]}" short --store memory --locking snapshot
         if compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || [ -n "${LITEFLEET_POSTGRES_BIN:-}" ]; then
             step suite-postgres 600 "suite: some of SQLite's own tests over the VFS, several processes on Postgres" \
-                cargo run --locked -q -p litefleet-suite -- processes --store postgres
+                "${suite[@]}" processes --store postgres
         else
             left_out "suite: several processes on Postgres" "Debian's package postgresql is not installed"
         fi
@@ -321,7 +324,7 @@ if wanted programs; then
             "SQLite's source comes from Debian's archive, and this is not Debian or Ubuntu"
     else
         step programs 900 "programs: SQLite's other programs over the VFS beside its own, embedded store, in part" \
-            cargo run --locked -q -p litefleet-suite -- programs-short
+            "${suite[@]}" programs-short
         left_out "programs: the rest of SQLite's other programs, and the stores besides the embedded one" \
             "they take a quarter of an hour for each store (cargo run -p litefleet-suite -- programs --store postgres)"
         # shellcheck disable=SC2016

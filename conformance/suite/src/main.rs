@@ -6,6 +6,8 @@
 
 mod clock;
 mod differences;
+#[cfg(feature = "fdb")]
+mod fdb;
 mod others;
 mod outcome;
 mod page;

@@ -52,7 +52,7 @@ pub(crate) fn build(workspace: &Path, cache: &Path, tree: &Tree) -> Result<Progr
     let mut ours = Command::new("cc");
     ours.args(["-g", "-O2", "-Wall", "-Wextra", "-Werror", "-I/usr/include/tcl8.6", "-I"]).arg(&folder);
     ours.arg(&object).args(BRIDGE.iter().map(|name| sources.join(name)));
-    ours.arg(WRAPPED).arg(&library).args(LIBRARIES).args(client_library()?);
+    ours.arg(WRAPPED).arg(&library).args(LIBRARIES).args(client_library(cache)?);
     link(&mut ours, &programs.ours, &cache.join("link.log"))?;
     Ok(programs)
 }
@@ -96,15 +96,37 @@ pub(crate) fn configure(folder: &Path, tree: &Tree) -> Result<()> {
     command(&mut configure, &folder.join("configure.log"))
 }
 
-/// What links FoundationDB's client library, where stores may be on it: the stand-in, which cargo has built beside us.
-pub(crate) fn client_library() -> Result<Vec<String>> {
-    if cfg!(not(feature = "fdb")) {
-        return Ok(Vec::new());
-    }
-    let us = std::env::current_exe().map_err(|e| format!("where this program is: {e}"))?;
-    let folder = us.parent().ok_or("this program is in no folder")?.join("deps");
+/// What links FoundationDB's client library, where stores may be on it.
+pub(crate) fn client_library(cache: &Path) -> Result<Vec<String>> {
+    let Some(folder) = client_folder(cache)? else { return Ok(Vec::new()) };
     let folder = folder.display();
-    Ok(vec![format!("-L{folder}"), "-lfdb_c".into(), format!("-Wl,-rpath,{folder}")])
+    // The old form of the tag wins over `LD_LIBRARY_PATH`, where cargo has named the folder with the stand-in.
+    Ok(vec![format!("-L{folder}"), "-lfdb_c".into(), format!("-Wl,--disable-new-dtags,-rpath,{folder}")])
+}
+
+#[cfg(not(feature = "fdb"))]
+#[expect(clippy::unnecessary_wraps, reason = "as with the feature")]
+fn client_folder(_: &Path) -> Result<Option<PathBuf>> {
+    Ok(None)
+}
+
+/// Where the client library is: the stand-in is where cargo has built it, beside us. Of the real one there is a copy, since
+/// the test programs run as somebody who may not read it where it is.
+#[cfg(feature = "fdb")]
+fn client_folder(cache: &Path) -> Result<Option<PathBuf>> {
+    const NAME: &str = "libfdb_c.so";
+    let Some(real) = std::env::var_os("LITEFLEET_FDB_LIBRARY_DIR").filter(|folder| !folder.is_empty()) else {
+        let us = std::env::current_exe().map_err(|e| format!("where this program is: {e}"))?;
+        return Ok(Some(us.parent().ok_or("this program is in no folder")?.join("deps")));
+    };
+    let (real, folder) = (Path::new(&real).join(NAME), cache.join("client"));
+    let copy = || {
+        fs::create_dir_all(&folder)?;
+        fs::copy(&real, folder.join("new"))?;
+        fs::rename(folder.join("new"), folder.join(NAME))
+    };
+    copy().map_err(|e| format!("{}: {e}", real.display()))?;
+    Ok(Some(folder))
 }
 
 /// The VFS as a static library. In a Cargo run of its own, so that no other package makes it bring an SQLite.

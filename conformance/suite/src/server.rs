@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use litefleet_postgres::testing;
 
+#[cfg(feature = "fdb")]
+use crate::fdb;
 use crate::{Result, Store, run};
 
 /// A server, removed with this value.
@@ -58,9 +60,8 @@ impl Server {
             Kind::Postgres(server) => {
                 server.sql(&format!("SET client_min_messages = error; DROP SCHEMA IF EXISTS {part} CASCADE"));
             }
-            // In memory, and gone with the run.
             #[cfg(feature = "fdb")]
-            Kind::Fdb(_) => {}
+            Kind::Fdb(cluster) => cluster.remove(part),
         }
     }
 }
@@ -73,38 +74,4 @@ fn postgres() -> testing::Server {
         parent: run::memory_folder(),
         ..testing::ServerOptions::default()
     })
-}
-
-#[cfg(feature = "fdb")]
-mod fdb {
-    //! The stand-in for FoundationDB: this process has the cluster, and serves it to the test programs.
-
-    use litefleet_fdb::{FdbConfig, FdbStore};
-    use litefleet_fdb_stand_in_control::StandIn;
-
-    use crate::{Result, run};
-
-    #[derive(Debug)]
-    pub(super) struct Cluster {
-        served: StandIn,
-        /// With the cluster files.
-        _folder: tempfile::TempDir,
-    }
-
-    impl Cluster {
-        pub(super) fn start() -> Result<Self> {
-            let folder = run::scratch()?;
-            run::open_to_all(folder.path())?;
-            let own = StandIn::create(folder.path(), "suite").map_err(|e| format!("a cluster file: {e}"))?;
-            let cluster = Self { served: own.serve(folder.path()), _folder: folder };
-            // Before the first test: whether the cluster answers.
-            let config = FdbConfig::from_url(&cluster.url("probe")).map_err(|e| e.to_string())?;
-            FdbStore::open_blocking(config).map_err(|e| format!("the stand-in for FoundationDB: {e}"))?;
-            Ok(cluster)
-        }
-
-        pub(super) fn url(&self, part: &str) -> String {
-            format!("fdb:{}?prefix={part}/", self.served.cluster_file())
-        }
-    }
 }

@@ -60,7 +60,7 @@ pub(super) fn all(workspace: &Path, cache: &Path, tree: &Tree) -> Result<Program
             cc.args(OPTIONS).args(["-g", "-O1", "-I"]).arg(&made.folder).arg("-I").arg(tree.path.join("src"));
             cc.arg("-o").arg(&new).args(&inputs);
             if ours {
-                cc.arg(WRAPPED).args(programs::client_library()?);
+                cc.arg(WRAPPED).args(programs::client_library(cache)?);
             }
             command(cc.args(LIBRARIES), &cache.join(format!("link-{name}.log")))?;
             fs::rename(&new, &program).map_err(|e| format!("{}: {e}", program.display()))?;
