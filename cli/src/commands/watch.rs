@@ -21,53 +21,69 @@ const STRETCH: Duration = Duration::from_secs(60);
 
 pub(crate) fn run(session: &Session, args: &WatchArgs) -> Result<()> {
     let watch = session.fleet.watch(&args.name, args.after.map(Txid))?;
+    // What is there already is told before the time counts, however long the store takes.
+    let head = if args.after.is_some() { session.fleet.info(&args.name)?.head.txid } else { watch.known() };
+    let reached = watch.known();
     let clock = SystemClock::default();
     let start = clock.monotonic();
-    let commits = commits(watch);
+    let over = || args.timeout.is_some_and(|most| clock.monotonic().saturating_sub(start) >= most);
     // It knows the calendar.
     let calendar = Connection::open_in_memory().map_err(|e| Failure::sqlite(None, &e))?;
-    let mut left = args.count;
+    let left = tell(&portions(watch), (reached, head), args.count, over, |commit| print(args, commit, &calendar))?;
+    match left {
+        None | Some(0) => Ok(()),
+        Some(left) => {
+            let words = format!("{}: {left} commits fewer than were waited for", quoted(&args.name));
+            Err(Failure::new(Exit::Failed, words))
+        }
+    }
+}
+
+/// Tells of commits until there were so many, or the time is over and all up to the head were told. Returns how many are left.
+fn tell(
+    portions: &Receiver<litefleet::Result<Portion>>,
+    (mut reached, head): (Txid, Txid),
+    mut left: Option<u64>,
+    over: impl Fn() -> bool,
+    mut print: impl FnMut(&Commit) -> Result<()>,
+) -> Result<Option<u64>> {
     while left != Some(0) {
         if cancel::requested() {
             return Err(Failure::interrupted("no commits are waited for any more"));
         }
-        match commits.recv_timeout(ATTENTION) {
-            Ok(commit) => {
-                let commit = commit?;
-                print(args, &commit, &calendar)?;
-                left = left.map(|left| left - 1);
-            }
-            Err(RecvTimeoutError::Timeout) => {
-                let over = args.timeout.is_some_and(|most| clock.monotonic().saturating_sub(start) >= most);
-                match left {
-                    _ if !over => {}
-                    None => return Ok(()),
-                    Some(left) => {
-                        let words = format!("{}: {left} commits fewer than were waited for", quoted(&args.name));
-                        return Err(Failure::new(Exit::Failed, words));
-                    }
+        match portions.recv_timeout(ATTENTION) {
+            Ok(portion) => {
+                let portion = portion?;
+                reached = portion.known;
+                let most = left.map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
+                for commit in portion.commits.iter().take(most) {
+                    print(commit)?;
+                    left = left.map(|left| left - 1);
                 }
             }
-            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            Err(RecvTimeoutError::Timeout) if over() && reached >= head => break,
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
         }
     }
-    Ok(())
+    Ok(left)
 }
 
-/// The commits, from a thread that ends with the first failure, or when nobody takes them any more.
-fn commits(mut watch: Watch) -> Receiver<litefleet::Result<Commit>> {
-    let (sender, receiver) = mpsc::sync_channel(256);
+/// Commits, and the last one that the watch knows of: those between that were collected cannot be told.
+struct Portion {
+    commits: Vec<Commit>,
+    known: Txid,
+}
+
+/// What the watch says, from a thread that ends with the first failure, or when nobody listens any more.
+fn portions(mut watch: Watch) -> Receiver<litefleet::Result<Portion>> {
+    let (sender, receiver) = mpsc::sync_channel(1);
     std::thread::spawn(move || {
         loop {
-            let seen: Vec<litefleet::Result<Commit>> = match watch.next(STRETCH) {
-                Ok(commits) => commits.into_iter().map(Ok).collect(),
-                Err(error) => vec![Err(error)],
-            };
-            for commit in seen {
-                let failed = commit.is_err();
-                if sender.send(commit).is_err() || failed {
-                    return;
-                }
+            let seen = watch.next(STRETCH).map(|commits| Portion { commits, known: watch.known() });
+            let failed = seen.is_err();
+            if sender.send(seen).is_err() || failed {
+                return;
             }
         }
     });
@@ -93,7 +109,36 @@ fn words(time: UnixMillis, calendar: &Connection) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
+    use litefleet::CommitId;
+
     use super::*;
+
+    /// What the log still has was to be told, and the time was over before a slow store had said any of it.
+    #[test]
+    fn what_is_there_is_told_however_slow_the_store_is() {
+        let (sender, receiver) = mpsc::channel();
+        let commit =
+            |txid| Commit { txid, time: UnixMillis(0), commit_id: CommitId([0; 16]), size: 0, record_bytes: 0 };
+        let (looks, told) = (Cell::new(0), Cell::new(0));
+        let over = || {
+            looks.set(looks.get() + 1);
+            match looks.get() {
+                3 => sender.send(Ok(Portion { commits: vec![commit(Txid(1))], known: Txid(1) })).unwrap(),
+                // The second was collected.
+                5 => sender.send(Ok(Portion { commits: Vec::new(), known: Txid(2) })).unwrap(),
+                _ => {}
+            }
+            true
+        };
+        let count = |_: &Commit| {
+            told.set(told.get() + 1);
+            Ok(())
+        };
+        assert_eq!(tell(&receiver, (Txid(0), Txid(2)), None, over, count).unwrap(), None);
+        assert_eq!(told.get(), 1);
+    }
 
     #[test]
     fn times_are_words() {

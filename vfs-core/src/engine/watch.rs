@@ -55,7 +55,8 @@ impl Watch {
     }
 
     /// Waits for commits, and returns them in order: those that were made while nobody waited as well, in portions that
-    /// fit into memory. Empty when the time is over. Commits whose records were collected meanwhile are left out.
+    /// fit into memory. Empty when the time is over, and when all that there were had been collected: commits whose records
+    /// are gone are left out.
     /// `NotFound` when the database was deleted. `Corrupt` when the record after the last commit that was told of cannot be
     /// read: so it is at each call from then on.
     pub fn next(&mut self, timeout: Duration) -> Result<Vec<Commit>> {
@@ -82,6 +83,9 @@ impl Watch {
                     let request = HeadRequest { database, known: head, epoch: None, tail_bytes: 0 };
                     let checkpoint = self.fleet.retry(limit, || store.head(request)).await?.head.checkpoint;
                     self.known = self.known.max(checkpoint);
+                    if self.known >= head {
+                        return Ok(Vec::new());
+                    }
                     continue;
                 }
                 rows => rows?,
