@@ -51,6 +51,9 @@ fn tell(
         if cancel::requested() {
             return Err(Failure::interrupted("no commits are waited for any more"));
         }
+        if over() && reached >= head {
+            break;
+        }
         match portions.recv_timeout(ATTENTION) {
             Ok(portion) => {
                 let portion = portion?;
@@ -61,7 +64,6 @@ fn tell(
                     left = left.map(|left| left - 1);
                 }
             }
-            Err(RecvTimeoutError::Timeout) if over() && reached >= head => break,
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
         }
@@ -115,12 +117,14 @@ mod tests {
 
     use super::*;
 
+    fn commit(txid: Txid) -> Commit {
+        Commit { txid, time: UnixMillis(0), commit_id: CommitId([0; 16]), size: 0, record_bytes: 0 }
+    }
+
     /// What the log still has was to be told, and the time was over before a slow store had said any of it.
     #[test]
     fn what_is_there_is_told_however_slow_the_store_is() {
         let (sender, receiver) = mpsc::channel();
-        let commit =
-            |txid| Commit { txid, time: UnixMillis(0), commit_id: CommitId([0; 16]), size: 0, record_bytes: 0 };
         let (looks, told) = (Cell::new(0), Cell::new(0));
         let over = || {
             looks.set(looks.get() + 1);
@@ -137,6 +141,22 @@ mod tests {
             Ok(())
         };
         assert_eq!(tell(&receiver, (Txid(0), Txid(2)), None, over, count).unwrap(), None);
+        assert_eq!(told.get(), 1);
+    }
+
+    /// The time counted only where nothing came for a while: a busy database was watched for ever.
+    #[test]
+    fn a_watch_ends_while_commits_keep_coming() {
+        let (sender, receiver) = mpsc::channel();
+        for txid in 3..6 {
+            sender.send(Ok(Portion { commits: vec![commit(Txid(txid))], known: Txid(txid) })).unwrap();
+        }
+        let told = Cell::new(0);
+        let count = |_: &Commit| {
+            told.set(told.get() + 1);
+            Ok(())
+        };
+        assert_eq!(tell(&receiver, (Txid(2), Txid(3)), None, || true, count).unwrap(), None);
         assert_eq!(told.get(), 1);
     }
 
