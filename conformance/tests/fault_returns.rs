@@ -5,8 +5,8 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use litefleet::store::{Effect, Fault, FaultLayer, FaultPlan, Layer, MemoryStore, Operation, PageStore};
-use litefleet::{DatabaseName, FleetSettings};
-use litefleet_conformance::faults::{Process, Watch, code, pause};
+use litefleet::{DatabaseName, ErrorKind, FleetSettings};
+use litefleet_conformance::faults::{Process, Watch, block_on, code, pause};
 use rusqlite::{Connection, ErrorCode};
 
 /// So long another process waits for a lease that must come back: far longer than the sweep over idle databases takes.
@@ -257,6 +257,66 @@ fn a_lease_that_was_granted_for_a_state_that_is_gone_is_given_back() {
     place.plan.disarm();
     assert!(connection.is_autocommit(), "SQLite has rolled back");
     assert_eq!(values(&connection), [1, 2, 3]);
+}
+
+/// A commit that gives its lease back arrived while it was looked for, just before a new epoch was to rule it out: the grant of
+/// that epoch was forgotten with the lease of the commit.
+#[test]
+fn a_lease_that_only_resolved_an_unknown_outcome_is_given_back() {
+    let place = Place::new();
+    let process = place.process(quiet());
+    let connection = create(&process, "&lease=transaction");
+    place.plan.arm(Fault { operation: Some(Operation::Commit), after: 0, times: 1, effect: Effect::Late });
+    let plan = Arc::clone(&place.plan);
+    // The first grant is for the transaction.
+    place.watch.trigger(Operation::Open, 1, move || {
+        assert_eq!(aside(|| block_on(async move { plan.deliver().await })), 1);
+    });
+    insert(&connection, 2).unwrap();
+    assert!(!place.watch.is_waiting());
+    place.is_free(3);
+    assert_eq!(values(&connection), [1, 2, 3]);
+}
+
+/// The same where the grant came late and was this process's own, and the lease could not be given back at once.
+#[test]
+fn a_lease_that_a_late_open_has_taken_and_an_unknown_outcome_found_is_given_back() {
+    let place = Place::new();
+    let process = place.process(quiet());
+    let connection = create(&process, "&lease=transaction");
+    place.plan.arm(Fault { operation: Some(Operation::Open), after: 0, times: 1, effect: Effect::Late });
+    connection.execute_batch("BEGIN IMMEDIATE; INSERT INTO t (v) VALUES (2)").unwrap();
+    place.plan.arm(Fault { operation: Some(Operation::Commit), after: 0, times: 1, effect: Effect::LoseReply });
+    place.fail(Operation::Release, 0, Effect::Refuse);
+    let plan = Arc::clone(&place.plan);
+    place.watch.trigger(Operation::Head, 0, move || {
+        assert_eq!(aside(|| block_on(async move { plan.deliver().await })), 1);
+    });
+    connection.execute_batch("COMMIT").unwrap();
+    assert!(!place.watch.is_waiting());
+    place.plan.disarm();
+    place.is_free(3);
+    assert_eq!(values(&connection), [1, 2, 3]);
+}
+
+/// The state here was too old to go on from, and before it was asked for anew the database was deleted: that question
+/// created an empty one in its place.
+#[test]
+fn a_database_that_was_deleted_is_not_created_anew_by_who_had_it() {
+    let place = Place::new();
+    let (process, other) = (place.process(quiet()), Arc::new(place.other()));
+    let connection = create(&process, "&lease=transaction");
+    connection.execute_batch("BEGIN; SELECT v FROM t").unwrap();
+    let writer = other.open("a", "");
+    insert(&writer, 2).unwrap();
+    pragma(&writer, "litefleet_checkpoint").unwrap();
+    drop(writer);
+    other.fleet().collect(&name("a"), false).unwrap();
+    let there = Arc::clone(&other);
+    place.watch.trigger(Operation::Open, 1, move || aside(|| there.fleet().remove(&name("a"), true).unwrap()));
+    insert(&connection, 3).unwrap_err();
+    assert!(!place.watch.is_waiting());
+    assert_eq!(other.fleet().info(&name("a")).unwrap_err().kind(), ErrorKind::NotFound);
 }
 
 /// The commit gave the lease back under which the checkpoint was about to be written, which was an I/O error.

@@ -361,7 +361,10 @@ impl Database {
             core.leftovers = false;
         }
         if request.release {
-            core.lease = None;
+            // One that was granted meanwhile, to find out what became of the commit, did not go back with it.
+            if let Some(other) = core.lease.take().filter(|lease| lease.epoch != request.epoch) {
+                self.fleet.unreturned.kept(request.database, other.session);
+            }
             core.shared = true;
             core.holder = None;
         }

@@ -347,7 +347,7 @@ impl Database {
                 let live = self.retry(|| self.fleet.session.ensure()).await?;
                 let known = self.known();
                 // By force only at first: two that took over from each other for ever would help nobody.
-                let force = std::mem::take(&mut seize) || settings.takeover && known.is_none();
+                let force = std::mem::take(&mut seize) || settings.takeover && !self.is_known();
                 let lease = Some(LeaseRequest { session: live.session, force });
                 match self.retry(|| self.fleet.store.open(self.open_request(lease, known))).await {
                     Ok(opened) => break (opened, live.session),

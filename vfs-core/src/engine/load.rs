@@ -21,11 +21,17 @@ impl Database {
     pub(super) fn open_request(&self, lease: Option<LeaseRequest>, known: Option<(DatabaseId, Txid)>) -> OpenRequest {
         OpenRequest {
             name: self.name.clone(),
-            create: self.role == Role::Writer && known.is_none() && self.create.load(Ordering::Acquire),
+            // One that was there and is not any more was deleted.
+            create: self.role == Role::Writer && !self.is_known() && self.create.load(Ordering::Acquire),
             lease,
             known,
             tail_bytes: INLINE_TAIL,
         }
+    }
+
+    /// Whether the store has told of the database by that name.
+    pub(super) fn is_known(&self) -> bool {
+        self.core().database.is_some()
     }
 
     pub(super) fn known(&self) -> Option<(DatabaseId, Txid)> {
@@ -49,8 +55,10 @@ impl Database {
     /// False when it has to be asked for again.
     async fn refresh_once(&self) -> Result<bool> {
         let Some((database, known)) = self.known() else {
-            let opened = self.retry(|| self.fleet.store.open(self.open_request(None, None))).await?;
-            return self.take_over_state(opened, None).await;
+            return match self.retry(|| self.fleet.store.open(self.open_request(None, None))).await {
+                Err(error) if error.kind() == ErrorKind::NotFound && self.is_known() => Err(self.stop(error)),
+                opened => self.take_over_state(opened?, None).await,
+            };
         };
         let request = HeadRequest { database, known, epoch: None, tail_bytes: INLINE_TAIL };
         let reply = match self.retry(|| self.fleet.store.head(request)).await {

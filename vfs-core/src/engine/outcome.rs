@@ -65,13 +65,15 @@ impl Database {
             // A late open of our own may have raised the epoch: the lease is still ours, and was all the time.
             let done = head.txid == known.next() && head.commit_id == request.commit_id;
             if (done || head.txid == known) && self.adopt(head) {
+                // The commit is done, whatever becomes of the lease: one that stays is given back later.
                 if done
                     && request.release
-                    && let Err(error) =
-                        self.retry(|| self.fleet.store.release(request.database, head.epoch, Vec::new())).await
+                    && self
+                        .retry(|| self.fleet.store.release(request.database, head.epoch, Vec::new()))
+                        .await
+                        .is_ok()
                 {
-                    // The commit is done, whatever becomes of the lease, which ends with the session.
-                    tracing::warn!(database = %self.name, %error, "the lease could not be given back");
+                    self.core().lease = None;
                 }
                 return Ok(Some(if done { Fate::Done } else { Fate::Undone }));
             }
