@@ -1,6 +1,6 @@
 //! The bodies of the sealed values. Numbers are little-endian; `docs/format-embedded.md` gives them byte by byte.
 
-use litefleet::store::EpochEnd;
+use litefleet::store::{EpochEnd, Pieces};
 use litefleet::{CommitId, Epoch, Error, PageNo, PageRange, PageSet, Result, SessionId, Txid, UnixMillis};
 
 /// What is staged.
@@ -135,25 +135,17 @@ pub(crate) fn decode_number(what: &str, body: &[u8]) -> Result<u64> {
     Ok(number)
 }
 
-/// The pieces of a checkpoint that is not completed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Pieces {
-    pub(crate) epoch: Epoch,
-    pub(crate) txid: Txid,
-    pub(crate) count: u64,
+pub(crate) fn encode_pieces(pieces: Pieces) -> Vec<u8> {
+    let Pieces { epoch, attempt, txid, count } = pieces;
+    [epoch.get(), attempt, txid.get(), count].into_iter().flat_map(u64::to_le_bytes).collect()
 }
 
-impl Pieces {
-    pub(crate) fn encode(self) -> Vec<u8> {
-        [self.epoch.get(), self.txid.get(), self.count].into_iter().flat_map(u64::to_le_bytes).collect()
-    }
-
-    pub(crate) fn decode(what: &str, body: &[u8]) -> Result<Self> {
-        let mut input = Input { what, rest: body };
-        let pieces = Self { epoch: Epoch(input.number()?), txid: Txid(input.number()?), count: input.number()? };
-        input.end()?;
-        Ok(pieces)
-    }
+pub(crate) fn decode_pieces(what: &str, body: &[u8]) -> Result<Pieces> {
+    let mut input = Input { what, rest: body };
+    let (epoch, attempt) = (Epoch(input.number()?), input.number()?);
+    let pieces = Pieces { epoch, attempt, txid: Txid(input.number()?), count: input.number()? };
+    input.end()?;
+    Ok(pieces)
 }
 
 /// The pages of a staging entry, or the warm ones, as runs.
@@ -233,9 +225,9 @@ mod tests {
             assert!(HeadValue::decode("it", &body[1..]).is_err());
             assert!(HeadValue::decode("it", &body[..body.len() - 1]).is_err());
         }
-        let pieces = Pieces { epoch: Epoch(3), txid: Txid(99), count: 7 };
-        assert_eq!(Pieces::decode("it", &pieces.encode()).unwrap(), pieces);
-        assert!(Pieces::decode("it", &pieces.encode()[1..]).is_err());
+        let pieces = Pieces { epoch: Epoch(3), attempt: 5, txid: Txid(99), count: 7 };
+        assert_eq!(decode_pieces("it", &encode_pieces(pieces)).unwrap(), pieces);
+        assert!(decode_pieces("it", &encode_pieces(pieces)[1..]).is_err());
         let pages: PageSet = [1, 2, 3, 9, 11, 12].into_iter().map(PageNo).collect();
         assert_eq!(decode_pages("it", &encode_pages(&pages)).unwrap(), pages);
     }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use litefleet::store::{EpochEnd, RowKind};
+use litefleet::store::{EpochEnd, Pieces, RowKind};
 use litefleet::{CommitId, Epoch, Error, PageNo, PageRange, PageSet, Result, SessionId, Txid, UnixMillis};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
@@ -69,14 +69,6 @@ pub(crate) struct ProgressValue {
     pub(crate) log_start: Txid,
     /// Of the last checkpoint that came in several.
     pub(crate) pieces: Option<Pieces>,
-}
-
-/// The pieces of a checkpoint, but for the one that completes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Pieces {
-    pub(crate) epoch: Epoch,
-    pub(crate) txid: Txid,
-    pub(crate) count: u64,
 }
 
 /// A session.
@@ -261,6 +253,7 @@ impl Value for ProgressValue {
         put_number(out, self.log_start.get());
         if let Some(pieces) = self.pieces {
             put_number(out, pieces.epoch.get());
+            put_number(out, pieces.attempt);
             put_number(out, pieces.txid.get());
             put_number(out, pieces.count);
         }
@@ -273,8 +266,9 @@ impl Value for ProgressValue {
         let pieces = if body.is_empty() {
             None
         } else {
-            let (epoch, txid) = (Epoch(take_number(body)?), Txid(take_number(body)?));
-            Some(Pieces { epoch, txid, count: take_number(body)? })
+            let (epoch, attempt) = (Epoch(take_number(body)?), take_number(body)?);
+            let (txid, count) = (Txid(take_number(body)?), take_number(body)?);
+            Some(Pieces { epoch, attempt, txid, count })
         };
         Ok(Self { checkpoint, horizon, log_start, pieces })
     }

@@ -60,8 +60,8 @@ calls! {
     Stage "SELECT S.stage($1, $2, $3, $4, $5, $6, $7, $8, $9) FROM W, set_config('synchronous_commit', 'off', true) a"
         [INT8 INT8 INT8 INT8 INT8 INT8 INT8_ARRAY INT2_ARRAY BYTEA_ARRAY];
     Discard "SELECT S.discard($1, $2, $3, $4, $5) FROM W" [INT8 INT8 INT8 INT8 INT8];
-    Checkpoint "SELECT S.checkpoint($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) FROM W"
-        [INT8 INT8 INT8 INT8 INT8 BOOL INT8 INT8_ARRAY INT2_ARRAY INT8_ARRAY BYTEA_ARRAY INT8_ARRAY];
+    Checkpoint "SELECT S.checkpoint($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) FROM W"
+        [INT8 INT8 INT8 INT8 INT8 INT8 BOOL INT8 INT8_ARRAY INT2_ARRAY INT8_ARRAY BYTEA_ARRAY INT8_ARRAY];
     Collect "SELECT S.collect($1, $2, $3, $4, $5, $6, $7) FROM W" [INT8 INT8 INT8 INT8 INT8_ARRAY INT8_ARRAY INT8];
     Purge "SELECT o.* FROM W, S.purge($1) o" [INT8];
     List "SELECT * FROM S.list($1, $2, $3, $4)" [TEXT TEXT TEXT INT8];

@@ -15,6 +15,8 @@ use litefleet_postgres::testing::{Server, wait_until};
 use rusqlite::Connection;
 use support::writer::Writer;
 use support::{asynchronous_pair, connect};
+use tokio::runtime::Runtime;
+use tokio_postgres::NoTls;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -69,9 +71,13 @@ fn process(url: &str) -> Process {
 
 const ROWS: i64 = 200;
 
-/// A table of about 200 pages.
 fn fill(connection: &Connection) {
-    let numbers = format!("WITH n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n WHERE id < {ROWS})");
+    fill_with(connection, ROWS);
+}
+
+/// A table of about so many pages.
+fn fill_with(connection: &Connection, rows: i64) {
+    let numbers = format!("WITH n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n WHERE id < {rows})");
     let table = "CREATE TABLE t (id INTEGER PRIMARY KEY, v INTEGER, filler BLOB)";
     connection.execute_batch(&format!("{table}; {numbers} INSERT INTO t SELECT id, 1, zeroblob(3000) FROM n")).unwrap();
 }
@@ -152,4 +158,43 @@ fn lost_chunks_block_the_rest() {
     assert_eq!(pair.standby.sql("SELECT max(page) FROM litefleet.pages"), "3");
     assert_eq!(writer.flip(5, CommitMode::Independent).unwrap_err().kind(), ErrorKind::Conflict);
     writer.flip(3, CommitMode::Independent).unwrap();
+}
+
+/// A checkpoint fails at its last piece, and is begun again: what the first attempt had written it did not write once more. Those
+/// rows are among what was lost, and no piece of the second attempt is: it was completed without them.
+#[test]
+fn lost_pieces_of_an_attempt_before_are_written_again() {
+    const MANY: i64 = 700;
+    let (mut pair, runtime) = (Pair::new(), Runtime::new().unwrap());
+    let connection = pair.process.open("a", "");
+    fill_with(&connection, MANY);
+    checkpoint(&connection);
+    add_to(&connection, 1..=MANY).unwrap();
+    pair.cut();
+    pair.primary.sql(
+        "CREATE FUNCTION fails() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not yet'; END $$; \
+         CREATE TRIGGER fails BEFORE INSERT ON litefleet.checkpoints FOR EACH ROW EXECUTE FUNCTION fails()",
+    );
+    connection.execute_batch("PRAGMA litefleet_checkpoint").unwrap_err();
+    assert_eq!(pair.primary.sql("SELECT count FROM litefleet.pieces"), "2");
+    pair.primary.sql("DROP TRIGGER fails ON litefleet.checkpoints");
+    let (locker, session) = runtime.block_on(tokio_postgres::connect(&pair.primary.url(), NoTls)).unwrap();
+    runtime.spawn(session);
+    runtime.block_on(locker.batch_execute("BEGIN; LOCK TABLE litefleet.checkpoints")).unwrap();
+    let again = std::thread::spawn(move || {
+        checkpoint(&connection);
+        connection
+    });
+    wait_until("its last piece waits for the lock", PATIENCE, || {
+        pair.primary
+            .sql("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'litefleet.checkpoints'::regclass")
+            == "1"
+    });
+    pair.fail_over();
+    let connection = again.join().unwrap();
+    let wanted = vec![2; usize::try_from(MANY).unwrap()];
+    assert_eq!(values(&connection), wanted);
+    let other = pair.other();
+    assert_eq!(values(&other.open("a", "&takeover=1")), wanted);
+    assert_eq!(other.problems("a"), Vec::<String>::new());
 }

@@ -62,6 +62,7 @@ impl Held {
             epoch: self.opened.head.epoch,
             txid: self.txid,
             since: Txid(0),
+            attempt: 0,
             piece: 0,
             rows,
             last: true,

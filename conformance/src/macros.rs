@@ -170,6 +170,7 @@ macro_rules! __each_store_case {
                 checkpoint::checkpoint_without_rows_completes
                 checkpoint::checkpoint_rests_on_one_before
                 checkpoint::lost_piece_blocks_the_checkpoint
+                checkpoint::late_piece_of_an_attempt_is_refused
                 checkpoint::rows_that_cannot_be_are_invalid
                 collect::horizon_never_falls
                 collect::read_below_the_horizon_fails

@@ -54,6 +54,7 @@ fn damage(store: &Arc<dyn PageStore>, damaged: &'static [u32], warm: &'static [u
             epoch,
             txid,
             since: litefleet::Txid(0),
+            attempt: 0,
             piece: 0,
             rows,
             last: false,

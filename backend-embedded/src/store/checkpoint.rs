@@ -1,14 +1,14 @@
 //! Checkpoints.
 
-use litefleet::store::CheckpointRequest;
-use litefleet::{Error, Result};
+use litefleet::store::{CheckpointRequest, Pieces};
+use litefleet::{DatabaseId, Error, Result};
 
 use super::{EmbeddedStore, stage, stored};
 use crate::engine::Engine;
 use crate::error::Outcome;
 use crate::keys::{self, Kind, Table};
 use crate::seal::unseal;
-use crate::values::{self, Pieces};
+use crate::values;
 use crate::view::{Durability, Purpose, View};
 
 /// Left-over staging entries that each call removes.
@@ -44,15 +44,14 @@ fn checkpoint(engine: &Engine, request: &CheckpointRequest) -> Outcome<()> {
     }
     let mut changes = engine.changes();
     if request.txid > head.checkpoint {
-        check_pieces(&view, request)?;
+        let pieces = pieces(&view, id)?.with(request)?;
         if !request.last {
-            let count = request.piece.saturating_add(1);
-            let pieces = Pieces { epoch: request.epoch, txid: request.txid, count };
-            stored::put(&mut changes, &keys::of_database(Kind::Pieces, id), &pieces.encode());
+            let key = keys::of_database(Kind::Pieces, id);
+            stored::put(&mut changes, &key, &values::encode_pieces(pieces));
         }
-    }
-    for row in &request.rows {
-        stored::put_row(&mut changes, id, row);
+        for row in &request.rows {
+            stored::put_row(&mut changes, id, row);
+        }
     }
     let tidy = head.stale_entries;
     if tidy {
@@ -74,18 +73,10 @@ fn checkpoint(engine: &Engine, request: &CheckpointRequest) -> Outcome<()> {
     changes.apply(Purpose::Grow, Durability::Ordered)
 }
 
-/// Whether the pieces that came before one are there.
-fn check_pieces(view: &View<'_>, request: &CheckpointRequest) -> Outcome<()> {
-    if request.piece == 0 {
-        return Ok(());
-    }
-    let key = keys::of_database(Kind::Pieces, request.database);
-    if let Some(value) = view.get(Table::Heads, &key)? {
-        let what = format!("the pieces of a checkpoint of database {}", request.database);
-        let found = Pieces::decode(&what, unseal(&what, &key, &value)?)?;
-        if (found.epoch, found.txid) == (request.epoch, request.txid) && found.count >= request.piece {
-            return Ok(());
-        }
-    }
-    Err(Error::conflict("the store has lost pieces of the checkpoint, in a crash or a failover").into())
+/// The pieces of the last checkpoint in several.
+fn pieces(view: &View<'_>, id: DatabaseId) -> Outcome<Pieces> {
+    let key = keys::of_database(Kind::Pieces, id);
+    let Some(value) = view.get(Table::Heads, &key)? else { return Ok(Pieces::default()) };
+    let what = format!("the pieces of a checkpoint of database {id}");
+    Ok(values::decode_pieces(&what, unseal(&what, &key, &value)?)?)
 }

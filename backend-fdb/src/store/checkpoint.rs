@@ -8,7 +8,7 @@ use super::read::{Singles, missing};
 use crate::error::Outcome;
 use crate::keys::Kind;
 use crate::transact::{Priority, Step, Tx, only};
-use crate::values::{Pieces, ProgressValue, encode_row};
+use crate::values::{ProgressValue, encode_row};
 
 impl FdbStore {
     pub(super) async fn write_checkpoint(&self, request: &CheckpointRequest) -> Result<()> {
@@ -54,7 +54,9 @@ impl FdbStore {
             .into());
         }
         let progress = advance(before, request)?;
-        for row in &request.rows {
+        // Of one that is completed nothing is written any more.
+        let rows = if request.txid > before.checkpoint { request.rows.as_slice() } else { &[] };
+        for row in rows {
             tx.put_row(&self.keys.row(id, row.page, row.txid), &encode_row(row.kind, &row.bytes))?;
         }
         // A collection that has looked at the rows before must look again.
@@ -83,14 +85,9 @@ fn advance(before: ProgressValue, request: &CheckpointRequest) -> Result<Progres
     if request.txid == before.checkpoint {
         return Ok(before);
     }
-    let is_before =
-        |pieces: &Pieces| (pieces.epoch, pieces.txid) == (request.epoch, request.txid) && pieces.count >= request.piece;
-    if request.piece > 0 && !before.pieces.as_ref().is_some_and(is_before) {
-        return Err(Error::conflict("the store has lost pieces of the checkpoint, in a crash or a failover"));
-    }
+    let pieces = before.pieces.unwrap_or_default().with(request)?;
     if request.last {
         return Ok(ProgressValue { checkpoint: request.txid, pieces: None, ..before });
     }
-    let (epoch, txid, count) = (request.epoch, request.txid, request.piece.saturating_add(1));
-    Ok(ProgressValue { pieces: Some(Pieces { epoch, txid, count }), ..before })
+    Ok(ProgressValue { pieces: Some(pieces), ..before })
 }

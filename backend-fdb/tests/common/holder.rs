@@ -108,6 +108,7 @@ impl Holder {
                 epoch,
                 txid,
                 since: Txid(0),
+                attempt: 0,
                 piece: 0,
                 rows,
                 last,

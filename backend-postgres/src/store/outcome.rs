@@ -50,6 +50,7 @@ impl Answer {
             13 => Error::conflict("the store has lost staged pages, in a crash or a failover"),
             14 => Error::conflict("the store has lost the checkpoint that this one rests on, in a crash or a failover"),
             15 => Error::conflict("the store has lost pieces of the checkpoint, in a crash or a failover"),
+            16 => Error::conflict("this attempt at the checkpoint was given up: a later one has begun"),
             10 => Error::conflict("there is a database of that name already"),
             _ => Error::internal(format!("the schema's functions answered {outcome}, which nobody knows")),
         })

@@ -43,13 +43,14 @@ impl Inner {
 
     pub(super) async fn checkpoint(&self, request: CheckpointRequest) -> Outcome<()> {
         self.config.limits.check_checkpoint(&request)?;
-        let CheckpointRequest { database, epoch, txid, since, piece, rows, last, time, warm } = request;
+        let CheckpointRequest { database, epoch, txid, since, attempt, piece, rows, last, time, warm } = request;
         let [pages, kinds, bases, bytes] = columns(rows);
         let params = [
             bigint(database.get()),
             bigint(epoch.get()),
             bigint(txid.get()),
             bigint(since.get()),
+            bigint(attempt),
             bigint(piece),
             boolean(last),
             bigint(time.get()),

@@ -73,6 +73,7 @@ fn damage(session: &Session, name: &DatabaseName, what: Damaged) {
             epoch,
             txid,
             since: litefleet::Txid(0),
+            attempt: 0,
             piece: 0,
             rows,
             last: false,

@@ -143,6 +143,7 @@ pub fn patch_on_a_wrong_base_is_caught(harness: &dyn EngineHarness) {
             epoch,
             txid,
             since: litefleet::Txid(0),
+            attempt: 0,
             piece: 0,
             rows,
             last: false,

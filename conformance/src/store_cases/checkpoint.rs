@@ -25,7 +25,8 @@ pub async fn checkpoint_moves_forward_only(harness: &dyn Harness) {
     assert_eq!(picture(&store, writer.database).await, before);
     writer.checkpoint(3, &[image(1, 3, b"three")]).await;
     assert_eq!(picture(&store, writer.database).await, before, "repeated");
-    writer.checkpoint(3, &[image(2, 3, b"one more")]).await;
+    writer.checkpoint(3, &[image(1, 3, b"other"), image(2, 3, b"one more")]).await;
+    assert_eq!(picture(&store, writer.database).await, before, "it is completed");
     for txid in [4, 6, 6] {
         writer.checkpoint(txid, &[image(1, txid, b"row")]).await;
         let head = writer.head().await;
@@ -35,7 +36,7 @@ pub async fn checkpoint_moves_forward_only(harness: &dyn Harness) {
         let tail: Vec<u64> = (txid + 1..=6).collect();
         assert_eq!(log_txids(complete(&opened.tail)), tail);
     }
-    let all = [(1, 3), (1, 4), (1, 6), (2, 3)];
+    let all = [(1, 3), (1, 4), (1, 6)];
     assert_eq!(places(&scan(&store, writer.database).await), all);
 }
 
@@ -91,6 +92,7 @@ fn piece(writer: &Writer, txid: u64, piece: u64, last: bool) -> CheckpointReques
         epoch: writer.epoch,
         txid: Txid(txid),
         since: Txid(0),
+        attempt: 1,
         piece,
         rows: vec![image(u32::try_from(piece + 1).expect("small"), txid, b"row")],
         last,
@@ -132,7 +134,8 @@ pub async fn lost_piece_blocks_the_checkpoint(harness: &dyn Harness) {
         refused(lost, ErrorKind::Conflict, "nothing came before");
         assert_eq!(picture(&store, writer.database).await, before);
     }
-    for number in [0, 1, 1, 2] {
+    // One that comes again takes back none of those after it.
+    for number in [0, 1, 1, 2, 0] {
         store.checkpoint(piece(&writer, 3, number, false)).await.expect("those before it are there");
     }
     let before = picture(&store, writer.database).await;
@@ -153,6 +156,48 @@ pub async fn lost_piece_blocks_the_checkpoint(harness: &dyn Harness) {
     assert_eq!(new.head().await.checkpoint, Txid(4));
 }
 
+/// A piece of an attempt that was given up is refused once another has begun, which may have read the rows before it, and
+/// so is one that would complete the checkpoint. Of a checkpoint that is completed nothing is written any more.
+pub async fn late_piece_of_an_attempt_is_refused(harness: &dyn Harness) {
+    let store = harness.store().await;
+    let mut writer = Writer::new(&store, "a").await;
+    writer.commit_up_to(6).await;
+    let of = |attempt, number, last| CheckpointRequest { attempt, ..piece(&writer, 3, number, last) };
+    for number in 0..3 {
+        store.checkpoint(of(1, number, false)).await.expect("those before it are there");
+    }
+    // Without rows: only that it begins.
+    let begins = CheckpointRequest { rows: Vec::new(), ..of(2, 0, false) };
+    for _ in 0..2 {
+        store.checkpoint(begins.clone()).await.expect("a new attempt");
+    }
+    let before = picture(&store, writer.database).await;
+    for (number, last) in [(0, false), (3, false), (3, true), (0, true)] {
+        let late = store.checkpoint(of(1, number, last)).await;
+        refused(late, ErrorKind::Conflict, "an attempt that was given up");
+        assert_eq!(picture(&store, writer.database).await, before);
+    }
+    refused(store.checkpoint(of(2, 2, true)).await, ErrorKind::Conflict, "pieces of another attempt");
+    store.checkpoint(of(2, 1, true)).await.expect("the one before it is there");
+    assert_eq!(writer.head().await.checkpoint, Txid(3));
+    let before = picture(&store, writer.database).await;
+    for attempt in [1, 2, 3] {
+        let rows = vec![image(2, 3, b"late"), image(9, 3, b"late")];
+        let late = CheckpointRequest { rows, ..of(attempt, 0, false) };
+        store.checkpoint(late).await.expect("it is completed");
+        assert_eq!(picture(&store, writer.database).await, before);
+    }
+    // The next is another's, under the same epoch.
+    store.checkpoint(CheckpointRequest { attempt: 4, ..piece(&writer, 5, 0, true) }).await.expect("a new one");
+    // And a new holder counts from the beginning.
+    let new = writer.take_over().await;
+    store.checkpoint(CheckpointRequest { attempt: 1, ..piece(&new, 6, 0, false) }).await.expect("under its own epoch");
+    store
+        .checkpoint(CheckpointRequest { attempt: 1, ..piece(&new, 6, 1, true) })
+        .await
+        .expect("the one before is there");
+}
+
 /// Every row of a checkpoint has its txid, and every staged row the next one; no page comes twice, and no delta is
 /// staged. Else the request is `Invalid`, and nothing of it is written.
 pub async fn rows_that_cannot_be_are_invalid(harness: &dyn Harness) {
@@ -168,6 +213,7 @@ pub async fn rows_that_cannot_be_are_invalid(harness: &dyn Harness) {
             epoch: writer.epoch,
             txid: Txid(4),
             since: Txid(0),
+            attempt: 0,
             piece: 0,
             rows,
             last: true,

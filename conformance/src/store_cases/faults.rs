@@ -236,6 +236,7 @@ pub async fn repeated_calls_do_no_harm(harness: &dyn Harness) {
         epoch: writer.epoch,
         txid: Txid(txid),
         since: Txid(0),
+        attempt: 0,
         piece: 0,
         rows: vec![image(1, txid, b"row")],
         last: true,

@@ -196,6 +196,7 @@ pub async fn checkpoints_and_takeovers_do_not_mix(harness: &dyn Harness) {
                     epoch: writer.epoch,
                     txid: Txid(1),
                     since: Txid(0),
+                    attempt: 0,
                     piece: 0,
                     rows: vec![image(page, 1, b"row")],
                     last: false,

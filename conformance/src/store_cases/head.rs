@@ -105,6 +105,7 @@ pub async fn warm_pages_come_with_a_checkpoint(harness: &dyn Harness) {
         epoch: writer.epoch,
         txid: Txid(page.into()),
         since: Txid(0),
+        attempt: 0,
         piece: 0,
         rows: vec![image(page, page.into(), b"row")],
         last,

@@ -58,6 +58,7 @@ async fn rows_are_limited(writer: &Writer) {
         epoch: writer.epoch,
         txid: writer.txid,
         since: Txid(0),
+        attempt: 0,
         piece: 0,
         rows: rows(writer.txid, count),
         last: true,

@@ -59,6 +59,14 @@ struct Plan {
     kept: u32,
 }
 
+/// Which piece of a checkpoint a request is.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    attempt: u64,
+    piece: u64,
+    last: bool,
+}
+
 /// Who wants a checkpoint or a collection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum For {
@@ -205,27 +213,29 @@ impl Database {
         let limits = self.fleet.store.limits();
         let size = CHUNK.min(limits.write_rows).min(limits.read_pages).max(1);
         let mut chunks = plan.pages.chunks(size).into_iter().peekable();
-        let (mut written, mut piece) = (0, 0);
-        loop {
+        let (attempt, after_another) = self.core().begin_attempt(plan.epoch);
+        let mut place = Place { attempt, piece: 0, last: false };
+        if after_another {
+            // Rows of the one before may be there now, and gone after a failover. Each request asks for the pieces before it:
+            // with one that comes before the first read, whatever has that one has what was read.
+            self.write_piece(plan, place, Vec::new()).await?;
+            place.piece += 1;
+        }
+        let mut written = 0;
+        while !place.last {
             let ranges = chunks.next().unwrap_or_default();
             let rows = self.rows(plan, &ranges).await?;
-            let last = chunks.peek().is_none();
+            place.last = chunks.peek().is_none();
             written += rows.len();
-            if last || !rows.is_empty() {
-                let time = self.fleet.clock.unix();
-                let (database, epoch, txid, since) = (plan.database, plan.epoch, plan.to, plan.since);
-                let warm = if last { self.core().warm_set() } else { Vec::new() };
-                let request = CheckpointRequest { database, epoch, txid, since, piece, rows, last, time, warm };
-                self.retry(|| self.fleet.store.checkpoint(request.clone())).await?;
-                piece += 1;
-            }
-            if last {
-                break;
+            if place.last || !rows.is_empty() {
+                self.write_piece(plan, place, rows).await?;
+                place.piece += 1;
             }
         }
         let now = self.fleet.clock.monotonic();
         {
             let mut core = self.core();
+            core.incomplete = None;
             core.note_checkpoint(plan.to);
             core.collect_at = now.checked_add(self.settings().retention);
         }
@@ -235,6 +245,15 @@ impl Database {
         metrics::histogram!("litefleet_checkpoint_seconds").record(taken.as_secs_f64());
         tracing::debug!(database = %self.name, txid = %plan.to, rows = written, ?taken, "checkpoint");
         Ok(())
+    }
+
+    async fn write_piece(&self, plan: &Plan, place: Place, rows: Vec<PageRow>) -> Result<()> {
+        let Place { attempt, piece, last } = place;
+        let (database, epoch, txid, since) = (plan.database, plan.epoch, plan.to, plan.since);
+        let time = self.fleet.clock.unix();
+        let warm = if last { self.core().warm_set() } else { Vec::new() };
+        let request = CheckpointRequest { database, epoch, txid, since, attempt, piece, rows, last, time, warm };
+        self.retry(|| self.fleet.store.checkpoint(request.clone())).await
     }
 
     /// The rows of some pages as of the checkpoint. A page whose newest row is right already gets none.

@@ -70,6 +70,9 @@ pub(super) struct Core {
     written: Vec<PageNo>,
     /// No warm pages came with the open, and none was read since.
     pub(super) cold: bool,
+    /// Checkpoints that were begun here, and the epoch under which one was not completed since.
+    pub(super) attempts: u64,
+    pub(super) incomplete: Option<Epoch>,
     /// When the checkpoints made here are old enough for what they made garbage.
     pub(super) collect_at: Option<Duration>,
 }
@@ -91,6 +94,13 @@ impl Core {
         self.leftovers |= head.staged;
         self.holder = head.holder.as_ref().map(|holder| holder.label.clone());
         self.note_checkpoint(head.checkpoint);
+    }
+
+    /// A checkpoint begins, under this epoch. Returns its number, and whether one before it under the same epoch was not
+    /// completed.
+    pub(super) fn begin_attempt(&mut self, epoch: Epoch) -> (u64, bool) {
+        self.attempts += 1;
+        (self.attempts, self.incomplete.replace(epoch) == Some(epoch))
     }
 
     /// A checkpoint was completed.

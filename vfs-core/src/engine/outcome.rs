@@ -68,10 +68,7 @@ impl Database {
                 // The commit is done, whatever becomes of the lease: one that stays is given back later.
                 if done
                     && request.release
-                    && self
-                        .retry(|| self.fleet.store.release(request.database, head.epoch, Vec::new()))
-                        .await
-                        .is_ok()
+                    && self.retry(|| self.fleet.store.release(request.database, head.epoch, Vec::new())).await.is_ok()
                 {
                     self.core().lease = None;
                 }

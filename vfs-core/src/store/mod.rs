@@ -12,6 +12,7 @@ mod layers;
 mod limits;
 mod memory;
 mod model;
+mod pieces;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub mod sockets;
 
@@ -33,6 +34,7 @@ pub use model::{
     HeadRequest, Holder, LeaseRequest, Lineage, ListEntry, Listed, LogRow, OpenRequest, Opened, PageRow, PagesReply,
     Purged, ReadRow, RowKind, SessionRequest, StageRequest, Staged, Tail,
 };
+pub use pieces::Pieces;
 
 /// Whether the commits of one call stand or fall together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -216,8 +218,10 @@ pub trait PageStore: Debug + Send + Sync + 'static {
     ///
     /// A server that lost what it had acknowledged, in a failover, must not complete a checkpoint that rests on it. So it is
     /// `Conflict`, too, when the newest completed checkpoint is below `since` (case: `checkpoint_rests_on_one_before`), and
-    /// when a piece that came before it under this epoch is not there, unless the checkpoint is completed already (case:
-    /// `lost_piece_blocks_the_checkpoint`).
+    /// when a piece that came before it in this attempt is not there (case: `lost_piece_blocks_the_checkpoint`). What an
+    /// attempt reads may rest on rows of one before it that was not completed: so it is `Conflict`, too, for an attempt that
+    /// is not the newest of the epoch that has begun here (case: `late_piece_of_an_attempt_is_refused`). [`Pieces`] judges
+    /// both. Where the checkpoint is completed already nothing of it is written any more.
     async fn checkpoint(&self, request: CheckpointRequest) -> Result<()>;
 
     /// Raises the horizon as far as asked and allowed, then, in the same store transaction, deletes dead rows of the

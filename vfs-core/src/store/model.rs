@@ -289,7 +289,9 @@ pub struct CheckpointRequest {
     pub txid: Txid,
     /// The completed checkpoint that it rests on: pages that did not change since then get no row.
     pub since: Txid,
-    /// How many pieces of it came before this one, under this epoch, and were acknowledged. 0 begins it anew.
+    /// Which attempt at a checkpoint it is under this epoch: a larger number than any before.
+    pub attempt: u64,
+    /// How many pieces of this attempt came before this one and were acknowledged.
     pub piece: u64,
     /// The rows; no page twice.
     pub rows: Vec<PageRow>,

@@ -102,6 +102,7 @@ CREATE TABLE {schema}.checkpoints (
 CREATE TABLE {schema}.pieces (
     database bigint PRIMARY KEY,
     epoch bigint NOT NULL,
+    attempt bigint NOT NULL,
     txid bigint NOT NULL,
     count bigint NOT NULL
 ) WITH (fillfactor = 50);

@@ -1,6 +1,6 @@
 -- Staging and checkpoints. The answers are an outcome, the head's epoch and its txid: 0 done, 2 no such database, 3 another
 -- epoch, 4 released, 5 another txid, 8 another generation, 9 not between the newest checkpoint and the head, 14 the checkpoint
--- that it rests on is gone, 15 pieces that came before it are; to stage,
+-- that it rests on is gone, 15 pieces that came before it are, 16 a later attempt has begun; to stage,
 -- also 1: this request or a later one was applied before, and 13: one that was acknowledged is gone.
 
 CREATE FUNCTION {schema}.put_rows(
@@ -89,34 +89,48 @@ BEGIN
 END $$;
 
 CREATE FUNCTION {schema}.checkpoint(
-    wanted bigint, epoch bigint, at bigint, since bigint, piece bigint, is_last boolean, completed bigint,
+    wanted bigint, epoch bigint, at bigint, since bigint, attempt bigint, piece bigint, is_last boolean, completed bigint,
     numbers bigint[], kinds smallint[], bases bigint[], contents bytea[], warm bigint[]
 ) RETURNS bigint[]
 LANGUAGE plpgsql AS $$
 DECLARE
     head {schema}.heads;
+    before {schema}.pieces;
     outcome integer;
 BEGIN
-    -- KEY SHARE lets commits pass, and makes a grant wait.
-    SELECT * INTO head FROM {schema}.heads h WHERE h.id = wanted FOR KEY SHARE;
+    IF cardinality(numbers) = 0 AND NOT is_last THEN
+        -- An attempt begins after one that failed: waits for what that one still has under way, so that all of it comes
+        -- before this, or sees it and is refused.
+        SELECT * INTO head FROM {schema}.heads h WHERE h.id = wanted FOR UPDATE;
+    ELSE
+        -- KEY SHARE lets commits pass, and makes a grant wait.
+        SELECT * INTO head FROM {schema}.heads h WHERE h.id = wanted FOR KEY SHARE;
+    END IF;
     outcome := {schema}.fence(head, checkpoint.epoch);
     IF outcome = 0 AND (at < head.checkpoint OR at > head.txid) THEN outcome := 9; END IF;
     IF outcome = 0 AND since > head.checkpoint THEN outcome := 14; END IF;
-    IF outcome = 0 AND piece > 0 AND at > head.checkpoint AND NOT EXISTS (
-        SELECT FROM {schema}.pieces p
-        WHERE p.database = wanted AND p.epoch = checkpoint.epoch AND p.txid = at AND p.count >= piece)
-    THEN
-        outcome := 15;
+    IF outcome = 0 AND at > head.checkpoint THEN
+        SELECT * INTO before FROM {schema}.pieces p WHERE p.database = wanted AND p.epoch = checkpoint.epoch;
+        outcome := CASE
+            WHEN before.attempt > checkpoint.attempt THEN 16
+            WHEN piece = 0 OR before.attempt = checkpoint.attempt AND before.txid = at AND before.count >= piece THEN 0
+            ELSE 15 END;
     END IF;
     IF outcome > 0 THEN
         RETURN ARRAY[outcome, coalesce(head.epoch, 0), coalesce(head.txid, 0), coalesce(head.checkpoint, 0)];
     END IF;
-    IF cardinality(numbers) > 0 THEN
+    -- Of one that is completed nothing is written any more.
+    IF cardinality(numbers) > 0 AND at > head.checkpoint THEN
         PERFORM {schema}.put_rows(wanted, at, numbers, kinds, bases, contents);
     END IF;
     IF NOT is_last AND at > head.checkpoint THEN
-        INSERT INTO {schema}.pieces AS p VALUES (wanted, checkpoint.epoch, at, piece + 1)
-        ON CONFLICT (database) DO UPDATE SET epoch = excluded.epoch, txid = excluded.txid, count = excluded.count;
+        INSERT INTO {schema}.pieces AS p VALUES (wanted, checkpoint.epoch, checkpoint.attempt, at, piece + 1)
+        ON CONFLICT (database) DO UPDATE SET
+            epoch = excluded.epoch, attempt = excluded.attempt, txid = excluded.txid,
+            -- One that comes again does not take back those after it.
+            count = CASE
+                WHEN (p.epoch, p.attempt, p.txid) = (excluded.epoch, excluded.attempt, excluded.txid)
+                THEN greatest(p.count, excluded.count) ELSE excluded.count END;
     END IF;
     IF is_last THEN
         INSERT INTO {schema}.checkpoints VALUES (wanted, at, completed) ON CONFLICT DO NOTHING;

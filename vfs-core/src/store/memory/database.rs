@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::error::{Error, Result};
+use crate::store::Pieces;
 use crate::store::model::{
     CheckpointRequest, CollectRequest, Collected, CommitRequest, DiscardRequest, Discarded, EpochEnd, LogRow, PageRow,
     ReadRow, RowKind, StageRequest, Tail,
@@ -36,8 +37,7 @@ pub(super) struct Database {
     staging: Option<Staging>,
     /// Completed checkpoints from the horizon on, and when.
     pub(super) checkpoints: BTreeMap<Txid, UnixMillis>,
-    /// The last piece of a checkpoint that was to have more: its epoch, its txid, and how many there are.
-    pieces: (Epoch, Txid, u64),
+    pieces: Pieces,
     /// All records after it are there.
     pub(super) log_start: Txid,
     pub(super) log: BTreeMap<Txid, Bytes>,
@@ -63,7 +63,7 @@ impl Database {
             generation: 0,
             staging: None,
             checkpoints: BTreeMap::new(),
-            pieces: (Epoch(0), Txid(0), 0),
+            pieces: Pieces::default(),
             log_start: Txid(0),
             log: BTreeMap::new(),
             rows: BTreeMap::new(),
@@ -239,17 +239,13 @@ impl Database {
             )));
         }
         if request.txid > self.checkpoint {
-            let (epoch, txid, count) = self.pieces;
-            let there = (epoch, txid) == (request.epoch, request.txid) && count >= request.piece;
-            if request.piece > 0 && !there {
-                return Err(Error::conflict("the store has lost pieces of the checkpoint, in a crash or a failover"));
-            }
+            let pieces = self.pieces.with(&request)?;
             if !request.last {
-                self.pieces = (request.epoch, request.txid, request.piece.saturating_add(1));
+                self.pieces = pieces;
             }
-        }
-        for row in request.rows {
-            self.rows.insert((row.page, row.txid), (row.kind, row.bytes));
+            for row in request.rows {
+                self.rows.insert((row.page, row.txid), (row.kind, row.bytes));
+            }
         }
         if request.last {
             self.checkpoint = request.txid;
