@@ -1,86 +1,52 @@
-//! Settings of the store: plain data, and the URL that they are read from.
+//! The URL that the settings are read from.
 
-use std::fmt;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use litefleet::store::StoreLimits;
 use litefleet::{Error, Result};
 use tokio_postgres::config::{SslMode, TargetSessionAttrs};
 
-/// How much of the server's certificate is checked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Verify {
-    /// Nothing: `sslmode` up to `require`, as libpq does it. Protects from listening, not from impostors.
-    #[default]
-    Nothing,
-    /// That an authority we trust signed it: `sslmode=verify-ca`.
-    Authority,
-    /// That, and the host's name: `sslmode=verify-full`.
-    Full,
-}
+use super::{PostgresConfig, Prepared, Verify, server_millis};
 
-/// Whether statements are prepared and named on the server, which saves it work per call.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Prepared {
-    /// Where the connection provably leads to the server itself, and not to a pooler: both ends name the same addresses.
-    #[default]
-    Auto,
-    /// Always. Wrong behind a pooler in transaction mode.
-    On,
-    /// Never.
-    Off,
-}
+const SSL_MODES: &str = "disable, allow, prefer, require, verify-ca or verify-full";
 
-/// How to reach a store on Postgres. Made from a URL by [`from_url`](Self::from_url).
-#[derive(Clone)]
-pub struct PostgresConfig {
-    pub(crate) server: tokio_postgres::Config,
-    /// How much of the server's certificate is checked.
-    pub verify: Verify,
-    /// `sslrootcert`: a PEM file of authorities instead of those of the system. With `sslrootcert=system` nothing less than
-    /// [`Full`](Verify::Full) is accepted.
-    pub root_certificates: Option<PathBuf>,
-    /// `sslcert` and `sslkey`: PEM files of this client's certificate and key.
-    pub client_certificate: Option<(PathBuf, PathBuf)>,
-    /// `schema`: where the tables are. Lower-case letters, digits and underscores. Default `litefleet`.
-    pub schema: String,
-    /// `pool_size`: connections at the most, besides one for sessions. Default 8.
-    pub pool_size: usize,
-    /// `connect_timeout` in seconds: for one server to accept a connection. Zero or less: as long as the call may take. Default 5 s.
-    pub connect_timeout: Duration,
-    /// `call_timeout` in milliseconds: how long a call waits for the server. Default 10 s.
-    pub call_timeout: Duration,
-    /// `statement_timeout` in milliseconds: after which the server itself gives a statement up. Default: as the server has it, and
-    /// where it has none, `call_timeout` on connections that lead to the server itself.
-    pub statement_timeout: Option<Duration>,
-    /// `watch_interval` in milliseconds: how often the heads are looked at for those who watch them. Default 50 ms.
-    pub watch_interval: Duration,
-    /// `migrate`: make the schema, or bring it up to date, when it is not. Default yes.
-    pub migrate: bool,
-    /// `page_partitions`: into how many partitions by database pages and log are divided, when the schema is made. Default
-    /// 1: plain tables.
-    pub page_partitions: u32,
-    /// `prepared_statements`: `auto`, `on` or `off`.
-    pub prepared: Prepared,
-    /// Threads that drive the connections. Default 1.
-    pub threads: usize,
-    /// Bounds that callers must keep to.
-    pub limits: StoreLimits,
-}
+/// The parameters that are read here, and not by `tokio-postgres`.
+const OWN: &[&str] = &[
+    "sslmode",
+    "sslrootcert",
+    "sslcert",
+    "sslkey",
+    "target_session_attrs",
+    "connect_timeout",
+    "keepalives_count",
+    "schema",
+    "pool_size",
+    "call_timeout",
+    "statement_timeout",
+    "watch_interval",
+    "page_partitions",
+    "migrate",
+    "prepared_statements",
+];
 
-/// Without the password.
-impl fmt::Debug for PostgresConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PostgresConfig")
-            .field("hosts", &self.server.get_hosts())
-            .field("ports", &self.server.get_ports())
-            .field("user", &self.server.get_user())
-            .field("database", &self.server.get_dbname())
-            .field("schema", &self.schema)
-            .finish_non_exhaustive()
-    }
-}
+/// Those that are.
+const THEIRS: &[&str] = &[
+    "user",
+    "password",
+    "dbname",
+    "host",
+    "hostaddr",
+    "port",
+    "options",
+    "application_name",
+    "sslnegotiation",
+    "channel_binding",
+    "load_balance_hosts",
+    "tcp_user_timeout",
+    "keepalives",
+    "keepalives_idle",
+    "keepalives_interval",
+    "keepalives_retries",
+];
 
 impl PostgresConfig {
     /// Reads a URL as libpq has them: `postgres://user:password@host:port,host:port/database?parameter=value&…`.
@@ -131,34 +97,6 @@ impl PostgresConfig {
             config.trust_system(last("sslmode"))?;
         }
         config.finish()
-    }
-
-    fn of_server(server: tokio_postgres::Config) -> Self {
-        Self {
-            server,
-            verify: Verify::Nothing,
-            root_certificates: None,
-            client_certificate: None,
-            schema: "litefleet".to_owned(),
-            pool_size: 8,
-            connect_timeout: Duration::from_secs(5),
-            call_timeout: Duration::from_secs(10),
-            statement_timeout: None,
-            watch_interval: Duration::from_millis(50),
-            migrate: true,
-            page_partitions: 1,
-            prepared: Prepared::Auto,
-            threads: 1,
-            limits: StoreLimits {
-                read_pages: 512,
-                record_bytes: 8 << 20,
-                atomic_databases: 128,
-                atomic_bytes: 32 << 20,
-                write_rows: 1024,
-                collect_pages: 4096,
-                log_bytes: 4 << 20,
-            },
-        }
     }
 
     fn set(&mut self, name: &str, value: &str) -> Result<()> {
@@ -240,33 +178,6 @@ impl PostgresConfig {
         }
     }
 
-    /// The schema as it stands in statements: quoted, since it may be a word of SQL.
-    pub(crate) fn quoted_schema(&self) -> String {
-        format!("\"{}\"", self.schema)
-    }
-
-    /// What must hold however the settings were made.
-    pub(crate) fn check(&self) -> Result<()> {
-        let schema_ok = !self.schema.is_empty()
-            && self.schema.len() <= 48
-            && !self.schema.starts_with("pg_")
-            && !self.schema.starts_with(|c: char| c.is_ascii_digit())
-            && self.schema.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
-        if !schema_ok {
-            return Err(Error::invalid(
-                "the schema's name has 1 to 48 lower-case letters, digits and underscores, a digit not first, and does not begin with pg_",
-            ));
-        }
-        // Any server has a certificate of some public authority, and the host's name is not looked at.
-        if self.verify == Verify::Authority && self.root_certificates.is_none() {
-            return Err(Error::invalid(
-                "sslmode=verify-ca of the Postgres URL needs sslrootcert, a file of authorities; without one, say \
-                 sslmode=verify-full",
-            ));
-        }
-        Ok(())
-    }
-
     fn finish(mut self) -> Result<Self> {
         self.check()?;
         if self.client_certificate.as_ref().is_some_and(|(c, k)| c.as_os_str().is_empty() || k.as_os_str().is_empty()) {
@@ -302,88 +213,7 @@ impl PostgresConfig {
         }
         Ok(self)
     }
-
-    /// With another schema.
-    #[must_use]
-    pub fn schema(mut self, schema: impl Into<String>) -> Self {
-        self.schema = schema.into();
-        self
-    }
-
-    /// With another number of connections.
-    #[must_use]
-    pub fn pool_size(mut self, connections: usize) -> Self {
-        self.pool_size = connections.max(1);
-        self
-    }
-
-    /// With another bound on how long a call waits for the server.
-    #[must_use]
-    pub fn call_timeout(mut self, limit: Duration) -> Self {
-        self.call_timeout = limit;
-        self
-    }
-
-    /// With statements prepared or not.
-    #[must_use]
-    pub fn prepared(mut self, prepared: Prepared) -> Self {
-        self.prepared = prepared;
-        self
-    }
-
-    /// With other limits: tests shrink them so that the hard paths run.
-    #[must_use]
-    pub fn limits(mut self, limits: StoreLimits) -> Self {
-        self.limits = limits;
-        self
-    }
 }
-
-/// A time as the server's time-outs have it: 0 is none there, and there is a largest one.
-pub(crate) fn server_millis(time: Duration) -> u128 {
-    time.as_millis().min(0x7fff_ffff)
-}
-
-const SSL_MODES: &str = "disable, allow, prefer, require, verify-ca or verify-full";
-
-/// The parameters that are read here, and not by `tokio-postgres`.
-const OWN: &[&str] = &[
-    "sslmode",
-    "sslrootcert",
-    "sslcert",
-    "sslkey",
-    "target_session_attrs",
-    "connect_timeout",
-    "keepalives_count",
-    "schema",
-    "pool_size",
-    "call_timeout",
-    "statement_timeout",
-    "watch_interval",
-    "page_partitions",
-    "migrate",
-    "prepared_statements",
-];
-
-/// Those that are.
-const THEIRS: &[&str] = &[
-    "user",
-    "password",
-    "dbname",
-    "host",
-    "hostaddr",
-    "port",
-    "options",
-    "application_name",
-    "sslnegotiation",
-    "channel_binding",
-    "load_balance_hosts",
-    "tcp_user_timeout",
-    "keepalives",
-    "keepalives_idle",
-    "keepalives_interval",
-    "keepalives_retries",
-];
 
 /// Refuses what would be read otherwise than it was meant: the rest of a password would be taken for a host's name, and be
 /// shown in errors.
@@ -423,7 +253,3 @@ fn decode(name: &str, value: &str) -> Result<String> {
     }
     String::from_utf8(out).map_err(|_| wrong())
 }
-
-#[cfg(test)]
-#[path = "config_tests.rs"]
-mod tests;

@@ -1,3 +1,5 @@
+use tokio_postgres::config::SslMode;
+
 use super::*;
 
 /// A password with signs that mean something in a URL was taken apart, and its pieces were shown in errors.
