@@ -6,7 +6,7 @@ mod support;
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
-use litefleet::store::{PageStore, SessionRequest};
+use litefleet::store::{ListEntry, PageStore, SessionRequest};
 use litefleet::{ErrorKind, SessionId, Txid};
 use litefleet_postgres::testing::{Server, ServerOptions, wait_until};
 use litefleet_postgres::{PostgresConfig, PostgresStore};
@@ -302,4 +302,29 @@ fn full_disk_is_told_and_reading_goes_on() {
     assert_eq!(log.len(), 1, "reading goes on");
     server.enlarge_small_disk(64 << 20);
     writer.commit(1 << 20).expect("there is room again, and the txid is still free");
+}
+
+/// A head that cannot be read failed the whole listing, and so whatever goes through all databases.
+#[test]
+fn damaged_heads_are_listed_beside_the_others() {
+    let schema = fresh_schema();
+    let store = Arc::new(connect(&server().url(), &schema, |config| config));
+    let writers = ["a", "b", "c", "d"].map(|name| Writer::new(Arc::clone(&store), name));
+    let [a, b, c, _] = &writers;
+    server().sql(&format!(
+        "UPDATE {schema}.heads SET size = -1 WHERE id = {}; DELETE FROM {schema}.heads WHERE id = {}; \
+         UPDATE {schema}.heads SET epoch = -1 WHERE id = {}",
+        a.database, b.database, c.database
+    ));
+    let listed = a.runtime.block_on(store.list("", None, 10)).expect("it lists");
+    let told = |entry: &ListEntry| match &entry.state {
+        Ok(listed) => format!("{} at {}", entry.name, listed.head.txid),
+        Err(error) => format!("{error:?}: {error}"),
+    };
+    let told: Vec<String> = listed.iter().map(told).collect();
+    assert_eq!(told.len(), 4, "{told:?}");
+    for (name, line) in ["a", "b", "c"].into_iter().zip(&told) {
+        assert!(line.contains("Corrupt") && line.contains(&format!("database {name}")), "{line}");
+    }
+    assert_eq!(told.last().map(String::as_str), Some("d at 0"));
 }

@@ -2,6 +2,7 @@
 
 use litefleet::store::{ListEntry, Listed};
 use litefleet::{CommitId, DatabaseId, DatabaseName, Epoch, Error, ErrorKind};
+use tokio_postgres::Row;
 
 use super::Inner;
 use super::open::head;
@@ -24,22 +25,7 @@ impl Inner {
         let params =
             [text(prefix), maybe_text(past(prefix)), text(after.map_or("", DatabaseName::as_str)), count(limit)];
         let rows = self.pool.call(Call::List, &params).await?;
-        let mut entries = Vec::with_capacity(rows.len());
-        for row in &rows {
-            let numbers = Numbers::of(row, 2)?;
-            let head = head(
-                [numbers.at(0)?, numbers.at(1)?, numbers.at(2)?, numbers.at(3)?, numbers.at(4)?, numbers.at(5)?],
-                numbers.at(6)? != 0,
-                numbers.at(7)?,
-                CommitId(column::<Id>(row, 3)?.0),
-                column::<Option<Id>>(row, 4)?,
-                column::<Option<String>>(row, 5)?,
-            );
-            let name = DatabaseName::new(column(row, 0)?)?;
-            let database = DatabaseId(number(column(row, 1)?)?);
-            entries.push(ListEntry { name, state: Ok(Listed { database, head }) });
-        }
-        Ok(entries)
+        rows.iter().map(entry).collect()
     }
 
     pub(super) async fn rename(&self, database: DatabaseId, epoch: Epoch, name: &DatabaseName) -> Outcome<()> {
@@ -61,6 +47,32 @@ impl Inner {
             outcome => outcome.map(|_| ()),
         }
     }
+}
+
+/// A line of a listing. What is damaged is one database's misfortune.
+fn entry(row: &Row) -> Outcome<ListEntry> {
+    let name: &str = column(row, 0)?;
+    let name = DatabaseName::new(name).map_err(|error| {
+        Error::corrupt(format!("the table names has a name that no database can have: {}", error.message()))
+    })?;
+    let state = listed(row).map_err(|fault| {
+        Error::corrupt(format!("database {name}: its head is missing, or damaged: {fault}"))
+            .with_source(Error::from(fault))
+    });
+    Ok(ListEntry { name, state })
+}
+
+fn listed(row: &Row) -> Outcome<Listed> {
+    let numbers = Numbers::of(row, 2)?;
+    let head = head(
+        [numbers.at(0)?, numbers.at(1)?, numbers.at(2)?, numbers.at(3)?, numbers.at(4)?, numbers.at(5)?],
+        numbers.at(6)? != 0,
+        numbers.at(7)?,
+        CommitId(column::<Id>(row, 3)?.0),
+        column::<Option<Id>>(row, 4)?,
+        column::<Option<String>>(row, 5)?,
+    );
+    Ok(Listed { database: DatabaseId(number(column(row, 1)?)?), head })
 }
 
 /// The first text, in byte order, past all that begin with the prefix. `None` when there is none.

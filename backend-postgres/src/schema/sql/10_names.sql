@@ -1,5 +1,6 @@
 -- Names.
 
+-- A name without a head is listed too: it is damaged, and whoever looks after the fleet must see it.
 CREATE FUNCTION {schema}.list(
     prefix text, below text, after text, most bigint,
     OUT name text, OUT database bigint, OUT numbers bigint[], OUT commit_id uuid, OUT holder uuid, OUT label text
@@ -7,14 +8,15 @@ CREATE FUNCTION {schema}.list(
 LANGUAGE plpgsql STABLE AS $$
 BEGIN
     RETURN QUERY
-        SELECT n.name, h.id,
+        SELECT n.name, n.database,
             ARRAY[
                 h.epoch, h.txid, h.size, h.checkpoint, h.horizon, h.generation, (h.entry IS NOT NULL)::integer,
                 CASE WHEN s.id IS NULL OR s.ended THEN 0
                     ELSE greatest(0, extract(epoch FROM s.expires - clock_timestamp()) * 1000000)::bigint END
             ],
             h.commit_id, h.holder, coalesce(s.label, '')
-        FROM {schema}.names n JOIN {schema}.heads h ON h.id = n.database LEFT JOIN {schema}.sessions s ON s.id = h.holder
+        FROM {schema}.names n LEFT JOIN {schema}.heads h ON h.id = n.database
+            LEFT JOIN {schema}.sessions s ON s.id = h.holder
         WHERE n.name >= prefix AND n.name > after AND (below IS NULL OR n.name < below)
         ORDER BY n.name LIMIT most;
 END $$;
