@@ -67,6 +67,12 @@ LANGUAGE plpgsql AS $$
 DECLARE
     target bigint;
     gone bigint;
+    -- What a database may have many rows of: the table, and its key within the database.
+    parts text[] := ARRAY[
+        ['pages', 'page, txid'], ['log', 'txid'], ['epoch_ends', 'epoch'], ['staged', 'generation, sequence'],
+        ['checkpoints', 'txid']
+    ];
+    part text[];
 BEGIN
     removed := 0;
     done := false;
@@ -74,33 +80,15 @@ BEGIN
         -- Two purges at once do not wait for each other.
         SELECT c.database INTO target FROM {schema}.condemned c ORDER BY c.database LIMIT 1 FOR UPDATE SKIP LOCKED;
         EXIT WHEN NOT FOUND;
-        DELETE FROM {schema}.pages p WHERE p.database = target AND (p.page, p.txid) IN (
-            SELECT q.page, q.txid FROM {schema}.pages q WHERE q.database = target
-            ORDER BY q.page, q.txid LIMIT most - removed);
-        GET DIAGNOSTICS gone = ROW_COUNT;
-        removed := removed + gone;
-        IF removed >= most THEN RETURN; END IF;
-        DELETE FROM {schema}.log l WHERE l.database = target AND l.txid IN (
-            SELECT m.txid FROM {schema}.log m WHERE m.database = target ORDER BY m.txid LIMIT most - removed);
-        GET DIAGNOSTICS gone = ROW_COUNT;
-        removed := removed + gone;
-        IF removed >= most THEN RETURN; END IF;
-        DELETE FROM {schema}.epoch_ends e WHERE e.database = target AND e.epoch IN (
-            SELECT f.epoch FROM {schema}.epoch_ends f WHERE f.database = target ORDER BY f.epoch LIMIT most - removed);
-        GET DIAGNOSTICS gone = ROW_COUNT;
-        removed := removed + gone;
-        IF removed >= most THEN RETURN; END IF;
-        DELETE FROM {schema}.staged s WHERE s.database = target AND (s.generation, s.sequence) IN (
-            SELECT r.generation, r.sequence FROM {schema}.staged r WHERE r.database = target
-            ORDER BY r.generation, r.sequence LIMIT most - removed);
-        GET DIAGNOSTICS gone = ROW_COUNT;
-        removed := removed + gone;
-        IF removed >= most THEN RETURN; END IF;
-        DELETE FROM {schema}.checkpoints c WHERE c.database = target AND c.txid IN (
-            SELECT d.txid FROM {schema}.checkpoints d WHERE d.database = target ORDER BY d.txid LIMIT most - removed);
-        GET DIAGNOSTICS gone = ROW_COUNT;
-        removed := removed + gone;
-        IF removed >= most THEN RETURN; END IF;
+        FOREACH part SLICE 1 IN ARRAY parts LOOP
+            EXECUTE format(
+                'DELETE FROM {schema}.%1$I d WHERE d.database = $1 AND (%2$s) IN (
+                    SELECT %2$s FROM {schema}.%1$I e WHERE e.database = $1 ORDER BY %2$s LIMIT $2)', part[1], part[2])
+            USING target, most - removed;
+            GET DIAGNOSTICS gone = ROW_COUNT;
+            removed := removed + gone;
+            IF removed >= most THEN RETURN; END IF;
+        END LOOP;
         DELETE FROM {schema}.warm w WHERE w.database = target;
         DELETE FROM {schema}.pieces p WHERE p.database = target;
         DELETE FROM {schema}.condemned c WHERE c.database = target;
