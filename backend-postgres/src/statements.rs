@@ -2,9 +2,10 @@
 //! two more forms, without a function around them, for where they are prepared: they cost the server half as much. They
 //! say what they did; why they did not do the rest, the function tells.
 //!
-//! In the texts `S` is the schema, and `W` what has the server tell its warnings until the end of the transaction, whatever
-//! the session is set to: a commit that did not wait for its standby is known by one (`link.rs`). The two forms of a commit
-//! do without, since where they are used it is set for the session.
+//! In the texts `S` is the schema, and `W` what is set until the end of a transaction that writes, since a pooler's session may
+//! be set to anything: the server tells its warnings, by one of which a commit is known that did not wait for its standby
+//! (`link.rs`), and waits no longer for a lock than somebody waits for the call. The two forms of a commit do without, since
+//! where they are used that is set for the session. What stands beside `W` is joined so that `W` is first.
 
 use tokio_postgres::types::Type;
 
@@ -28,10 +29,10 @@ calls! {
     StartSession "SELECT S.start_session($1, $2, $3) FROM W" [UUID TEXT INT8];
     RenewSession "SELECT S.renew_session($1) FROM W" [UUID];
     EndSession "SELECT S.end_session($1) FROM W" [UUID];
-    Open "SELECT o.* FROM W, S.open($1, $2, $3, $4, $5, $6, $7) o" [TEXT BOOL UUID BOOL INT8 INT8 INT8];
+    Open "SELECT o.* FROM W LEFT JOIN S.open($1, $2, $3, $4, $5, $6, $7) o ON true" [TEXT BOOL UUID BOOL INT8 INT8 INT8];
     Release "SELECT S.release($1, $2, $3) FROM W" [INT8 INT8 INT8_ARRAY];
     Head "SELECT * FROM S.head($1, $2, $3, $4)" [INT8 INT8 INT8 INT8];
-    SettledHead "SELECT o.* FROM W, S.settled_head($1, $2, $3, $4) o" [INT8 INT8 INT8 INT8];
+    SettledHead "SELECT o.* FROM W LEFT JOIN S.settled_head($1, $2, $3, $4) o ON true" [INT8 INT8 INT8 INT8];
     ReadPages "SELECT * FROM S.read_pages($1, $2, $3, $4, $5, $6)"
         [INT8_ARRAY INT8_ARRAY INT8_ARRAY INT8_ARRAY INT8_ARRAY INT8_ARRAY];
     ReadLog "SELECT * FROM S.read_log($1, $2, $3, $4, $5)" [INT8_ARRAY INT8_ARRAY INT8 INT8 INT8];
@@ -63,7 +64,7 @@ calls! {
     Checkpoint "SELECT S.checkpoint($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) FROM W"
         [INT8 INT8 INT8 INT8 INT8 INT8 BOOL INT8 INT8_ARRAY INT2_ARRAY INT8_ARRAY BYTEA_ARRAY INT8_ARRAY];
     Collect "SELECT S.collect($1, $2, $3, $4, $5, $6, $7) FROM W" [INT8 INT8 INT8 INT8 INT8_ARRAY INT8_ARRAY INT8];
-    Purge "SELECT o.* FROM W, S.purge($1) o" [INT8];
+    Purge "SELECT o.* FROM W LEFT JOIN S.purge($1) o ON true" [INT8];
     List "SELECT * FROM S.list($1, $2, $3, $4)" [TEXT TEXT TEXT INT8];
     Rename "SELECT S.rename($1, $2, $3) FROM W" [INT8 INT8 TEXT];
     Delete "SELECT S.delete($1, $2) FROM W" [INT8 INT8];
@@ -90,7 +91,9 @@ impl Call {
     ];
 }
 
-const WARNS: &str = "FROM set_config('client_min_messages', 'warning', true)";
+const SET: &str = "FROM (SELECT set_config('client_min_messages', 'warning', true), \
+    set_config('lock_timeout', CASE current_setting('lock_timeout') WHEN '0' THEN '2s' \
+        ELSE current_setting('lock_timeout') END, true)) w";
 
 /// A statement with its types.
 #[derive(Debug)]
@@ -106,7 +109,7 @@ pub(crate) struct Statements(Vec<Text>);
 impl Statements {
     pub(crate) fn new(quoted_schema: &str) -> Self {
         let text = |(_, text, types): &(Call, &'static str, &'static [Type])| Text {
-            text: text.replace("FROM W", WARNS).replace("S.", &format!("{quoted_schema}.")),
+            text: text.replace("FROM W", SET).replace("S.", &format!("{quoted_schema}.")),
             types,
         };
         Self(Call::ALL.iter().map(text).collect())

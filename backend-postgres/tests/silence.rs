@@ -12,6 +12,7 @@ use litefleet::{DatabaseName, ErrorKind};
 use litefleet_conformance::faults::Process;
 use litefleet_postgres::PostgresStore;
 use litefleet_postgres::testing::{Proxy, wait_until};
+use support::place::FORMS;
 use support::{connect, fresh_schema, server};
 use tokio::runtime::Runtime;
 use tokio_postgres::NoTls;
@@ -113,16 +114,21 @@ fn create(store: &PostgresStore) -> litefleet::Result<Opened> {
     Runtime::new().expect("a runtime").block_on(store.open(request))
 }
 
-/// A time-out for locks that somebody has set was overridden. Where there is none, ours is.
+/// A time-out for locks that somebody has set was overridden. Where there is none, ours is; behind a pooler, where nothing is set
+/// for the session, there was none but for commits.
 #[test]
 fn a_lock_timeout_that_is_set_stays() {
     let schema = fresh_schema();
     drop(connect(&server().url(), &schema, |config| config));
     before_a_name(&schema, "RAISE EXCEPTION 'lock_timeout is %', current_setting('lock_timeout');");
     for (options, expected) in [("", "2s"), ("-c%20lock_timeout%3D100", "100ms"), ("-c%20lock_timeout%3D3h", "3h")] {
-        let store = connect(&format!("{}&options={options}", server().url()), &schema, |config| config);
-        let error = create(&store).expect_err("it is refused");
-        assert!(error.message().contains(&format!("lock_timeout is {expected} ")), "{options}: {error}");
+        for prepared in FORMS {
+            let url = format!("{}&options={options}", server().url());
+            let store = connect(&url, &schema, |config| config.prepared(prepared));
+            let error = create(&store).expect_err("it is refused");
+            let said = error.message().contains(&format!("lock_timeout is {expected} "));
+            assert!(said, "{options}, {prepared:?}: {error}");
+        }
     }
 }
 
