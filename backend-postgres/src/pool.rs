@@ -18,7 +18,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::config::{PostgresConfig, server_millis};
+use crate::config::{FOREVER, PostgresConfig, server_millis};
 use crate::connect::connect;
 use crate::error::{Fault, Outcome};
 use crate::link::Link;
@@ -173,7 +173,7 @@ impl Pool {
 
     async fn run(&self, asked: Asked<'_>, repeatable: bool) -> Outcome<Answered> {
         let begun = Instant::now();
-        let waits = deadline::left().map_or(self.config.call_timeout, |left| left.max(SHORTEST));
+        let waits = deadline::left().map_or(FOREVER, |left| left.max(SHORTEST));
         let (patience, deadline) = (self.patience.min(waits), begun + self.config.call_timeout.min(waits));
         let (mut tries, mut again) = (0, false);
         loop {
@@ -304,7 +304,7 @@ impl Pool {
 
     /// A connection of one's own, for what takes several statements.
     pub(crate) async fn client(&self) -> Outcome<Client> {
-        let deadline = Instant::now() + self.config.call_timeout;
+        let deadline = Instant::now() + self.config.call_timeout.min(FOREVER);
         Ok(connect(&self.config, self.tls.as_ref(), &self.last, deadline).await?.link.into_client())
     }
 }

@@ -176,6 +176,9 @@ impl PostgresConfig {
     }
 }
 
+/// Longer than anybody waits. So much later than now there is a moment, as there is none that is `Duration::MAX` later.
+pub(crate) const FOREVER: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
+
 /// A time as the server's time-outs have it: 0 is none there, and there is a largest one.
 pub(crate) fn server_millis(time: Duration) -> u128 {
     time.as_millis().min(0x7fff_ffff)

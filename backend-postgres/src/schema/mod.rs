@@ -115,7 +115,7 @@ async fn version(client: &Client, config: &PostgresConfig) -> Outcome<usize> {
 async fn migrate(client: &mut Client, config: &PostgresConfig) -> Outcome<()> {
     let limit = config.call_timeout;
     let transaction = within(limit, async { Ok(client.transaction().await?) }).await?;
-    let locked = within(limit * 2, lock(&transaction, config)).await;
+    let locked = within(limit.saturating_mul(2), lock(&transaction, config)).await;
     if let Err(Fault::Server(error)) = &locked
         && *error.code() == SqlState::LOCK_NOT_AVAILABLE
     {
