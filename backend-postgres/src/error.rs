@@ -28,8 +28,15 @@ pub(crate) enum Fault {
     #[error("{0}")]
     Crowded(String),
     /// All connections were in use for too long. Nothing was sent.
-    #[error("all {0} connections of the pool were busy for {1:?}: raise pool_size, or find what keeps the server busy")]
-    Busy(usize, Duration),
+    #[error("{}", busy_message(*.size, *.limit, *.unanswered))]
+    Busy {
+        /// How many there are.
+        size: usize,
+        /// For how long.
+        limit: Duration,
+        /// How many wait for the answer to a call that was given up.
+        unanswered: usize,
+    },
     /// The server says no.
     #[error("{}", server_message(.0))]
     Server(Box<DbError>),
@@ -69,7 +76,7 @@ impl Fault {
             Self::Lost(_) | Self::Silent(_) | Self::Answer(_) | Self::Malformed(_) => true,
             // A standby that was a primary, or a plan whose tables have changed under it.
             Self::Server(error) => is_fatal(error) || matches!(error.code().code(), "25006" | "0A000" | "26000"),
-            Self::Refused(_) | Self::Connect { .. } | Self::Crowded(_) | Self::Busy(..) => false,
+            Self::Refused(_) | Self::Connect { .. } | Self::Crowded(_) | Self::Busy { .. } => false,
         }
     }
 
@@ -84,7 +91,7 @@ impl Fault {
         match self {
             Self::Lost(_) | Self::Silent(_) | Self::Answer(_) | Self::Malformed(_) => true,
             Self::Server(error) => is_fatal(error),
-            Self::Refused(_) | Self::Connect { .. } | Self::Crowded(_) | Self::Busy(..) => false,
+            Self::Refused(_) | Self::Connect { .. } | Self::Crowded(_) | Self::Busy { .. } => false,
         }
     }
 
@@ -113,7 +120,7 @@ impl From<Fault> for Error {
         match fault {
             Fault::Refused(error) => error,
             Fault::Connect { kind, .. } => Error::new(kind, message),
-            Fault::Crowded(_) | Fault::Busy(..) | Fault::Silent(_) => Error::unavailable(message),
+            Fault::Crowded(_) | Fault::Busy { .. } | Fault::Silent(_) => Error::unavailable(message),
             Fault::Server(error) => Error::new(server_kind(error.code().code()), message).with_source(*error),
             Fault::Lost(error) => Error::unavailable(message).with_source(error),
             Fault::Answer(error) => Error::internal(message).with_source(error),
@@ -147,6 +154,19 @@ pub(crate) fn server_kind(code: &str) -> ErrorKind {
 
 /// What tokio-postgres says of a handshake that failed.
 pub(crate) const TLS_FAILED: &str = "error performing TLS handshake";
+
+fn busy_message(size: usize, limit: Duration, unanswered: usize) -> String {
+    if unanswered == 0 {
+        return format!(
+            "all {size} connections of the pool were busy for {limit:?}: raise pool_size, or find what keeps the server busy"
+        );
+    }
+    format!(
+        "no connection of the pool was free for {limit:?}: {unanswered} calls that were given up still wait for the server's \
+         answer, each on a connection. Usually its synchronous standby is away (wait_event SyncRep in pg_stat_activity): bring \
+         that back, or change synchronous_standby_names"
+    )
+}
 
 fn lost_message(error: &tokio_postgres::Error) -> String {
     let said = chain(error);

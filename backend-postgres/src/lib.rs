@@ -24,7 +24,8 @@
 //! - **A lost answer** of a commit is [`CommitUnknown`](litefleet::ErrorKind::CommitUnknown), and is resolved by its
 //!   id. Everything else can be called again, and is, once, where the connection was only stale.
 //! - **Cancelling.** A call that was sent runs to its end on the server, whether somebody waits or not. No cancel request
-//!   is ever sent: it could make a commit visible that a synchronous standby does not have yet.
+//!   is ever sent: it could make a commit visible that a synchronous standby does not have yet. Until the server has answered,
+//!   its connection is one of `pool_size`.
 //! - **Threads.** Sockets and timers belong to a runtime of the store's own, and callers may wait wherever they like: whoever
 //!   waits for an answer moves its bytes.
 
@@ -41,6 +42,7 @@ mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod tls;
+mod unanswered;
 mod wire;
 
 pub use config::{PostgresConfig, Prepared, Verify};

@@ -7,7 +7,7 @@
 use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, FutureExt};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_postgres::error::DbError;
 use tokio_postgres::{AsyncMessage, Client, Connection};
@@ -66,6 +66,12 @@ impl Link {
     pub(crate) fn is_alive(&mut self) -> bool {
         drive(&mut self.wire, &mut Context::from_waker(Waker::noop()));
         self.wire.is_some() && !self.client.is_closed()
+    }
+
+    /// Moves the bytes until the server has answered all that it was asked, or the connection has ended.
+    pub(crate) async fn answered(mut self) {
+        // An empty statement, behind what was asked: its answer is the last.
+        let _answered_or_ended = self.ask(|client| client.batch_execute("").boxed()).await;
     }
 
     /// For what takes several statements: a task moves the bytes from here on.

@@ -2,7 +2,8 @@
 //!
 //! A call has a connection for itself while it runs: on the server, statements of one connection run one after the other,
 //! and a commit must not stand behind a long read. Sessions have a connection of their own besides, so that a renewal
-//! never waits for a free one; where the server takes no more, it is one of those that the calls have already.
+//! never waits for a free one; where the server takes no more, it is one of those that the calls have already. A connection
+//! whose call was given up counts as long as the server has not answered (`unanswered.rs`).
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicUsize;
@@ -23,6 +24,7 @@ use crate::connect::connect;
 use crate::error::{Fault, Outcome};
 use crate::link::Link;
 use crate::statements::{Call, Statements};
+use crate::unanswered::Unanswered;
 use crate::wire::Param;
 
 /// For how long a call is tried at least, however little its caller waits: longer than the server waits for a lock, so that a
@@ -96,6 +98,7 @@ pub(crate) struct Pool {
     /// How long to wait for an answer.
     patience: Duration,
     permits: Arc<Semaphore>,
+    unanswered: Arc<Unanswered>,
     idle: Mutex<Vec<Connection>>,
     /// Which of several servers was right the last time.
     last: Arc<AtomicUsize>,
@@ -120,7 +123,7 @@ struct InUse {
     connection: Connection,
     /// Whether it was used before: then the server may have closed it since.
     reused: bool,
-    _permit: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
 }
 
 impl Pool {
@@ -140,10 +143,17 @@ impl Pool {
             size,
             patience,
             permits: Arc::new(Semaphore::new(size)),
+            unanswered: Unanswered::new(0),
             idle: Mutex::default(),
             last,
             lender: None,
         }
+    }
+
+    /// With so many connections more, for the time that calls which were given up have no answer.
+    pub(crate) fn with_spare(mut self, spare: usize) -> Self {
+        self.unanswered = Unanswered::new(spare);
+        self
     }
 
     /// With another pool, whose connections it may take over when the server takes no more.
@@ -174,11 +184,11 @@ impl Pool {
     async fn run(&self, asked: Asked<'_>, repeatable: bool) -> Outcome<Answered> {
         let begun = Instant::now();
         let waits = deadline::left().map_or(FOREVER, |left| left.max(SHORTEST));
-        let (patience, deadline) = (self.patience.min(waits), begun + self.config.call_timeout.min(waits));
+        let (patience, limit) = (self.patience.min(waits), self.config.call_timeout.min(waits));
         let (mut tries, mut again) = (0, false);
         loop {
             tries += 1;
-            let mut in_use = self.acquire(deadline).await?;
+            let mut in_use = self.acquire(begun, limit).await?;
             let suited;
             let (call, params) = match &asked {
                 Asked::This(call, params) => (*call, *params),
@@ -194,18 +204,20 @@ impl Pool {
                     return Ok(Answered { call, rows, again });
                 }
                 Ok(Err(fault)) => fault,
-                Err(_) => Fault::Silent(patience),
+                Err(_) => {
+                    // Perhaps no word of the others will ever arrive either: only those are known to be well that answered
+                    // since this call began.
+                    self.idle().retain(|connection| connection.used > begun);
+                    self.unanswered.see_out(in_use.connection.link, in_use.permit);
+                    return Err(Fault::Silent(patience));
+                }
             };
             // The server was restarted, or failed over, since the connection was used last: the others are as dead.
-            let stale = in_use.reused && fault.ends_connection() && !matches!(fault, Fault::Silent(_));
+            let stale = in_use.reused && fault.ends_connection();
             if fault.is_read_only() {
                 self.idle().clear();
             } else if stale {
                 self.idle().retain_mut(|connection| connection.link.is_alive());
-            } else if matches!(fault, Fault::Silent(_)) {
-                // Perhaps no word of the others will ever arrive either: only those are known to be well that answered
-                // since this call began.
-                self.idle().retain(|connection| connection.used > begun);
             }
             if !fault.ends_connection() {
                 self.give_back(in_use.connection);
@@ -223,20 +235,21 @@ impl Pool {
         }
     }
 
-    async fn acquire(&self, deadline: Instant) -> Outcome<InUse> {
-        let busy = |_| Fault::Busy(self.size, self.config.call_timeout);
+    async fn acquire(&self, begun: Instant, limit: Duration) -> Outcome<InUse> {
+        let deadline = begun + limit;
+        let busy = |_| Fault::Busy { size: self.size, limit, unanswered: self.unanswered.count() };
         let permit = timeout_at(deadline, Arc::clone(&self.permits).acquire_owned()).await.map_err(busy)?;
         let permit = permit.map_err(|_| Fault::Malformed("the pool is closed"))?;
         loop {
             if let Some(connection) = self.take_idle() {
-                return Ok(InUse { connection, reused: true, _permit: permit });
+                return Ok(InUse { connection, reused: true, permit });
             }
             match timeout_at(deadline, self.open(deadline)).await {
-                Ok(Ok(connection)) => return Ok(InUse { connection, reused: false, _permit: permit }),
+                Ok(Ok(connection)) => return Ok(InUse { connection, reused: false, permit }),
                 Ok(Err(Fault::Crowded(message))) => {
                     // The server takes no more: one of those that we have must do.
                     if let Some(connection) = self.lender.as_ref().and_then(|lender| lender.take_idle()) {
-                        return Ok(InUse { connection, reused: true, _permit: permit });
+                        return Ok(InUse { connection, reused: true, permit });
                     }
                     if !self.one_may_come_back() || Instant::now() + CROWDED >= deadline {
                         return Err(Fault::Crowded(message));
@@ -246,7 +259,7 @@ impl Pool {
                 Ok(Err(fault)) => return Err(fault),
                 Err(_) => {
                     return Err(Fault::Connect {
-                        message: format!("no connection to Postgres within {:?}", self.config.call_timeout),
+                        message: format!("no connection to Postgres within {limit:?}"),
                         kind: litefleet::ErrorKind::Unavailable,
                     });
                 }
@@ -262,8 +275,9 @@ impl Pool {
             || self.lender.as_ref().is_some_and(|lender| lender.in_use() > 0 || !lender.idle().is_empty())
     }
 
+    /// By calls that somebody waits for.
     fn in_use(&self) -> usize {
-        self.size.saturating_sub(self.permits.available_permits())
+        self.size.saturating_sub(self.permits.available_permits() + self.unanswered.in_the_way())
     }
 
     /// The one that was used last, so that those that are not needed grow old.

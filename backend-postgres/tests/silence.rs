@@ -7,11 +7,11 @@ use std::net::TcpListener;
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
-use litefleet::store::{OpenRequest, Opened, PageStore as _};
-use litefleet::{DatabaseName, ErrorKind};
+use litefleet::store::{OpenRequest, Opened, PageStore as _, SessionRequest};
+use litefleet::{DatabaseName, ErrorKind, SessionId};
 use litefleet_conformance::faults::Process;
-use litefleet_postgres::PostgresStore;
-use litefleet_postgres::testing::{Proxy, wait_until};
+use litefleet_postgres::testing::{Proxy, Server, ServerOptions, wait_until};
+use litefleet_postgres::{PostgresConfig, PostgresStore, Prepared};
 use support::place::FORMS;
 use support::{connect, fresh_schema, server};
 use tokio::runtime::Runtime;
@@ -110,8 +110,8 @@ fn before_a_name(schema: &str, body: &str) {
 }
 
 /// An open that makes the database.
-fn create(store: &PostgresStore) -> litefleet::Result<Opened> {
-    let name = DatabaseName::new("a").expect("a name");
+fn create(store: &PostgresStore, name: &str) -> litefleet::Result<Opened> {
+    let name = DatabaseName::new(name).expect("a name");
     let request = OpenRequest { name, create: true, lease: None, known: None, tail_bytes: 1 << 20 };
     Runtime::new().expect("a runtime").block_on(store.open(request))
 }
@@ -127,7 +127,7 @@ fn a_lock_timeout_that_is_set_stays() {
         for prepared in FORMS {
             let url = format!("{}&options={options}", server().url());
             let store = connect(&url, &schema, |config| config.prepared(prepared));
-            let error = create(&store).expect_err("it is refused");
+            let error = create(&store, "a").expect_err("it is refused");
             let said = error.message().contains(&format!("lock_timeout is {expected} "));
             assert!(said, "{options}, {prepared:?}: {error}");
         }
@@ -144,7 +144,7 @@ fn calls_that_nobody_waits_for_end_on_the_server() {
     // Not for a lock: there is a shorter time-out for those.
     before_a_name(&schema, "PERFORM pg_sleep(3600);");
     for _ in 0..6 {
-        let error = create(&store).expect_err("it takes an hour");
+        let error = create(&store, "a").expect_err("it takes an hour");
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     }
     wait_until("they have ended", Duration::from_secs(20), || {
@@ -152,5 +152,62 @@ fn calls_that_nobody_waits_for_end_on_the_server() {
             == "0"
     });
     server().sql(&format!("DROP TRIGGER before_a_name ON {schema}.names"));
-    create(&store).expect("nothing holds it up");
+    create(&store, "a").expect("nothing holds it up");
+}
+
+/// The connections of [`without_standby`]'s store that the server has.
+fn connections(server: &Server) -> usize {
+    let count = server.sql("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'waits'");
+    count.parse().expect("a number")
+}
+
+/// A server whose synchronous standby is away, and a store on it.
+fn without_standby(change: impl FnOnce(PostgresConfig) -> PostgresConfig) -> (Server, PostgresStore) {
+    let away = vec!["synchronous_standby_names = 'away'".to_owned()];
+    let server = Server::start(&ServerOptions { settings: away, ..ServerOptions::default() });
+    // The schema is made without it.
+    drop(connect(&format!("{}&options=-c%20synchronous_commit%3Dlocal", server.url()), "litefleet", |config| config));
+    let store = connect(&format!("{}&application_name=waits", server.url()), "litefleet", change);
+    (server, store)
+}
+
+/// What waits for a standby waits on when its connection is closed. Each call that was given up left one behind, and the next
+/// opened another, until the server had no connections left for anybody.
+#[test]
+fn calls_given_up_while_the_standby_is_away_are_no_more_than_the_pool_holds() {
+    let (server, store) =
+        without_standby(|config| config.call_timeout(Duration::from_millis(500)).prepared(Prepared::Off).pool_size(2));
+    for name in ["a", "b", "c", "d", "e"] {
+        let error = create(&store, name).expect_err("there is no standby");
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        let why = if ["a", "b"].contains(&name) { "did not answer" } else { "2 calls that were given up" };
+        assert!(error.message().contains(why), "{name}: {error}");
+    }
+    assert_eq!(connections(&server), 2);
+    server.sql("ALTER SYSTEM SET synchronous_standby_names = ''");
+    server.sql("SELECT pg_reload_conf()");
+    wait_until("they are answered", Duration::from_secs(20), || create(&store, "f").is_ok());
+    assert!(connections(&server) <= 2, "those that were answered are closed, or used again");
+    let listed = Runtime::new().expect("a runtime").block_on(store.list("", None, 10)).expect("it lists");
+    assert_eq!(listed.iter().map(|entry| entry.name.as_str()).collect::<String>(), "abf", "nothing else was sent");
+}
+
+/// A renewal must find a connection though the one before it was given up: a few of those, and no more.
+#[test]
+fn renewals_given_up_while_the_standby_is_away_are_a_few() {
+    let (server, store) = without_standby(|config| config.call_timeout(Duration::from_millis(500)));
+    let runtime = Runtime::new().expect("a runtime");
+    let mut told = String::new();
+    for number in 0..6 {
+        let request = SessionRequest {
+            session: SessionId([number; 16]),
+            label: String::new(),
+            lifetime: Duration::from_secs(60),
+        };
+        let error = runtime.block_on(store.start_session(request)).expect_err("there is no standby");
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        told = error.message().to_owned();
+    }
+    assert!(told.contains("4 calls"), "{told}");
+    assert_eq!(connections(&server), 4);
 }

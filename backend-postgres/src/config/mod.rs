@@ -85,7 +85,8 @@ impl fmt::Debug for PostgresConfig {
 
 impl PostgresConfig {
     /// A server with everything else as it is by default.
-    fn of_server(server: tokio_postgres::Config) -> Self {
+    fn of_server(mut server: tokio_postgres::Config) -> Self {
+        server.tcp_user_timeout(UNACKNOWLEDGED);
         Self {
             server,
             verify: Verify::Nothing,
@@ -175,6 +176,10 @@ impl PostgresConfig {
         self
     }
 }
+
+/// For how long the machine of the server may not even acknowledge that bytes have arrived: then the way to it is lost, and
+/// the connection ended.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(15);
 
 /// Longer than anybody waits. So much later than now there is a moment, as there is none that is `Duration::MAX` later.
 pub(crate) const FOREVER: Duration = Duration::from_secs(10 * 366 * 24 * 3600);

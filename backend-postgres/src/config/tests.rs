@@ -109,3 +109,18 @@ fn connecting_without_a_limit() {
     }
     parsed("connect_timeout=soon").unwrap_err();
 }
+
+/// A connection whose way is lost, and whose call was given up, would hold its place in the pool for two hours. And libpq counts
+/// `tcp_user_timeout` in milliseconds; it was taken for seconds.
+#[test]
+fn lost_ways_are_found_out_soon() {
+    for (parameters, idle, unacknowledged) in [
+        ("schema=a", 30, 15_000),
+        ("keepalives_idle=7&tcp_user_timeout=2500", 7, 2500),
+        ("keepalives_idle=0&tcp_user_timeout=0", 7200, 0),
+    ] {
+        let server = parsed(parameters).unwrap().server;
+        assert_eq!(server.get_keepalives_idle(), Duration::from_secs(idle), "{parameters}");
+        assert_eq!(server.get_tcp_user_timeout(), Some(&Duration::from_millis(unacknowledged)), "{parameters}");
+    }
+}

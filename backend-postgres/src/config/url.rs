@@ -17,6 +17,7 @@ const OWN: &[&str] = &[
     "sslkey",
     "target_session_attrs",
     "connect_timeout",
+    "tcp_user_timeout",
     "keepalives_count",
     "schema",
     "pool_size",
@@ -41,7 +42,6 @@ const THEIRS: &[&str] = &[
     "sslnegotiation",
     "channel_binding",
     "load_balance_hosts",
-    "tcp_user_timeout",
     "keepalives",
     "keepalives_idle",
     "keepalives_interval",
@@ -84,7 +84,12 @@ impl PostgresConfig {
                 )));
             }
         }
-        let server = if rest.is_empty() { address.to_owned() } else { format!("{address}?{}", rest.join("&")) };
+        for (name, value) in OTHERWISE {
+            if !rest.iter().any(|parameter| parameter.split('=').next() == Some(*name)) {
+                rest.push(format!("{name}={value}"));
+            }
+        }
+        let server = format!("{address}?{}", rest.join("&"));
         let server: tokio_postgres::Config = server.parse().map_err(|error: tokio_postgres::Error| {
             Error::invalid(format!("the Postgres URL cannot be read: {}", crate::error::chain(&error)))
         })?;
@@ -123,6 +128,8 @@ impl PostgresConfig {
                 let limit = u64::try_from(seconds).ok().filter(|seconds| *seconds > 0);
                 self.connect_timeout = limit.map_or(Duration::MAX, Duration::from_secs);
             }
+            // In milliseconds, as libpq has it; 0 is what the system has.
+            "tcp_user_timeout" => _ = self.server.tcp_user_timeout(millis()?),
             // libpq's name; 0 is what the system has.
             "keepalives_count" => match number()? {
                 0 => {}
@@ -214,6 +221,10 @@ impl PostgresConfig {
         Ok(self)
     }
 }
+
+/// Of those, what is otherwise here than they have it: a connection whose call was given up is waited for until the server has
+/// answered, or is known to be out of reach, and within two hours that would be late.
+const OTHERWISE: &[(&str, &str)] = &[("keepalives_idle", "30"), ("keepalives_interval", "10")];
 
 /// Refuses what would be read otherwise than it was meant: the rest of a password would be taken for a host's name, and be
 /// shown in errors.

@@ -43,6 +43,8 @@ pub(crate) use commit::scalars;
 
 /// How long to wait for the answer of a renewal: a connection that is dead must be found out while there is time for another.
 const CONTROL_PATIENCE: Duration = Duration::from_secs(4);
+/// For the next renewal, of those that were given up, so many may still have no answer.
+const CONTROL_SPARE: usize = 3;
 
 /// What calls need, on whichever thread they run.
 #[derive(Debug)]
@@ -108,7 +110,7 @@ impl PostgresStore {
         };
         let calls = Arc::new(pool(config.pool_size, config.call_timeout));
         let inner = Inner {
-            control: pool(1, CONTROL_PATIENCE).with_lender(&calls),
+            control: pool(1, CONTROL_PATIENCE).with_spare(CONTROL_SPARE).with_lender(&calls),
             pool: calls,
             watchers: Watchers::default(),
             grants: Grants::default(),
