@@ -38,3 +38,19 @@ fn a_purge_of_many_ends_of_epochs_goes_step_by_step() {
     );
     assert_eq!(server().sql(&left), "0");
 }
+
+/// Beside another purge, which had all that was left in its hands, one said that nothing was left.
+#[test]
+fn a_purge_beside_another_is_not_done() {
+    let schema = fresh_schema();
+    let store = connect(&server().url(), &schema, |config| config);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    server().sql(&format!("INSERT INTO {schema}.condemned VALUES (7)"));
+    let (other, connection) =
+        runtime.block_on(tokio_postgres::connect(&server().url(), tokio_postgres::NoTls)).unwrap();
+    runtime.spawn(connection);
+    runtime.block_on(other.batch_execute(&format!("BEGIN; SELECT FROM {schema}.condemned FOR UPDATE"))).unwrap();
+    assert!(!runtime.block_on(store.purge(100)).unwrap().done, "the other may yet fail");
+    runtime.block_on(other.batch_execute("ROLLBACK")).unwrap();
+    assert!(runtime.block_on(store.purge(100)).unwrap().done);
+}
