@@ -27,9 +27,12 @@ use crate::statements::{Call, Statements};
 use crate::unanswered::Unanswered;
 use crate::wire::Param;
 
-/// For how long a call is tried at least, however little its caller waits: longer than the server waits for a lock, so that a
-/// commit that meets one is known to be undone, and not in doubt.
+/// For how long a call is tried at least, however little its caller waits: longer than the server waits for a lock, twice, so
+/// that a commit that meets one is known to be undone, and not in doubt.
 const SHORTEST: Duration = Duration::from_secs(3);
+/// How long the server waits for a lock, where nobody has set it. That counts for each wait by itself, and there are two for a row
+/// that somebody has locked and another waits for already.
+pub(crate) const LOCK_TIMEOUT: &str = "1200ms";
 /// How often a call that was in another's way is tried again at once.
 const TRIES: usize = 6;
 /// How long to wait for a connection to come back when the server takes no more.
@@ -48,7 +51,7 @@ const SETTINGS: &str = "SET plan_cache_mode = force_generic_plan; SET jit = off;
 /// All that is set on such a connection.
 pub(crate) fn settings(config: &PostgresConfig) -> String {
     let mut settings = SETTINGS.to_owned();
-    settings.push_str(&unless_set("lock_timeout", "2s"));
+    settings.push_str(&unless_set("lock_timeout", LOCK_TIMEOUT));
     if config.statement_timeout.is_none() {
         // Nobody waits any longer, so the server need not go on. It does not end the wait of a commit for its standbys.
         let most = server_millis(config.call_timeout).max(1).to_string();

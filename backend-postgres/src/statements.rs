@@ -9,6 +9,8 @@
 
 use tokio_postgres::types::Type;
 
+use crate::pool::LOCK_TIMEOUT;
+
 macro_rules! calls {
     ($($(#[$doc:meta])* $name:ident $text:literal [$($kind:ident)*];)*) => {
         /// What is asked of the server.
@@ -92,7 +94,7 @@ impl Call {
 }
 
 const SET: &str = "FROM (SELECT set_config('client_min_messages', 'warning', true), \
-    set_config('lock_timeout', CASE current_setting('lock_timeout') WHEN '0' THEN '2s' \
+    set_config('lock_timeout', CASE current_setting('lock_timeout') WHEN '0' THEN 'L' \
         ELSE current_setting('lock_timeout') END, true)) w";
 
 /// A statement with its types.
@@ -108,8 +110,9 @@ pub(crate) struct Statements(Vec<Text>);
 
 impl Statements {
     pub(crate) fn new(quoted_schema: &str) -> Self {
+        let set = SET.replace("'L'", &format!("'{LOCK_TIMEOUT}'"));
         let text = |(_, text, types): &(Call, &'static str, &'static [Type])| Text {
-            text: text.replace("FROM W", SET).replace("S.", &format!("{quoted_schema}.")),
+            text: text.replace("FROM W", &set).replace("S.", &format!("{quoted_schema}.")),
             types,
         };
         Self(Call::ALL.iter().map(text).collect())

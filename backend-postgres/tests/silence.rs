@@ -7,12 +7,14 @@ use std::net::TcpListener;
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
-use litefleet::store::{OpenRequest, Opened, PageStore as _, SessionRequest};
+use litefleet::store::deadline::{self, Deadline};
+use litefleet::store::{CommitMode, OpenRequest, Opened, PageStore as _, SessionRequest};
 use litefleet::{DatabaseName, ErrorKind, SessionId};
 use litefleet_conformance::faults::Process;
 use litefleet_postgres::testing::{Proxy, Server, ServerOptions, wait_until};
 use litefleet_postgres::{PostgresConfig, PostgresStore, Prepared};
 use support::place::FORMS;
+use support::writer::Writer;
 use support::{connect, fresh_schema, server};
 use tokio::runtime::Runtime;
 use tokio_postgres::NoTls;
@@ -123,7 +125,8 @@ fn a_lock_timeout_that_is_set_stays() {
     let schema = fresh_schema();
     drop(connect(&server().url(), &schema, |config| config));
     before_a_name(&schema, "RAISE EXCEPTION 'lock_timeout is %', current_setting('lock_timeout');");
-    for (options, expected) in [("", "2s"), ("-c%20lock_timeout%3D100", "100ms"), ("-c%20lock_timeout%3D3h", "3h")] {
+    for (options, expected) in [("", "1200ms"), ("-c%20lock_timeout%3D100", "100ms"), ("-c%20lock_timeout%3D3h", "3h")]
+    {
         for prepared in FORMS {
             let url = format!("{}&options={options}", server().url());
             let store = connect(&url, &schema, |config| config.prepared(prepared));
@@ -131,6 +134,37 @@ fn a_lock_timeout_that_is_set_stays() {
             let said = error.message().contains(&format!("lock_timeout is {expected} "));
             assert!(said, "{options}, {prepared:?}: {error}");
         }
+    }
+}
+
+/// A head that somebody has locked, and that another waits for, is waited for twice, and the time-out counts for each by itself:
+/// the commit was given up before, and in doubt.
+#[test]
+fn commit_behind_another_that_waits_for_a_lock_is_undone() {
+    for prepared in FORMS {
+        let schema = fresh_schema();
+        let writer = Writer::new(connect(&server().url(), &schema, |config| config.prepared(prepared)), "a");
+        let runtime = &writer.runtime;
+        let somebody = || {
+            let (client, connection) =
+                runtime.block_on(tokio_postgres::connect(&server().url(), NoTls)).expect("it connects");
+            runtime.spawn(connection);
+            client
+        };
+        let lock = format!("SELECT FROM {schema}.heads WHERE id = {} FOR UPDATE", writer.database);
+        let (holder, other) = (somebody(), somebody());
+        runtime.block_on(holder.batch_execute(&format!("BEGIN; {lock}"))).expect("it is free");
+        let waits = format!("SET lock_timeout = '2s'; {lock}");
+        let waiting = runtime.spawn(async move { other.batch_execute(&waits).await });
+        let asked =
+            format!("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%{lock}'");
+        wait_until("the other waits", Duration::from_secs(20), || server().sql(&asked) == "1");
+        let commit = writer.store.commit(vec![writer.request(10)], CommitMode::Independent);
+        let soon = Deadline::after(Duration::from_millis(500));
+        let error = runtime.block_on(deadline::scope(soon, commit)).expect_err("the head is locked");
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{prepared:?}: {error}");
+        assert!(error.message().contains("55P03"), "{prepared:?}: {error}");
+        runtime.block_on(waiting).expect("it ends").expect_err("its head is locked as well");
     }
 }
 

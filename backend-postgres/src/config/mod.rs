@@ -53,7 +53,7 @@ pub struct PostgresConfig {
     /// `call_timeout` in milliseconds: how long a call waits for the server. Default 10 s.
     pub call_timeout: Duration,
     /// `statement_timeout` in milliseconds: after which the server itself gives a statement up. Default: as the server has it, and
-    /// where it has none, `call_timeout` on connections that lead to the server itself.
+    /// where it has none, `call_timeout` on connections on which statements are prepared.
     pub statement_timeout: Option<Duration>,
     /// `watch_interval` in milliseconds: how often the heads are looked at for those who watch them. Default 50 ms.
     pub watch_interval: Duration,

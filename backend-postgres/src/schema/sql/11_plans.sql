@@ -4,9 +4,9 @@
 
 ALTER FUNCTION {schema}.commit SET plan_cache_mode = force_generic_plan;
 ALTER FUNCTION {schema}.commit SET enable_seqscan = off;
--- Less than clients wait for an answer: a head that somebody has locked must not keep the others of the call in doubt, and
--- locked by a transaction that nobody waits for any more.
-ALTER FUNCTION {schema}.commit SET lock_timeout = '2s';
+-- Twice that is less than clients wait for an answer (src/pool.rs, LOCK_TIMEOUT): a head that somebody has locked must not keep
+-- the others of the call in doubt, and locked by a transaction that nobody waits for any more.
+ALTER FUNCTION {schema}.commit SET lock_timeout = '1200ms';
 
 DO $$
 DECLARE
