@@ -294,10 +294,8 @@ impl Pool {
         None
     }
 
+    /// It is looked at before it is used again.
     fn give_back(&self, mut connection: Connection) {
-        if !connection.link.is_alive() {
-            return;
-        }
         connection.used = Instant::now();
         let mut idle = self.idle();
         idle.push(connection);
