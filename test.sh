@@ -148,6 +148,11 @@ rm -f "$LOGS"/*.log
 
 # What runs SQLite's own tests. The same features in every step, so that it is built once.
 suite=(cargo run --locked -q -p litefleet-suite --features fdb --)
+# The other steps choose what they run among all packages, and not by -p: which features a dependency is built with is then the
+# same for them all. Chosen by -p, a few packages at a time, what differs in them and our own crates were built up to nine
+# times. The FoundationDB store is apart: its tests are linked to the stand-in.
+all=(--workspace --exclude litefleet-fdb --exclude litefleet-fdb-stand-in --exclude litefleet-fdb-stand-in-control)
+servers=(--features litefleet-postgres/servers,litefleet-cli/servers,litefleet-differential/servers)
 
 # --- the steps ---
 
@@ -161,11 +166,11 @@ fi
 
 if wanted lints; then
     if cargo clippy --version >/dev/null 2>&1; then
-        # With the feature fdb, what has it: the command, and what runs SQLite's own tests.
+        # Without the features that are off by default, and with all of them: the tests that start servers too.
         step lints 900 "lints: cargo clippy, warnings are errors" \
             bash -c 'cargo clippy --locked --workspace --all-targets -- -D warnings &&
-                cargo clippy --locked -p litefleet-suite -p litefleet-suite-vfs -p litefleet-cli \
-                    --features litefleet-suite/fdb,litefleet-suite-vfs/fdb,litefleet-cli/fdb --all-targets -- -D warnings'
+                exec cargo clippy --locked --workspace --all-targets "$@" -- -D warnings' lints \
+            "${servers[@]}" --features litefleet-suite/fdb,litefleet-suite-vfs/fdb,litefleet-cli/fdb
     else
         left_out "lints" "cargo clippy is not installed (rustup component add clippy)"
     fi
@@ -184,15 +189,13 @@ if wanted tests; then
     fi
     rmdir "$place"
     # Not compiling: only what runs is bounded in its address space, so that a test that eats memory fails alone.
-    # The FoundationDB store is a step of its own.
-    all=(--workspace --exclude litefleet-fdb --exclude litefleet-fdb-stand-in --exclude litefleet-fdb-stand-in-control)
     step build 1200 "tests: build" cargo test --locked "${all[@]}" --no-run
     # shellcheck disable=SC2016
     step tests 2400 "tests: cargo test --workspace" \
         bash -c 'ulimit -v 16777216 2>/dev/null || true; exec cargo test --locked "$@"' tests "${all[@]}" --no-fail-fast -- "${skip[@]}"
     if command -v sqldiff >/dev/null; then
         step sqldiff 300 "tests: what import took and export gave, compared by SQLite's sqldiff" \
-            cargo test --locked -p litefleet-cli --test command -- --ignored sqldiff
+            cargo test --locked "${all[@]}" --test command -- --ignored sqldiff
     else
         left_out "tests: import and export compared by SQLite's sqldiff" "sqldiff is not installed (Debian's sqlite3-tools)"
     fi
@@ -263,9 +266,12 @@ if wanted postgres; then
         skip+=(--skip "$name")
         left_out "postgres test $name" "a small disk needs root, and mount namespaces"
     fi
-    IFS=: read -ra servers <<<"${LITEFLEET_POSTGRES_BIN:-}"
-    [ ${#servers[@]} -gt 0 ] || servers=("")
-    for server in "${servers[@]}"; do
+    # By their names, which no other package's have. The unit tests of the store are in the step tests.
+    these_tests=()
+    for file in backend-postgres/tests/*.rs; do these_tests+=(--test "$(basename "$file" .rs)"); done
+    IFS=: read -ra folders <<<"${LITEFLEET_POSTGRES_BIN:-}"
+    [ ${#folders[@]} -gt 0 ] || folders=("")
+    for server in "${folders[@]}"; do
         what="the newest of the system's packages"
         these=("${skip[@]}")
         if [ -n "$server" ]; then
@@ -280,18 +286,14 @@ if wanted postgres; then
                 done
             fi
         fi
-        # shellcheck disable=SC2016
         step "postgres${server//\//-}" 1800 "postgres: the store and engine cases, faults, dying servers and errors on throwaway servers, $what" \
             env ${server:+LITEFLEET_POSTGRES_BIN="$server"} \
-            bash -c 'cargo clippy --locked -p litefleet-postgres --features servers --all-targets -- -D warnings &&
-                exec cargo test --locked -p litefleet-postgres --features servers --no-fail-fast -- "$@"' postgres "${these[@]}"
+            cargo test --locked "${all[@]}" "${servers[@]}" "${these_tests[@]}" --no-fail-fast -- "${these[@]}"
     done
-    # shellcheck disable=SC2016
     step command-postgres 600 "postgres: the command with --store postgres:" \
-        bash -c 'cargo clippy --locked -p litefleet-cli --features servers --all-targets -- -D warnings &&
-            exec cargo test --locked -p litefleet-cli --features servers --test command postgres'
+        cargo test --locked "${all[@]}" "${servers[@]}" --test command postgres
     step logic-postgres 900 "postgres: random SQL beside SQLite's own VFS, on a throwaway server" \
-        cargo test --locked -p litefleet-differential --features servers --test logic_postgres
+        cargo test --locked "${all[@]}" "${servers[@]}" --test logic_postgres
 fi
 
 if wanted suite; then
@@ -327,11 +329,13 @@ if wanted programs; then
             "${suite[@]}" programs-short
         left_out "programs: the rest of SQLite's other programs, and the stores besides the embedded one" \
             "they take a quarter of an hour for each store (cargo run -p litefleet-suite -- programs --store postgres)"
+        # Its tests build the program as well.
         # shellcheck disable=SC2016
         step corpora 600 "corpora: one of $CORPORA_EVERY inputs of SQLite's fuzzers, on the memory store beside files" \
-            bash -c 'ulimit -v 16777216 2>/dev/null || true
-                exec cargo run --locked -q -p litefleet-differential -- corpora --every "$1" "$2"/suite/sqlite3-*/test/fuzzdata*.db' \
-            corpora "$CORPORA_EVERY" "$TARGET"
+            bash -c 'every=$1 target=$2 && shift 2 && cargo test --locked "$@" --no-run --test logic_memory || exit
+                ulimit -v 16777216 2>/dev/null || true
+                exec "$target"/debug/litefleet-differential corpora --every "$every" "$target"/suite/sqlite3-*/test/fuzzdata*.db' \
+            corpora "$CORPORA_EVERY" "$TARGET" "${all[@]}"
         left_out "corpora: the other inputs of SQLite's fuzzers, and the other stores" \
             "docs/conformance-corpora.md has the command for all of them"
     fi
@@ -340,9 +344,10 @@ fi
 if wanted kills; then
     kill_test=$(find conformance/tests -maxdepth 1 -name '*kill*.rs' | sort | head -n 1)
     if [ -n "$kill_test" ]; then
-        step kills 1200 "kills: $ROUNDS processes killed in the middle of their work, in release" \
+        # In the profile of SQLite's own tests, optimised as in release but for what the linker does: most of it is built already.
+        step kills 1200 "kills: $ROUNDS processes killed in the middle of their work, optimised" \
             env LITEFLEET_KILL_ROUNDS="$ROUNDS" \
-            cargo test --locked --release -p litefleet-conformance --test "$(basename "$kill_test" .rs)"
+            cargo test --locked --profile suite -p litefleet-conformance --test "$(basename "$kill_test" .rs)"
     else
         left_out "kills: $ROUNDS rounds of killed processes" "conformance/tests has no kill test"
     fi
