@@ -11,8 +11,8 @@ use litefleet::store::deadline::{self, Deadline};
 use litefleet::store::{CommitMode, OpenRequest, Opened, PageStore as _, SessionRequest};
 use litefleet::{DatabaseName, ErrorKind, SessionId};
 use litefleet_conformance::faults::Process;
-use litefleet_postgres::testing::{Proxy, Server, ServerOptions, wait_until};
-use litefleet_postgres::{PostgresConfig, PostgresStore, Prepared};
+use litefleet_postgres::testing::{Bouncer, Proxy, Server, ServerOptions, wait_until};
+use litefleet_postgres::{PostgresStore, Prepared};
 use support::place::FORMS;
 use support::writer::Writer;
 use support::{connect, fresh_schema, server};
@@ -189,47 +189,61 @@ fn calls_that_nobody_waits_for_end_on_the_server() {
     create(&store, "a").expect("nothing holds it up");
 }
 
-/// The connections of [`without_standby`]'s store that the server has.
+/// How many connections of the store the server has.
 fn connections(server: &Server) -> usize {
     let count = server.sql("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'waits'");
     count.parse().expect("a number")
 }
 
-/// A server whose synchronous standby is away, and a store on it.
-fn without_standby(change: impl FnOnce(PostgresConfig) -> PostgresConfig) -> (Server, PostgresStore) {
+/// A server whose synchronous standby is away, with the schema of a store, which was made without it.
+fn without_standby() -> Server {
     let away = vec!["synchronous_standby_names = 'away'".to_owned()];
     let server = Server::start(&ServerOptions { settings: away, ..ServerOptions::default() });
-    // The schema is made without it.
     drop(connect(&format!("{}&options=-c%20synchronous_commit%3Dlocal", server.url()), "litefleet", |config| config));
-    let store = connect(&format!("{}&application_name=waits", server.url()), "litefleet", change);
-    (server, store)
+    server
 }
 
-/// What waits for a standby waits on when its connection is closed. Each call that was given up left one behind, and the next
-/// opened another, until the server had no connections left for anybody.
-#[test]
-fn calls_given_up_while_the_standby_is_away_are_no_more_than_the_pool_holds() {
-    let (server, store) =
-        without_standby(|config| config.call_timeout(Duration::from_millis(500)).prepared(Prepared::Off).pool_size(2));
+/// The calls of a store on such a server, until the standby is not asked for any more.
+fn given_up_while_the_standby_is_away(server: &Server, url: &str) {
+    let store = connect(&format!("{url}&application_name=waits"), "litefleet", |config| {
+        config.call_timeout(Duration::from_millis(500)).prepared(Prepared::Off).pool_size(2)
+    });
     for name in ["a", "b", "c", "d", "e"] {
         let error = create(&store, name).expect_err("there is no standby");
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
         let why = if ["a", "b"].contains(&name) { "did not answer" } else { "2 calls that were given up" };
         assert!(error.message().contains(why), "{name}: {error}");
     }
-    assert_eq!(connections(&server), 2);
+    assert_eq!(connections(server), 2);
     server.sql("ALTER SYSTEM SET synchronous_standby_names = ''");
     server.sql("SELECT pg_reload_conf()");
     wait_until("they are answered", Duration::from_secs(20), || create(&store, "f").is_ok());
-    assert!(connections(&server) <= 2, "those that were answered are closed, or used again");
+    assert!(connections(server) <= 2, "those that were answered are closed, or used again");
     let listed = Runtime::new().expect("a runtime").block_on(store.list("", None, 10)).expect("it lists");
     assert_eq!(listed.iter().map(|entry| entry.name.as_str()).collect::<String>(), "abf", "nothing else was sent");
+}
+
+/// What waits for a standby waits on when its connection is closed. Each call that was given up left one behind, and the next
+/// opened another, until the server had no connections left for anybody.
+#[test]
+fn calls_given_up_while_the_standby_is_away_are_no_more_than_the_pool_holds() {
+    let server = without_standby();
+    given_up_while_the_standby_is_away(&server, &server.url());
+}
+
+#[test]
+fn calls_given_up_while_the_standby_is_away_are_no_more_through_a_pooler() {
+    let server = without_standby();
+    let bouncer = Bouncer::start(&server);
+    given_up_while_the_standby_is_away(&server, &bouncer.url());
 }
 
 /// A renewal must find a connection though the one before it was given up: a few of those, and no more.
 #[test]
 fn renewals_given_up_while_the_standby_is_away_are_a_few() {
-    let (server, store) = without_standby(|config| config.call_timeout(Duration::from_millis(500)));
+    let server = without_standby();
+    let url = format!("{}&application_name=waits", server.url());
+    let store = connect(&url, "litefleet", |config| config.call_timeout(Duration::from_millis(500)));
     let runtime = Runtime::new().expect("a runtime");
     let mut told = String::new();
     for number in 0..6 {
