@@ -97,6 +97,7 @@ DECLARE
     head {schema}.heads;
     before {schema}.pieces;
     outcome integer;
+    newest bigint;
 BEGIN
     IF cardinality(numbers) = 0 AND NOT is_last THEN
         -- An attempt begins after one that failed: waits for what that one still has under way, so that all of it comes
@@ -132,12 +133,29 @@ BEGIN
                 WHEN (p.epoch, p.attempt, p.txid) = (excluded.epoch, excluded.attempt, excluded.txid)
                 THEN greatest(p.count, excluded.count) ELSE excluded.count END;
     END IF;
+    -- What transactions that were committed had listed: some at a time, so that after any of them this ends in time.
+    DELETE FROM {schema}.staged s WHERE s.database = wanted AND (s.generation, s.sequence) IN (
+        SELECT t.generation, t.sequence FROM {schema}.staged t
+        WHERE t.database = wanted AND t.generation < head.generation AND t.generation IS DISTINCT FROM head.entry
+        ORDER BY t.generation, t.sequence LIMIT 1024);
     IF is_last THEN
         INSERT INTO {schema}.checkpoints VALUES (wanted, at, completed) ON CONFLICT DO NOTHING;
-        -- What transactions that were committed had listed.
-        DELETE FROM {schema}.staged s
-        WHERE s.database = wanted AND s.generation < head.generation AND s.generation IS DISTINCT FROM head.entry;
         PERFORM {schema}.put_warm(wanted, checkpoint.warm);
+    END IF;
+    -- Our caller may have given up long ago, and others have gone on: what these rows replace, or were replaced by, may be
+    -- collected by now. So the newest checkpoint is looked at again, in a statement with a snapshot of its own; and none is
+    -- completed from here until our end, after which a collection sees our rows. Not by the head's lock: commits pass.
+    IF is_last THEN
+        PERFORM pg_advisory_xact_lock(hashtextextended('litefleet.checkpoint.{schema}', wanted));
+    ELSE
+        PERFORM pg_advisory_xact_lock_shared(hashtextextended('litefleet.checkpoint.{schema}', wanted));
+    END IF;
+    SELECT h.checkpoint INTO newest FROM {schema}.heads h WHERE h.id = wanted;
+    IF newest > at THEN
+        RAISE EXCEPTION USING ERRCODE = 'serialization_failure',
+            MESSAGE = format('checkpoint %s came late: %s was completed meanwhile', at, newest);
+    END IF;
+    IF is_last THEN
         -- Last, so that a commit waits no longer than for the end of this transaction.
         UPDATE {schema}.heads h SET checkpoint = greatest(h.checkpoint, at) WHERE h.id = wanted;
     END IF;
