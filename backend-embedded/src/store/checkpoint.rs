@@ -1,7 +1,7 @@
 //! Checkpoints.
 
 use litefleet::store::{CheckpointRequest, Pieces};
-use litefleet::{DatabaseId, Error, Result};
+use litefleet::{DatabaseId, Result};
 
 use super::{EmbeddedStore, stage, stored};
 use crate::engine::Engine;
@@ -28,20 +28,7 @@ fn checkpoint(engine: &Engine, request: &CheckpointRequest) -> Outcome<()> {
     let id = request.database;
     let mut head = stored::head(&view, id)?;
     stored::fence(&head, request.epoch)?;
-    if request.txid < head.checkpoint || request.txid > head.txid {
-        return Err(Error::conflict(format!(
-            "checkpoint {} is not between the newest checkpoint {} and the head {}",
-            request.txid, head.checkpoint, head.txid
-        ))
-        .into());
-    }
-    if request.since > head.checkpoint {
-        return Err(Error::conflict(format!(
-            "the store has lost the checkpoint {}, in a crash or a failover: the newest is {}",
-            request.since, head.checkpoint
-        ))
-        .into());
-    }
+    request.check_place(head.checkpoint, head.txid)?;
     let mut changes = engine.changes();
     if request.txid > head.checkpoint {
         let pieces = pieces(&view, id)?.with(request)?;

@@ -99,9 +99,7 @@ fn check(view: &View<'_>, request: &CommitRequest) -> Outcome<Verdict> {
         (Staging::None, None) => return Ok(Verdict::Apply(head)),
         (Staging::Open, Some(staged)) if staged.generation == head.generation => {
             let last = stage::last_sequence(view, request.database, head.generation)?;
-            if last != staged.last {
-                return Err(stage::lost(staged.last, last).into());
-            }
+            staged.check_last(last)?;
             return Ok(Verdict::Apply(head));
         }
         (Staging::None, Some(_)) => "the staged rows were discarded",

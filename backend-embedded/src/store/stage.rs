@@ -40,11 +40,8 @@ fn stage(engine: &Engine, request: &StageRequest) -> Outcome<()> {
     }
     let mut changes = engine.changes();
     let last = last_sequence(&view, id, head.generation)?;
-    if request.sequence <= last {
+    if !request.is_due(last)? {
         return Ok(());
-    }
-    if request.after > last {
-        return Err(lost(request.after, last).into());
     }
     let pages: PageSet = request.rows.iter().map(|row| row.page).collect();
     let key = keys::staging(id, head.generation, request.sequence);
@@ -67,14 +64,6 @@ pub(super) fn last_sequence(view: &View<'_>, id: DatabaseId, generation: u64) ->
         Some(entry) => Ok(keys::last_number(&entry?.0).unwrap_or_default()),
         None => Ok(0),
     }
-}
-
-/// A request that was acknowledged is not there.
-pub(super) fn lost(after: u64, last: u64) -> Error {
-    Error::conflict(format!(
-        "the store has lost staged pages, in a crash or a failover: request {after} was acknowledged, and the last that \
-         is there is {last}"
-    ))
 }
 
 fn discard(engine: &Engine, request: &DiscardRequest) -> Outcome<Discarded> {

@@ -1,7 +1,7 @@
 //! Checkpoints. They conflict with takeovers, collections and each other, and not with commits.
 
 use litefleet::store::CheckpointRequest;
-use litefleet::{Error, Result, UnixMillis};
+use litefleet::{Result, UnixMillis};
 
 use super::FdbStore;
 use super::read::{Singles, missing};
@@ -46,13 +46,7 @@ impl FdbStore {
             let written = found.is_some_and(|found| *found == encode_row(row.kind, &row.bytes));
             return if written { Ok(Step::Return(())) } else { Err(fenced.into()) };
         }
-        if request.txid < before.checkpoint || request.txid > core.head.txid {
-            return Err(Error::conflict(format!(
-                "checkpoint {} is not between the newest checkpoint {} and the head {}",
-                request.txid, before.checkpoint, core.head.txid
-            ))
-            .into());
-        }
+        request.check_place(before.checkpoint, core.head.txid)?;
         let progress = advance(before, request)?;
         // Of one that is completed nothing is written any more.
         let rows = if request.txid > before.checkpoint { request.rows.as_slice() } else { &[] };
@@ -74,14 +68,8 @@ impl FdbStore {
     }
 }
 
-/// How far checkpoints have got with this piece, if what it rests on is there.
+/// How far checkpoints have got with this piece, if those before it are there.
 fn advance(before: ProgressValue, request: &CheckpointRequest) -> Result<ProgressValue> {
-    if request.since > before.checkpoint {
-        return Err(Error::conflict(format!(
-            "the store has lost the checkpoint {}, in a crash or a failover: the newest is {}",
-            request.since, before.checkpoint
-        )));
-    }
     if request.txid == before.checkpoint {
         return Ok(before);
     }

@@ -6,7 +6,6 @@ use litefleet::{DatabaseId, Error, Result};
 
 use super::FdbStore;
 use super::change::{Change, Commit, Ended, Verdict};
-use super::stage::lost;
 use crate::chunk;
 use crate::config::commit_bytes;
 use crate::error::{Fault, Outcome};
@@ -38,7 +37,7 @@ impl Change for Committing<'_> {
         match (core.staging.entry, request.staged) {
             (Entry::None, None) => Ok(Verdict::Apply),
             (Entry::Open { last }, Some(staged)) if staged.generation == core.staging.generation => {
-                if last == staged.last { Ok(Verdict::Apply) } else { Err(lost(staged.last, last)) }
+                staged.check_last(last).map(|()| Verdict::Apply)
             }
             (Entry::None, Some(_)) => Err(Error::conflict("the staged rows were discarded")),
             (Entry::Open { .. } | Entry::Discarding, _) => {

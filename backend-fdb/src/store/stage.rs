@@ -41,11 +41,7 @@ impl Change for Staging<'_> {
                 request.generation, core.staging.generation
             )));
         }
-        match last {
-            last if request.sequence <= last => Ok(Verdict::Done),
-            last if request.after > last => Err(lost(request.after, last)),
-            _ => Ok(Verdict::Apply),
-        }
+        Ok(if request.is_due(last)? { Verdict::Apply } else { Verdict::Done })
     }
 
     fn apply(&self, store: &FdbStore, tx: &Tx, core: &Core) -> Outcome<Core> {
@@ -65,14 +61,6 @@ impl Change for Staging<'_> {
     fn commit(&self) -> Option<Commit> {
         None
     }
-}
-
-/// A request that was acknowledged is not there.
-pub(super) fn lost(after: u64, last: u64) -> Error {
-    Error::conflict(format!(
-        "the store has lost staged pages, in a crash or a failover: request {after} was acknowledged, and the last that \
-         is there is {last}"
-    ))
 }
 
 impl FdbStore {

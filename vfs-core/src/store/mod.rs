@@ -7,12 +7,12 @@
 //! Each clause of the contract names the conformance case that proves it, as `case: name`; the crate
 //! `litefleet-conformance` turns every case into a test of every back end.
 
+mod basis;
 pub mod deadline;
 mod layers;
 mod limits;
 mod memory;
 mod model;
-mod pieces;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub mod sockets;
 
@@ -23,6 +23,7 @@ use async_trait::async_trait;
 use crate::error::Result;
 use crate::types::{DatabaseId, DatabaseName, Epoch, PageNo, PageRange, SessionId, Txid};
 
+pub use basis::Pieces;
 pub use layers::{
     Call, Deferred, Effect, Fault, FaultLayer, FaultPlan, Interceptor, Latency, LatencyLayer, Layer, Metered,
     MetricsLayer, Operation, OperationCounts, StoreCounters, Verdict,
@@ -34,7 +35,6 @@ pub use model::{
     HeadRequest, Holder, LeaseRequest, Lineage, ListEntry, Listed, LogRow, OpenRequest, Opened, PageRow, PagesReply,
     Purged, ReadRow, RowKind, SessionRequest, StageRequest, Staged, Tail,
 };
-pub use pieces::Pieces;
 
 /// Whether the commits of one call stand or fall together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

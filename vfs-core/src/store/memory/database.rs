@@ -15,7 +15,7 @@ use crate::store::model::{
 };
 use crate::types::{CommitId, DatabaseId, DatabaseName, Epoch, PageNo, PageSet, SessionId, Txid, UnixMillis};
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Staging {
     pages: PageSet,
     /// The sequence of the last request that was applied.
@@ -23,7 +23,7 @@ struct Staging {
     discarding: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Database {
     pub(super) name: DatabaseName,
     pub(super) epoch: Epoch,
@@ -103,7 +103,7 @@ impl Database {
         match (&self.staging, request.staged) {
             (None, None) => Ok(Verdict::Apply),
             (Some(entry), Some(staged)) if !entry.discarding && staged.generation == self.generation => {
-                if entry.last == staged.last { Ok(Verdict::Apply) } else { Err(lost(staged.last, entry.last)) }
+                staged.check_last(entry.last).map(|()| Verdict::Apply)
             }
             (Some(_), _) => Err(Error::conflict("a staging entry of another transaction exists")),
             (None, Some(_)) => Err(Error::conflict("the staged rows were discarded")),
@@ -175,11 +175,8 @@ impl Database {
         }
         let txid = request.expected.next();
         let last = self.staging.as_ref().map_or(0, |staging| staging.last);
-        if request.sequence <= last {
+        if !request.is_due(last)? {
             return Ok(());
-        }
-        if request.after > last {
-            return Err(lost(request.after, last));
         }
         let staging = self.staging.get_or_insert_with(|| Staging { pages: PageSet::new(), last: 0, discarding: false });
         staging.last = request.sequence;
@@ -226,18 +223,7 @@ impl Database {
 
     pub(super) fn checkpoint(&mut self, request: CheckpointRequest) -> Result<()> {
         self.fence(request.epoch)?;
-        if request.txid < self.checkpoint || request.txid > self.txid {
-            return Err(Error::conflict(format!(
-                "checkpoint {} is not between the newest checkpoint {} and the head {}",
-                request.txid, self.checkpoint, self.txid
-            )));
-        }
-        if request.since > self.checkpoint {
-            return Err(Error::conflict(format!(
-                "the store has lost the checkpoint {}, in a crash or a failover: the newest is {}",
-                request.since, self.checkpoint
-            )));
-        }
+        request.check_place(self.checkpoint, self.txid)?;
         if request.txid > self.checkpoint {
             let pieces = self.pieces.with(&request)?;
             if !request.last {
@@ -319,13 +305,6 @@ impl Database {
 
 pub(super) fn row((page, txid): (PageNo, Txid), (kind, bytes): &(RowKind, Bytes)) -> PageRow {
     PageRow { page, txid, kind: *kind, bytes: bytes.clone() }
-}
-
-fn lost(after: u64, last: u64) -> Error {
-    Error::conflict(format!(
-        "the store has lost staged pages, in a crash or a failover: request {after} was acknowledged, and the last that \
-         is there is {last}"
-    ))
 }
 
 /// What a commit's check says to do.
