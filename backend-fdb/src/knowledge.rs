@@ -128,13 +128,20 @@ struct Tracked {
     view: Option<View>,
 }
 
+/// How far checkpoints and collections have got, as far as those who read pages are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reached {
+    pub(crate) checkpoint: Txid,
+    pub(crate) horizon: Txid,
+}
+
 /// The database at one version, with what needs not be read there again.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct View {
     pub(crate) version: i64,
     /// When it was asked for, or its commit was begun.
     pub(crate) at: Duration,
-    pub(crate) horizon: Txid,
+    pub(crate) reached: Reached,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -208,17 +215,18 @@ impl Knowledge {
         Touch { knowledge: Arc::clone(self), database, begun, alone, session, state, vouched, learned: None }
     }
 
-    /// A version to read the pages of a database at that we hold, when it was asked for, and its horizon then, if known.
+    /// A version to read the pages of a database at that we hold, when it was asked for, and what was reached then, if
+    /// known.
     pub(crate) fn version_for_reading(
         &self,
         database: DatabaseId,
         now: Duration,
-    ) -> Option<(i64, Duration, Option<Txid>)> {
+    ) -> Option<(i64, Duration, Option<Reached>)> {
         let inner = self.lock();
         let tracked = inner.databases.get(&database).filter(|tracked| tracked.session.is_some())?;
         let may_be = |version: i64, at: Duration| version >= tracked.told && now.saturating_sub(at) < FRESH_FOR_READING;
         if let Some(view) = tracked.view.filter(|view| may_be(view.version, view.at)) {
-            return Some((view.version, view.at, Some(view.horizon)));
+            return Some((view.version, view.at, Some(view.reached)));
         }
         inner.newest.filter(|(version, at)| may_be(*version, *at)).map(|(version, at)| (version, at, None))
     }

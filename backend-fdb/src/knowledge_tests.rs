@@ -84,7 +84,8 @@ fn what_is_known_comes_back_only_from_a_change_that_was_alone() {
 fn pages_are_read_at_a_version_only_where_nothing_newer_can_be_missed() {
     let knowledge = Arc::new(Knowledge::new(ME));
     let reading =
-        |seconds| knowledge.version_for_reading(ID, at(seconds)).map(|(version, _, horizon)| (version, horizon));
+        |seconds| knowledge.version_for_reading(ID, at(seconds)).map(|(version, _, reached)| (version, reached));
+    let reached = |horizon| Reached { checkpoint: Txid(4), horizon: Txid(horizon) };
     assert_eq!(reading(0), None);
     knowledge.committed((20, at(1)));
     knowledge.committed((15, at(2)));
@@ -93,10 +94,10 @@ fn pages_are_read_at_a_version_only_where_nothing_newer_can_be_missed() {
     knowledge.begin(ID).made(known(1, 5));
     assert_eq!(reading(2), Some((20, None)));
     assert_eq!(reading(4), None, "too old");
-    knowledge.viewed(ID, View { version: 30, at: at(5), horizon: Txid(3) });
-    assert_eq!(reading(6), Some((30, Some(Txid(3)))), "what was read there need not be read again");
-    knowledge.viewed(ID, View { version: 25, at: at(6), horizon: Txid(2) });
-    assert_eq!(reading(6), Some((30, Some(Txid(3)))), "the newest counts");
+    knowledge.viewed(ID, View { version: 30, at: at(5), reached: reached(3) });
+    assert_eq!(reading(6), Some((30, Some(reached(3)))), "what was read there need not be read again");
+    knowledge.viewed(ID, View { version: 25, at: at(6), reached: reached(2) });
+    assert_eq!(reading(6), Some((30, Some(reached(3)))), "the newest counts");
     // A checkpoint: rows that the caller counts on are not there at 30.
     knowledge.telling(ID, 40);
     assert_eq!(reading(6), None);

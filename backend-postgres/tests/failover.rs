@@ -62,11 +62,15 @@ impl Pair {
     }
 }
 
-fn process(url: &str) -> Process {
+fn settings() -> FleetSettings {
     let mut settings = FleetSettings { session_lifetime: Duration::from_secs(3600), ..FleetSettings::default() };
     settings.database.store_timeout = PATIENCE;
     settings.database.retention = Duration::ZERO;
-    Process::new(Arc::new(connect(url, "litefleet", |config| config)), settings)
+    settings
+}
+
+fn process(url: &str) -> Process {
+    Process::new(Arc::new(connect(url, "litefleet", |config| config)), settings())
 }
 
 const ROWS: i64 = 200;
@@ -139,6 +143,26 @@ fn lost_commits_stop_the_database() {
     assert_eq!(values(&connection), vec![1; 200]);
     add_to(&connection, 1..=ROWS).unwrap();
     assert_eq!(values(&pair.other().open("a", "&takeover=1")), vec![2; 200]);
+}
+
+/// The same for one that does not write: pages that its caches do not have would come as they were before what was lost.
+#[test]
+fn lost_commits_stop_who_only_reads() {
+    let mut pair = Pair::new();
+    let settings = FleetSettings { cache_bytes: 64 << 10, ..settings() };
+    pair.process = Process::new(Arc::new(connect(&pair.url, "litefleet", |config| config)), settings);
+    let connection = pair.process.open("a", "");
+    connection.execute_batch("PRAGMA cache_size = 10").unwrap();
+    fill(&connection);
+    checkpoint(&connection);
+    pair.cut();
+    add_to(&connection, 1..=ROWS).unwrap();
+    checkpoint(&connection);
+    assert_eq!(values(&connection), vec![2; 200]);
+    pair.fail_over();
+    connection.query_row("SELECT sum(v) FROM t", [], |row| row.get::<_, i64>(0)).unwrap_err();
+    let why: String = connection.query_row("PRAGMA litefleet_error", [], |row| row.get(0)).unwrap();
+    assert!(why.contains("the store has lost commits"), "{why}");
 }
 
 /// Staged pages are among what was lost: those that come after are refused, and so is the commit. It went through without them.

@@ -175,6 +175,7 @@ macro_rules! __each_store_case {
                 collect::horizon_never_falls
                 collect::read_below_the_horizon_fails
                 collect::rows_come_with_their_horizon
+                reads::rows_come_with_their_checkpoint
                 collect::dead_rows_are_collected
                 collect::bases_outlive_their_deltas
                 collect::zeros_hide_what_is_kept_before_them

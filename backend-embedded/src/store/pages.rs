@@ -129,7 +129,7 @@ impl EmbeddedStore {
         self.read(|engine| {
             let view = engine.view();
             let mut databases = Vec::with_capacity(lineage.len());
-            let mut horizon = Txid(0);
+            let (mut horizon, mut checkpoint) = (Txid(0), None);
             for entry in lineage {
                 let at = snapshot.min(entry.max_txid);
                 let head = stored::head(&view, entry.database)?;
@@ -141,14 +141,16 @@ impl EmbeddedStore {
                     .into());
                 }
                 horizon = horizon.max(head.horizon);
+                checkpoint.get_or_insert(head.checkpoint);
                 databases.push((entry.database, at));
             }
+            let checkpoint = checkpoint.unwrap_or_default();
             let mut rows = Vec::new();
             if let [(id, at)] = databases[..] {
                 for range in wanted.ranges() {
                     read_range(&view, id, range, at, &mut rows)?;
                 }
-                return Ok(PagesReply { rows, horizon });
+                return Ok(PagesReply { rows, horizon, checkpoint });
             }
             for page in wanted.pages() {
                 for (id, at) in &databases {
@@ -157,7 +159,7 @@ impl EmbeddedStore {
                     }
                 }
             }
-            Ok(PagesReply { rows, horizon })
+            Ok(PagesReply { rows, horizon, checkpoint })
         })
     }
 

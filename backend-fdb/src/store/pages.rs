@@ -12,7 +12,7 @@ use super::FdbStore;
 use super::read::missing;
 use crate::error::{Fault, Outcome};
 use crate::keys::{Kind, after_key};
-use crate::knowledge::View;
+use crate::knowledge::{Reached, View};
 use crate::transact::{Cluster, Pair, Priority, Step, Tx};
 use crate::values::{ProgressValue, decode_row};
 
@@ -44,8 +44,8 @@ impl FdbStore {
         let deadline = self.cluster.deadline(Priority::Normal);
         let mut assumed = match assumed {
             // All that is left to read are rows.
-            Some((version, at, Some(horizon))) => {
-                match self.pages_in_common(lineage, wanted, snapshot, (version, at, horizon), deadline).await {
+            Some((version, at, Some(reached))) => {
+                match self.pages_in_common(lineage, wanted, snapshot, (version, at, reached), deadline).await {
                     Ok(Step::Return(rows) | Step::Commit(rows)) => return Ok(rows),
                     Err(Fault::Refused(error)) => return Err(error),
                     Err(fault) => {
@@ -79,11 +79,11 @@ impl FdbStore {
         lineage: &[Lineage],
         wanted: &PageSet,
         snapshot: Txid,
-        (version, at, horizon): (i64, Duration, Txid),
+        (version, at, reached): (i64, Duration, Reached),
         deadline: Duration,
     ) -> Outcome<Step<PagesReply>> {
         let tx = self.readers.at(version, &self.cluster)?;
-        let reading = self.try_pages(tx, lineage, wanted, snapshot, at, Some(horizon));
+        let reading = self.try_pages(tx, lineage, wanted, snapshot, at, Some(reached));
         let left = deadline.saturating_sub(self.cluster.now());
         let found = tokio::time::timeout(left, reading).await;
         if !matches!(found, Ok(Ok(_) | Err(Fault::Refused(_)))) {
@@ -92,18 +92,20 @@ impl FdbStore {
         found.map_err(|_| Fault::Refused(Error::unavailable("read pages: the time is over; is the cluster up?")))?
     }
 
-    /// The horizon of a database, unless this snapshot is below it.
-    async fn horizon(&self, tx: &Tx, database: DatabaseId, at: Txid, known: Option<Txid>) -> Outcome<Txid> {
-        let horizon = if let Some(horizon) = known {
-            horizon
+    /// What a database has reached, unless this snapshot is below its horizon.
+    async fn reached(&self, tx: &Tx, database: DatabaseId, at: Txid, known: Option<Reached>) -> Outcome<Reached> {
+        let reached = if let Some(reached) = known {
+            reached
         } else {
             let progress = tx.peek::<ProgressValue>(&self.keys.of(database, Kind::Progress)).await?;
-            progress.ok_or_else(|| missing(database))?.horizon
+            let ProgressValue { checkpoint, horizon, .. } = progress.ok_or_else(|| missing(database))?;
+            Reached { checkpoint, horizon }
         };
+        let horizon = reached.horizon;
         if at < horizon {
             return Err(Error::snapshot_too_old(format!("snapshot {at} is below the horizon {horizon}")).into());
         }
-        Ok(horizon)
+        Ok(reached)
     }
 
     pub(super) async fn try_pages(
@@ -113,21 +115,22 @@ impl FdbStore {
         wanted: &PageSet,
         snapshot: Txid,
         asked: Duration,
-        known: Option<Txid>,
+        known: Option<Reached>,
     ) -> Outcome<Step<PagesReply>> {
         let mut left = wanted.clone();
-        let mut largest = Txid(0);
+        let (mut largest, mut checkpoint) = (Txid(0), None);
         let mut found: BTreeMap<PageNo, (DatabaseId, Found)> = BTreeMap::new();
         for (index, entry) in lineage.iter().enumerate() {
             let at = snapshot.min(entry.max_txid);
             // All databases are checked, also those that no page is left for.
-            let horizon = self.horizon(&tx, entry.database, at, known);
-            let (horizon, rows) = futures_util::try_join!(horizon, self.newest(&tx, entry.database, &left, at))?;
+            let reached = self.reached(&tx, entry.database, at, known);
+            let (reached, rows) = futures_util::try_join!(reached, self.newest(&tx, entry.database, &left, at))?;
             if known.is_none() {
                 let version = tx.read_version().await?;
-                self.knowledge.viewed(entry.database, View { version, at: asked, horizon });
+                self.knowledge.viewed(entry.database, View { version, at: asked, reached });
             }
-            largest = largest.max(horizon);
+            largest = largest.max(reached.horizon);
+            checkpoint.get_or_insert(reached.checkpoint);
             let last = index + 1 == lineage.len();
             for (page, row) in rows {
                 if !last {
@@ -136,8 +139,8 @@ impl FdbStore {
                 found.entry(page).or_insert((entry.database, row));
             }
         }
-        let rows = found.into_values().flat_map(|(database, found)| found.rows(database));
-        Ok(Step::Return(PagesReply { rows: rows.collect(), horizon: largest }))
+        let rows = found.into_values().flat_map(|(database, found)| found.rows(database)).collect();
+        Ok(Step::Return(PagesReply { rows, horizon: largest, checkpoint: checkpoint.unwrap_or_default() }))
     }
 
     /// The newest rows of pages at or below a txid, with their bases.

@@ -186,6 +186,35 @@ pub async fn lineage_falls_through(harness: &dyn Harness) {
     assert_eq!(found(6, 1).await, oldest);
 }
 
+/// What is read comes with the newest completed checkpoint, whether there are rows or not; of a lineage that of the first.
+pub async fn rows_come_with_their_checkpoint(harness: &dyn Harness) {
+    let store = harness.store().await;
+    let mut writer = Writer::new(&store, "a").await;
+    writer.commit_up_to(6).await;
+    let mut ancestor = Writer::new(&store, "ancestor").await;
+    ancestor.commit_up_to(5).await;
+    ancestor.checkpoint(5, &[]).await;
+    let own = Lineage { database: writer.database, max_txid: Txid::MAX };
+    let above = Lineage { database: ancestor.database, max_txid: Txid(5) };
+    for (before, checkpoint) in [(0, 2), (2, 3), (3, 6)] {
+        // One that is not completed is none.
+        for newest in [before, checkpoint] {
+            let row = image(1, checkpoint, b"row");
+            writer.try_checkpoint(checkpoint, &[row], newest == checkpoint, 0).await.expect("the holder can");
+            for (pages, snapshot) in [(&[][..], 6), (&[1], 6), (&[7], checkpoint), (&[1, 7], 6)] {
+                let told = async |lineage: &[Lineage]| {
+                    let reply = store.read_pages(lineage, &singles(pages), Txid(snapshot)).await;
+                    reply.expect("the snapshot can be read").checkpoint
+                };
+                let what = format!("pages {pages:?} at {snapshot}");
+                assert_eq!(told(&[own]).await, Txid(newest), "{what}");
+                assert_eq!(told(&[own, above]).await, Txid(newest), "{what}");
+                assert_eq!(told(&[above, own]).await, Txid(5), "{what}");
+            }
+        }
+    }
+}
+
 /// Reads of a database that never was are `NotFound`, not empty.
 pub async fn unknown_database_is_not_found(harness: &dyn Harness) {
     let store = harness.store().await;

@@ -70,7 +70,7 @@ impl Database {
         }
     }
 
-    /// A write under the lease rested on something that the store does not have. Nobody else writes under it, so the store may
+    /// A write under the lease, or a read, rested on something that the store does not have. Nobody else writes under it, so the store may
     /// have lost what it had acknowledged, in a crash or a failover: what it has is loaded, so that what comes next rests on
     /// that. An error: commits are among what it has lost, and the database has stopped; or it cannot be asked.
     pub(super) async fn look_again(&self, epoch: Epoch) -> Result<()> {
@@ -90,11 +90,14 @@ impl Database {
             Err(error) if error.kind() == ErrorKind::NotFound => return Err(self.stop(error)),
             opened => opened?,
         };
-        // Who has lost the lease, or the name, finds it out by the next write.
-        if opened.database != database || opened.head.epoch != epoch {
+        // Who has lost the name, or the lease, finds it out by the next write.
+        if opened.database != database {
             return Ok(());
         }
         self.check_history(&opened.head)?;
+        if opened.head.epoch != epoch {
+            return Ok(());
+        }
         let checkpoint = {
             let mut core = self.core();
             if core.head != opened.head.txid {

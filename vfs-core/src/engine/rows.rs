@@ -7,10 +7,11 @@ use bytes::Bytes;
 use super::TransactionBuffer;
 use super::cache::CachedImage;
 use super::core::Core;
-use super::database::Database;
+use super::database::{Database, Role};
+use super::fencing::TRIES;
 use crate::codec::{decode_row, zero_image};
 use crate::error::{Error, Result};
-use crate::store::{PageRow, PagesReply, ReadRow, RowKind};
+use crate::store::{Lineage, PageRow, PagesReply, ReadRow, RowKind};
 use crate::types::{DatabaseId, PageNo, PageRange, PageSet, Txid, pages_for_size};
 
 /// The images that rows hold, each as of its row's txid: deltas are applied to the bases that follow them.
@@ -74,9 +75,18 @@ impl Database {
             let ranges = ranges(chunk.iter().copied());
             // Rows fit the tail that was there when they were read: a checkpoint that is completed meanwhile takes records
             // from it, and the rows in their place are not among these. Then they are read again.
+            let mut looked = 0;
             loop {
                 let start = self.core().tail.start();
-                let reply = self.retry(|| self.fleet.store.read_pages(&lineage, &ranges, snapshot)).await?;
+                let reply = self.read_rows(&lineage, &ranges, snapshot, start).await?;
+                if reply.checkpoint < start {
+                    looked += 1;
+                    if looked > TRIES {
+                        return Err(behind(reply.checkpoint, start));
+                    }
+                    self.look_for_checkpoint().await?;
+                    continue;
+                }
                 let told = Told::new(start, &reply)?;
                 if self.keep_told(lineage[0].database, snapshot, chunk, &told, &mut out)? {
                     break;
@@ -86,6 +96,36 @@ impl Database {
         let last_page = pages_for_size(self.core().size);
         self.learn(&out, last_page);
         Ok(out)
+    }
+
+    /// Rows as of a snapshot. Those that come without the checkpoint that the tail starts at are of no use.
+    async fn read_rows(
+        &self,
+        lineage: &[Lineage],
+        ranges: &[PageRange],
+        snapshot: Txid,
+        start: Txid,
+    ) -> Result<PagesReply> {
+        let read = || async {
+            let reply = self.fleet.store.read_pages(lineage, ranges, snapshot).await?;
+            // A follower may have asked a standby that is behind: it catches up, or another one answers.
+            if reply.checkpoint < start && self.role == Role::Follower {
+                return Err(behind(reply.checkpoint, start));
+            }
+            Ok(reply)
+        };
+        self.retry(read).await
+    }
+
+    /// Rows came without those of a checkpoint that was completed: the store has lost it, and perhaps commits. What it has is
+    /// loaded, or the database stops.
+    async fn look_for_checkpoint(&self) -> Result<()> {
+        let lease = self.core().lease;
+        if let Some(lease) = lease {
+            return self.look_again(lease.epoch).await;
+        }
+        let _one = self.acquiring.lock().await;
+        self.refresh().await
     }
 
     /// Keeps the images of those pages that the tail alone tells, and returns the others.
@@ -175,6 +215,12 @@ impl Database {
         }
         Ok(out)
     }
+}
+
+fn behind(newest: Txid, start: Txid) -> Error {
+    Error::unavailable(format!(
+        "the store answered as of checkpoint {newest}, and {start} was completed before: a server that is behind, or has lost it"
+    ))
 }
 
 pub(super) fn too_old(snapshot: Txid, start: Txid) -> Error {

@@ -1,4 +1,5 @@
-//! Pages without a row: zeros as of the horizon under which the store was asked, and of no other.
+//! Pages without a row: zeros as of the horizon under which the store was asked, and of no other. And rows that a failover has
+//! lost, or that a standby does not have yet.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use crate::engine::commit::STAGED_RUNS;
 use crate::engine::database::{Database, Snapshot};
 use crate::engine::meanwhile::Meanwhile;
 use crate::engine::{Fleet, Role, TransactionBuffer};
+use crate::error::ErrorKind;
 use crate::store::{MemoryStore, Operation, PageStore};
 use crate::types::{DatabaseName, PAGE_SIZE, Txid};
 
@@ -32,6 +34,7 @@ impl Process {
         settings.database.lease = lease;
         settings.database.retention = Duration::ZERO;
         settings.database.checkpoint_idle = DAY;
+        settings.database.store_timeout = Duration::from_millis(50);
         settings.database.transaction_bytes = BUFFERED * PAGE_SIZE;
         let fleet = Fleet::builder(Arc::clone(store)).settings(settings).build().unwrap();
         let database = fleet.connect(&DatabaseName::new("a").unwrap(), role, role == Role::Writer);
@@ -76,6 +79,12 @@ impl Process {
     fn maintain(&self) -> Txid {
         self.fleet.wait(self.database.checkpoint()).unwrap();
         self.fleet.wait(self.database.collect()).unwrap().horizon
+    }
+
+    /// Gives the lease back where the mode says so, and has nothing in the cache.
+    fn rest(&self) {
+        self.fleet.wait(self.database.give_back());
+        self.database.forget_cache();
     }
 
     /// Hears what is new.
@@ -204,4 +213,109 @@ fn checkpoint_begins_a_page_that_was_not_read_where_its_tail_does() {
     let follower = Process::follower(&store);
     assert_eq!(follower.read_now(AT), [9, 9, 9, 9, 5, 5, 5, 5]);
     assert_eq!(follower.read_now(appended), [9, 9, 9, 9, 7, 7, 7, 7]);
+}
+
+/// A store that may lose what it has.
+fn mortal() -> (Arc<MemoryStore>, Arc<dyn PageStore>) {
+    let store = Arc::new(MemoryStore::default());
+    (Arc::clone(&store), store)
+}
+
+/// The rows of its last checkpoint were gone, and it read those before them, until something that it wrote was refused.
+#[test]
+fn reader_stops_when_the_store_has_lost_commits() {
+    for lease in [LeaseMode::Exclusive, LeaseMode::Transaction] {
+        let (memory, store) = mortal();
+        let process = Process::new(&store, Role::Writer, lease);
+        process.write(AT, &[7; PAGE_SIZE]);
+        process.maintain();
+        let standby = memory.standby();
+        process.write(AT, &[8; PAGE_SIZE]);
+        process.maintain();
+        let pinned = process.database.begin_read().unwrap();
+        process.rest();
+        memory.fail_over_to(standby);
+        let error = process.database.read(pinned, AT, &mut [0; 8]).unwrap_err();
+        assert!(error.to_string().contains("the store has lost commits"), "{lease:?}: {error}");
+        assert!(process.database.stopped().is_some());
+    }
+}
+
+/// As before, and another process has taken the lease there since: the reader has lost more than that.
+#[test]
+fn reader_stops_when_another_holds_what_is_left() {
+    let (memory, store) = mortal();
+    let process = Process::writer(&store);
+    process.write(AT, &[7; PAGE_SIZE]);
+    process.maintain();
+    let standby = memory.standby();
+    process.write(AT, &[8; PAGE_SIZE]);
+    process.maintain();
+    let pinned = process.database.begin_read().unwrap();
+    process.rest();
+    memory.fail_over_to(standby);
+    let other = Process::writer(&store);
+    other.fleet.wait(other.database.seize_lease()).unwrap();
+    let error = process.database.read(pinned, AT, &mut [0; 8]).unwrap_err();
+    assert!(error.to_string().contains("the store has lost commits"), "{error}");
+}
+
+/// The checkpoint is gone, and no commit is: what it had made rows of is in the log, and is read from there.
+#[test]
+fn reader_goes_on_when_the_store_has_lost_a_checkpoint() {
+    for lease in [LeaseMode::Exclusive, LeaseMode::Transaction] {
+        let (memory, store) = mortal();
+        let process = Process::new(&store, Role::Writer, lease);
+        process.write(AT, &[7; PAGE_SIZE]);
+        process.maintain();
+        process.write(AT, &[8; PAGE_SIZE]);
+        let standby = memory.standby();
+        process.maintain();
+        let pinned = process.database.begin_read().unwrap();
+        process.rest();
+        memory.fail_over_to(standby);
+        assert_eq!(process.read(pinned), [8; 8], "{lease:?}");
+        process.database.unpin(pinned);
+        process.write(AT, &[9; 4]);
+        process.maintain();
+        process.rest();
+        assert_eq!(process.read_now(AT), [9, 9, 9, 9, 8, 8, 8, 8]);
+    }
+}
+
+/// The patch since the lost checkpoint does not fit the row from before it: no checkpoint was ever made again.
+#[test]
+fn checkpoint_after_a_lost_one_rests_on_the_one_before() {
+    let (memory, store) = mortal();
+    let process = Process::writer(&store);
+    process.write(AT, &[7; PAGE_SIZE]);
+    process.maintain();
+    process.write(AT, &[8; PAGE_SIZE]);
+    let standby = memory.standby();
+    process.maintain();
+    memory.fail_over_to(standby);
+    let written = process.write(AT, &[9; 4]);
+    assert_eq!(process.maintain(), written);
+    assert_eq!(Process::follower(&store).read_now(AT), [9, 9, 9, 9, 8, 8, 8, 8]);
+}
+
+/// A follower's open was answered by one standby, and its read by another one, which had not got so far.
+#[test]
+fn follower_reads_no_rows_of_a_standby_that_is_behind() {
+    let (memory, store) = mortal();
+    let writer = Process::writer(&store);
+    writer.write(AT, &[7; PAGE_SIZE]);
+    writer.maintain();
+    let behind = memory.standby();
+    writer.write(AT, &[8; PAGE_SIZE]);
+    writer.maintain();
+    let ahead = memory.standby();
+    let follower = Process::follower(&store);
+    let pinned = follower.database.begin_read().unwrap();
+    follower.rest();
+    memory.fail_over_to(behind);
+    let error = follower.database.read(pinned, AT, &mut [0; 8]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    memory.fail_over_to(ahead);
+    assert_eq!(follower.read(pinned), [8; 8]);
 }

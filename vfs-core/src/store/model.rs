@@ -203,6 +203,9 @@ pub struct PagesReply {
     /// The horizon under which they were read, the largest of the lineage's databases: a page without a row is zeros as
     /// of it.
     pub horizon: Txid,
+    /// The newest completed checkpoint of the first of them, under which they were read: pages that changed up to there
+    /// have rows that say so.
+    pub checkpoint: Txid,
 }
 
 /// One commit.

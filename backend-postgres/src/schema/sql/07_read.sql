@@ -1,15 +1,16 @@
 -- Reading. Each is one statement with one snapshot, and so is the check of the horizon: a row that was collected meanwhile
 -- never looks like a hole. Refusals are errors of our own: LF002 no such database, LF009 the snapshot is too old.
 
--- Returns the largest horizon.
-CREATE FUNCTION {schema}.check_lineage(databases bigint[], ats bigint[]) RETURNS bigint
+-- Returns the largest horizon, and the newest checkpoint of the first database.
+CREATE FUNCTION {schema}.check_lineage(databases bigint[], ats bigint[]) RETURNS bigint[]
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     horizon bigint;
-    largest bigint := 0;
+    checkpoint bigint;
+    answer bigint[] := '{0, 0}';
 BEGIN
     FOR i IN 1 .. cardinality(databases) LOOP
-        SELECT h.horizon INTO horizon FROM {schema}.heads h WHERE h.id = databases[i];
+        SELECT h.horizon, h.checkpoint INTO horizon, checkpoint FROM {schema}.heads h WHERE h.id = databases[i];
         IF NOT FOUND THEN
             RAISE EXCEPTION USING ERRCODE = 'LF002', MESSAGE = format('there is no database with id %s', databases[i]);
         END IF;
@@ -17,23 +18,26 @@ BEGIN
             RAISE EXCEPTION USING ERRCODE = 'LF009',
                 MESSAGE = format('snapshot %s is below the horizon %s', ats[i], horizon);
         END IF;
-        largest := greatest(largest, horizon);
+        answer := ARRAY[greatest(answer[1], horizon), CASE WHEN i = 1 THEN checkpoint ELSE answer[2] END];
     END LOOP;
-    RETURN largest;
+    RETURN answer;
 END $$;
 
 -- The newest row at or below ats for each page of the ranges, and the row it is based on. Of the ranges that are walked
 -- (only with a single database) all rows at or below ats, which costs half as much per page as long as there are not many
 -- to a page: eight per page at the most, and whoever gets so many asks again without walking. A row without a page says
--- the horizon, as its txid: a page without a row is zeros as of that.
+-- the horizon, as its txid: a page without a row is zeros as of that; and the newest checkpoint, as its base.
 CREATE FUNCTION {schema}.read_pages(
     databases bigint[], ats bigint[], firsts bigint[], lasts bigint[], walked_firsts bigint[], walked_lasts bigint[],
     OUT database bigint, OUT page bigint, OUT txid bigint, OUT kind smallint, OUT base bigint, OUT bytes bytea,
     OUT base_bytes bytea
 ) RETURNS SETOF record
 LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    reached bigint[] := {schema}.check_lineage(databases, ats);
 BEGIN
-    txid := {schema}.check_lineage(databases, ats);
+    txid := reached[1];
+    base := reached[2];
     RETURN NEXT;
     IF cardinality(walked_firsts) > 0 THEN
         RETURN QUERY

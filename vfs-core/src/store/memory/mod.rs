@@ -64,6 +64,22 @@ impl MemoryStore {
     }
 }
 
+/// A standby that gets nothing more from its primary.
+#[cfg(test)]
+pub(crate) struct Standby(State);
+
+#[cfg(test)]
+impl MemoryStore {
+    pub(crate) fn standby(&self) -> Standby {
+        Standby(self.lock().clone())
+    }
+
+    /// A failover: what came after the standby was cut off is lost.
+    pub(crate) fn fail_over_to(&self, standby: Standby) {
+        *self.lock() = standby.0;
+    }
+}
+
 #[async_trait]
 impl PageStore for MemoryStore {
     fn limits(&self) -> StoreLimits {
@@ -174,7 +190,7 @@ impl PageStore for MemoryStore {
         let wanted = self.limits.check_read(pages)?;
         let state = self.lock();
         let mut databases = Vec::with_capacity(lineage.len());
-        let mut horizon = Txid(0);
+        let (mut horizon, mut checkpoint) = (Txid(0), None);
         for entry in lineage {
             let at = snapshot.min(entry.max_txid);
             let database = state.database(entry.database)?;
@@ -185,6 +201,7 @@ impl PageStore for MemoryStore {
                 )));
             }
             horizon = horizon.max(database.horizon);
+            checkpoint.get_or_insert(database.checkpoint);
             databases.push((entry.database, database, at));
         }
         let mut rows = Vec::new();
@@ -195,7 +212,7 @@ impl PageStore for MemoryStore {
                 }
             }
         }
-        Ok(PagesReply { rows, horizon })
+        Ok(PagesReply { rows, horizon, checkpoint: checkpoint.unwrap_or_default() })
     }
 
     async fn commit(&self, requests: Vec<CommitRequest>, mode: CommitMode) -> Result<Vec<Result<()>>> {

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::store::model::{EpochEnd, Head, Holder};
 use crate::types::{DatabaseId, DatabaseName, SessionId};
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct State {
     pub(super) last_id: u64,
     pub(super) names: BTreeMap<DatabaseName, DatabaseId>,
@@ -17,7 +17,7 @@ pub(super) struct State {
     pub(super) sessions: HashMap<SessionId, Session>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Session {
     pub(super) label: String,
     pub(super) lifetime: Duration,
