@@ -61,6 +61,19 @@ fn start(folder: &TempDir) -> Process {
     Process::new(Arc::new(EmbeddedStore::open(config(folder)).unwrap()), FleetSettings::default())
 }
 
+/// The databases `a` and `b` as after a crash, without a checkpoint of `a`. Returns its blobs. What was written last is in
+/// the journal alone.
+fn crashed(folder: &TempDir, random: &mut StdRng) -> Vec<Vec<u8>> {
+    let plan = Arc::new(FaultPlan::default());
+    let store = FaultLayer::new(Arc::new(EmbeddedStore::open(config(folder)).unwrap()), Arc::clone(&plan));
+    let process = Process::new(Arc::new(store), FleetSettings::default());
+    plan.arm(Fault { operation: Some(Operation::Checkpoint), after: 0, times: u64::MAX, effect: Effect::Refuse });
+    let blobs = fill(&process, "a", random);
+    plan.disarm();
+    fill(&process, "b", random);
+    blobs
+}
+
 fn name(text: &str) -> DatabaseName {
     DatabaseName::new(text).unwrap()
 }
@@ -147,16 +160,7 @@ fn damaged_warm_page_keeps_nothing_else_from_being_done() {
 #[test]
 fn database_with_a_damaged_log_can_be_renamed_and_removed() {
     let folder = tempfile::tempdir().unwrap();
-    let mut random = StdRng::seed_from_u64(19);
-    let plan = Arc::new(FaultPlan::default());
-    let store = FaultLayer::new(Arc::new(EmbeddedStore::open(config(&folder)).unwrap()), Arc::clone(&plan));
-    let process = Process::new(Arc::new(store), FleetSettings::default());
-    // As after a crash: no checkpoint.
-    plan.arm(Fault { operation: Some(Operation::Checkpoint), after: 0, times: u64::MAX, effect: Effect::Refuse });
-    let blobs = fill(&process, "a", &mut random);
-    plan.disarm();
-    fill(&process, "b", &mut random);
-    drop(process);
+    let blobs = crashed(&folder, &mut StdRng::seed_from_u64(19));
     assert!(flip(folder.path(), &blobs[15][1000..1100]) > 0);
     let process = start(&folder);
     let error = sum(&process.open("a", "")).unwrap_err();
@@ -219,16 +223,7 @@ fn verification_goes_on_behind_what_the_engine_cannot_read() {
 #[test]
 fn watch_tells_of_the_commits_before_a_damaged_record() {
     let folder = tempfile::tempdir().unwrap();
-    let mut random = StdRng::seed_from_u64(22);
-    let plan = Arc::new(FaultPlan::default());
-    let store = FaultLayer::new(Arc::new(EmbeddedStore::open(config(&folder)).unwrap()), Arc::clone(&plan));
-    let process = Process::new(Arc::new(store), FleetSettings::default());
-    plan.arm(Fault { operation: Some(Operation::Checkpoint), after: 0, times: u64::MAX, effect: Effect::Refuse });
-    let blobs = fill(&process, "a", &mut random);
-    plan.disarm();
-    // What was written last is in the journal alone.
-    fill(&process, "b", &mut random);
-    drop(process);
+    let blobs = crashed(&folder, &mut StdRng::seed_from_u64(22));
     assert!(flip(folder.path(), &blobs[150][1000..1100]) > 0);
     let process = start(&folder);
     let mut watch = process.fleet().watch(&name("a"), Some(Txid(0))).unwrap();

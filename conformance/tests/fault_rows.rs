@@ -6,11 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use litefleet::store::{
-    CheckpointRequest, LeaseRequest, MemoryStore, OpenRequest, PageRow, PageStore, RowKind, SessionRequest,
-};
-use litefleet::{DatabaseName, FleetSettings, PageNo, SessionId, UnixMillis};
-use litefleet_conformance::faults::{Process, block_on, code};
+use litefleet::store::{LeaseRequest, MemoryStore, OpenRequest, PageRow, PageStore, RowKind, SessionRequest};
+use litefleet::{DatabaseName, FleetSettings, PageNo, SessionId};
+use litefleet_conformance::faults::{Process, block_on, code, replace_rows};
 use rusqlite::{Connection, ErrorCode};
 
 /// The rows of the table, each on a page of its own from page 3 on.
@@ -43,26 +41,13 @@ fn damage(store: &Arc<dyn PageStore>, damaged: &'static [u32], warm: &'static [u
         let name = DatabaseName::new("a").unwrap();
         let request = OpenRequest { name, create: false, lease, known: None, tail_bytes: 0 };
         let opened = store.open(request).await.unwrap();
-        let (database, epoch, txid) = (opened.database, opened.head.epoch, opened.head.txid);
+        let txid = opened.head.txid;
         assert_eq!(opened.head.checkpoint, txid, "it was closed");
         let bytes = Bytes::from_static(b"not what was written");
         let row = |page: &u32| PageRow { page: PageNo(*page), txid, kind: RowKind::Image, bytes: bytes.clone() };
-        let rows = damaged.iter().map(row).collect();
-        let (time, warm) = (UnixMillis(0), warm.iter().copied().map(PageNo).collect());
-        let request = CheckpointRequest {
-            database,
-            epoch,
-            txid,
-            since: litefleet::Txid(0),
-            attempt: 0,
-            piece: 0,
-            rows,
-            last: false,
-            time,
-            warm: Vec::new(),
-        };
-        store.checkpoint(request).await.unwrap();
-        store.release(database, epoch, warm).await.unwrap();
+        replace_rows(&store, &opened, damaged.iter().map(row).collect()).await.unwrap();
+        let warm = warm.iter().copied().map(PageNo).collect();
+        store.release(opened.database, opened.head.epoch, warm).await.unwrap();
         store.end_session(session).await.unwrap();
     });
 }

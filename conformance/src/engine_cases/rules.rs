@@ -4,9 +4,11 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use litefleet::codec::{Compression, encode_image};
-use litefleet::store::{CheckpointRequest, Effect, OpenRequest, Operation};
+use litefleet::store::{Effect, OpenRequest, Operation};
 use litefleet::vfs::LockLevel;
 use litefleet::{DatabaseName, PageNo};
+
+use crate::faults::replace_rows;
 
 use super::bench::{Bench, EngineHarness, code, dump, fill, number, run};
 
@@ -135,22 +137,9 @@ pub fn patch_on_a_wrong_base_is_caught(harness: &dyn EngineHarness) {
     .unwrap();
     // A row that passes its own checks, and is not the one that the patches of the log were made on.
     let (database, txid) = (opened.database, opened.head.checkpoint);
-    let (epoch, time) = (opened.head.epoch, litefleet::UnixMillis(0));
     for page in 2..50 {
         let rows = vec![encode_image(database, PageNo(page), txid, &[7; 4096], Compression::None)];
-        let request = CheckpointRequest {
-            database,
-            epoch,
-            txid,
-            since: litefleet::Txid(0),
-            attempt: 0,
-            piece: 0,
-            rows,
-            last: false,
-            time,
-            warm: Vec::new(),
-        };
-        Bench::wait(bench.store.checkpoint(request)).unwrap();
+        Bench::wait(replace_rows(&bench.store, &opened, rows)).unwrap();
     }
     let other = bench.another();
     let follower = other.open_with("a", "mode=ro");

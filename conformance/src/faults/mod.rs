@@ -5,12 +5,14 @@
 //! between the fleet and the store: it looks through a follower's eyes after every call, and sets a fault off at a chosen
 //! one. [`examine`] then compares what is there with the ledger.
 
+mod damage;
 mod examine;
 mod process;
 mod sweep;
 mod watch;
 mod workload;
 
+pub use damage::replace_rows;
 pub use examine::{Seen, examine, look};
 pub use process::{Process, block_on, code, pause};
 pub use sweep::{Case, Spoil, cases, measure, run_case, run_case_over};
