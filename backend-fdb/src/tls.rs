@@ -5,6 +5,11 @@
 use std::path::Path;
 
 use litefleet::{Error, Result};
+use rustls::InconsistentKeys;
+use rustls::crypto::ring::sign::any_supported_type;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
 
 use crate::network::NetworkConfig;
 
@@ -18,9 +23,10 @@ const OWNERS: [&str; 6] = ["S", "Subject", "I", "Issuer", "R", "Root"];
 
 /// `Invalid` where the settings cannot work.
 pub(crate) fn check(config: &NetworkConfig) -> Result<()> {
-    if let Some(path) = &config.tls_certificate {
-        pem("tls_certificate", path, "CERTIFICATE-----")?;
-    }
+    let certificate = match &config.tls_certificate {
+        Some(path) => Some((path, pem("tls_certificate", path, "CERTIFICATE-----")?)),
+        None => None,
+    };
     if let Some(path) = &config.tls_ca {
         pem("tls_ca", path, "CERTIFICATE-----")?;
     }
@@ -29,6 +35,16 @@ pub(crate) fn check(config: &NetworkConfig) -> Result<()> {
         let has_password = config.tls_password.is_some() || std::env::var_os(PASSWORD).is_some();
         if key.contains("ENCRYPTED") && !has_password {
             return Err(Error::invalid(format!("tls_key={}: the key is encrypted: give tls_password", path.display())));
+        }
+        if let Some((certificate, chain)) = &certificate
+            && is_of_another(&key, chain)
+        {
+            return Err(Error::invalid(format!(
+                "tls_key={}: it is not the key of the certificate in tls_certificate={}, or not of the first one there, \
+                 which must be this client's own",
+                path.display(),
+                certificate.display()
+            )));
         }
     }
     if let Some(rules) = &config.tls_verify_peers {
@@ -53,6 +69,18 @@ fn pem(name: &str, path: &Path, kind: &str) -> Result<String> {
     }
     let kind = kind.trim_end_matches('-').to_lowercase();
     Err(Error::invalid(format!("{name}={}: there is no {kind} in PEM form in the file", path.display())))
+}
+
+/// Whether a key is certainly not that of a chain's first certificate. Of an encrypted key, and of a kind that is not known
+/// here, nothing can be said: the client library may know it.
+fn is_of_another(key: &str, chain: &str) -> bool {
+    let Ok(certificate) = CertificateDer::from_pem_slice(chain.as_bytes()) else { return false };
+    let Some(key) = PrivateKeyDer::from_pem_slice(key.as_bytes()).ok().and_then(|key| any_supported_type(&key).ok())
+    else {
+        return false;
+    };
+    let matched = CertifiedKey::new(vec![certificate], key).keys_match();
+    matches!(matched, Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)))
 }
 
 /// The parts of a text between characters that no backslash stands before. An empty text has none.
@@ -143,6 +171,37 @@ mod tests {
         let encrypted = NetworkConfig { tls_key, ..right };
         assert!(refused(&encrypted).contains("tls_password"));
         check(&NetworkConfig { tls_password: Some("secret".into()), ..encrypted }).unwrap();
+    }
+
+    #[test]
+    fn key_of_another_certificate_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let issued = |name: &str| {
+            let key = rcgen::KeyPair::generate().unwrap();
+            let certificate = rcgen::CertificateParams::new(vec![name.into()]).unwrap().self_signed(&key).unwrap();
+            (certificate.pem(), key.serialize_pem())
+        };
+        let ((ours, key), (authority, other)) = (issued("ours"), issued("authority"));
+        let with = |chain: &[&str], key: &str| NetworkConfig {
+            tls_certificate: Some(file("chain.pem", &chain.concat())),
+            tls_key: Some(file("key.pem", key)),
+            ..NetworkConfig::default()
+        };
+        check(&with(&[&ours], &key)).unwrap();
+        check(&with(&[&ours, &authority], &key)).unwrap();
+        for (chain, key) in [(vec![&*ours], &other), (vec![&authority, &ours], &key)] {
+            let message = refused(&with(&chain, key));
+            assert!(message.contains("key.pem") && message.contains("chain.pem"), "{message}");
+        }
+        // One file may hold both.
+        let both = file("both.pem", &[&*key, &ours].concat());
+        let both = NetworkConfig { tls_certificate: Some(both.clone()), tls_key: Some(both), ..Default::default() };
+        check(&both).unwrap();
     }
 
     #[test]
