@@ -10,7 +10,7 @@ use common::{Place, standing_still, until};
 use foundationdb::directory::{Directory, DirectoryLayer};
 use litefleet::clock::ManualClock;
 use litefleet::store::{CommitMode, HeadRequest, LeaseRequest, PageStore, SessionRequest};
-use litefleet::{ErrorKind, Result, Txid};
+use litefleet::{ErrorKind, Result, SessionId, Txid};
 use litefleet_fdb::{FdbConfig, FdbStore, NetworkConfig};
 
 async fn store(place: &Place) -> Arc<FdbStore> {
@@ -303,17 +303,55 @@ async fn a_store_that_lost_its_counter_of_ids_overwrites_nothing() {
     refused(again.open(open_request("b", None)).await, ErrorKind::Corrupt);
 }
 
+/// One database that is damaged held up what was to be removed of all that come after it, and its name was not said.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_is_wrongly_marked_as_deleted_is_not_purged() {
+async fn a_purge_goes_on_past_a_database_that_is_wrongly_marked_as_deleted() {
     let place = Place::new();
     let store = store(&place).await;
-    let mut holder = Holder::new(&store, session(&store, LONG).await, "a").await;
-    holder.commit(b"record").await.expect("the holder can");
-    holder.checkpoint(vec![image(1, holder.txid)], true).await.expect("the holder can");
-    let id = u8::try_from(holder.database.get()).expect("a small id");
-    by_hand(&place, |trx, key| trx.set(&key(&[4, 1, id]), b"")).await;
-    refused(store.purge(100).await, ErrorKind::Corrupt);
-    assert_eq!(holder.read(1, 1).await.expect("there"), [image(1, holder.txid)]);
+    let session = session(&store, LONG).await;
+    let mut holders = Vec::new();
+    for text in ["a", "b", "c"] {
+        let mut holder = Holder::new(&store, session, text).await;
+        holder.commit(b"record").await.expect("the holder can");
+        holder.checkpoint(vec![image(1, holder.txid)], true).await.expect("the holder can");
+        holders.push(holder);
+    }
+    let [a, b, c] = holders.as_slice() else { unreachable!("three were made") };
+    let id = u8::try_from(b.database.get()).expect("a small id");
+    // The entry of b, one that names no database, and a session's record.
+    by_hand(&place, |trx, key| {
+        trx.set(&key(&[4, 1, id]), b"");
+        trx.set(&key(&[4, 99]), b"");
+        trx.set(&key(&[&[3][..], &[7; 16], &[0]].concat()), b"no session");
+    })
+    .await;
+    for gone in [a, c] {
+        store.delete(gone.database, gone.epoch).await.expect("the holder can");
+    }
+    let mut removed = 0;
+    let error = loop {
+        match store.purge(1).await {
+            Ok(purged) => {
+                assert!(!purged.done, "something is left that it cannot remove");
+                removed += purged.removed;
+            }
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(removed, 4, "a record and a row of a and of c");
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    for named in ["named b,", &format!("session {}", SessionId([7; 16]))] {
+        assert!(error.message().contains(named), "{named}: {error}");
+    }
+    assert_eq!(b.read(1, 1).await.expect("there"), [image(1, b.txid)]);
+    by_hand(&place, |trx, key| {
+        trx.clear(&key(&[4, 1, id]));
+        trx.clear(&key(&[4, 99]));
+        trx.clear(&key(&[&[3][..], &[7; 16], &[0]].concat()));
+    })
+    .await;
+    let purged = store.purge(1).await.expect("a purge");
+    assert!(purged.done && purged.removed == 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,12 +6,13 @@ use std::time::Duration;
 use litefleet::store::Purged;
 use litefleet::{DatabaseId, Error, Result, SessionId};
 
+use super::read::Singles;
 use super::sessions::version_of;
 use super::{DELETION_BYTES, FdbStore};
 use crate::error::Outcome;
-use crate::keys::{Key, Range};
+use crate::keys::{Key, Range, after_key};
 use crate::sessions::Standing;
-use crate::transact::{Priority, Step, Tx};
+use crate::transact::{Pair, Priority, Step, Tx};
 use crate::values::{SessionValue, Value};
 
 /// The most keys that one transaction removes. FoundationDB walks along them to find the last, and sends none but that.
@@ -41,11 +42,14 @@ async fn count_keys(tx: &Tx, range: &Range, most: usize) -> Outcome<usize> {
     Ok(there + 1)
 }
 
-/// What a step of a purge has done.
-struct Removed {
-    count: usize,
-    /// Whether there was no deleted database left.
-    none: bool,
+/// What a step of a purge has come to.
+enum Purging {
+    /// So many keys were removed.
+    Removed(usize),
+    /// Something that can be read no more, or must not be removed. What comes after it, by keys, can be.
+    Damaged(Error, Key),
+    /// No deleted database is left.
+    Nothing,
 }
 
 /// What a try has found, and would remove.
@@ -54,85 +58,125 @@ struct Tried {
     count: usize,
 }
 
+/// How many damaged entries a purge names.
+const NAMED: usize = 8;
+
+/// What a purge says in the end of what it could not remove.
+fn left_over(damaged: &[Error]) -> Error {
+    let named: Vec<&str> = damaged.iter().take(NAMED).map(Error::message).collect();
+    let more = match damaged.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    };
+    Error::corrupt(format!("all that can be removed is, and this is left: {}{more}", named.join("; ")))
+}
+
+/// Where the last try was made and its reply was lost, it has removed what it had found: that is there no more.
+fn count_of_lost(
+    last: &Mutex<Option<Tried>>,
+    unknown: bool,
+    now: &(Option<DatabaseId>, Option<Key>),
+) -> Option<Purging> {
+    let last = last.lock().unwrap_or_else(PoisonError::into_inner);
+    last.as_ref().filter(|tried| unknown && tried.found != *now).map(|tried| Purging::Removed(tried.count))
+}
+
 impl FdbStore {
     pub(super) async fn purge_deleted(&self, limit: usize) -> Result<Purged> {
-        let mut removed = 0;
-        let done = loop {
+        let (mut removed, mut damaged, mut range) = (0, Vec::new(), self.keys.all_deleted());
+        loop {
             let left = limit.saturating_sub(removed).min(KEYS);
             if left == 0 {
-                break false;
+                return Ok(Purged { removed: removed as u64, done: false });
             }
             let last = Mutex::default();
-            let last = &last;
-            let body = |tx, unknown| self.try_purge(tx, left, last, unknown);
-            let step = self.cluster.run("purge", Priority::Background, body).await?.value;
-            removed += step.count;
-            if step.none {
-                break true;
+            let (last, marks) = (&last, &range);
+            let body = |tx, unknown| self.try_purge(tx, marks, left, last, unknown);
+            match self.cluster.run("purge", Priority::Background, body).await?.value {
+                Purging::Removed(count) => removed += count,
+                Purging::Damaged(error, after) => {
+                    damaged.push(error);
+                    range.0 = after;
+                }
+                Purging::Nothing => break,
             }
-        };
-        if done {
-            self.purge_sessions().await?;
         }
-        Ok(Purged { removed: removed as u64, done })
+        let looked_at = *self.purged_up_to();
+        damaged.extend(self.purge_sessions().await?);
+        match damaged.as_slice() {
+            [] => Ok(Purged { removed: removed as u64, done: true }),
+            // With an error nobody would learn of what was removed just now: the next call says it.
+            _ if removed > 0 => {
+                *self.purged_up_to() = looked_at;
+                Ok(Purged { removed: removed as u64, done: false })
+            }
+            damaged => Err(left_over(damaged)),
+        }
     }
 
     async fn try_purge(
         &self,
         tx: Tx,
+        marks: &Range,
         limit: usize,
         last: &Mutex<Option<Tried>>,
         unknown: bool,
-    ) -> Outcome<Step<Removed>> {
-        let first = tx.peek_range(&self.keys.all_deleted(), 1).await?;
-        let mark = match first.pairs().first() {
-            Some(mark) => Some((self.keys.deleted_in(mark.key())?, mark.key())),
-            None => None,
+    ) -> Outcome<Step<Purging>> {
+        let first = tx.peek_range(marks, 1).await?;
+        let Some(mark) = first.pairs().first().map(Pair::key) else {
+            return Ok(Step::Return(count_of_lost(last, unknown, &(None, None)).unwrap_or(Purging::Nothing)));
         };
-        let range = mark.map_or_else(Default::default, |(id, _)| self.keys.bulk(id));
-        let (beginning, after) = match mark {
-            Some((id, _)) => {
-                let keys = async { futures_util::try_join!(tx.peek_key(&range, 0), tx.peek_key(&range, limit)) };
-                let (core, keys) = futures_util::try_join!(self.peek_core(&tx, id), keys)?;
-                if core.is_some() {
-                    let message =
-                        format!("database {id} is marked as deleted, and exists: copy what is in it to a new one");
-                    return Err(Error::corrupt(message).into());
-                }
-                keys
-            }
-            None => (None, None),
+        let passed = |error| Ok(Step::Return(Purging::Damaged(error, after_key(mark.to_vec()))));
+        let id = match self.keys.deleted_in(mark) {
+            Ok(id) => id,
+            Err(error) => return passed(error),
         };
-        let count = match (&beginning, &after) {
+        let range = self.keys.bulk(id);
+        let keys = async { futures_util::try_join!(tx.peek_key(&range, 0), tx.peek_key(&range, limit)) };
+        let (exists, (beginning, after)) = futures_util::try_join!(self.exists(&tx, id), keys)?;
+        let now = (Some(id), beginning);
+        if let Some(removed) = count_of_lost(last, unknown, &now) {
+            return Ok(Step::Return(removed));
+        }
+        if let Some(error) = exists {
+            return passed(error);
+        }
+        let count = match (&now.1, &after) {
             (None, _) => 0,
             (Some(_), Some(_)) => limit,
             (Some(_), None) => count_keys(&tx, &range, limit).await?,
         };
-        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = (mark.map(|(id, _)| id), beginning);
-        if let Some(tried) = last.as_ref().filter(|tried| unknown && tried.found != now) {
-            // The try whose reply was lost has removed what it found.
-            return Ok(Step::Return(Removed { count: tried.count, none: false }));
-        }
-        let Some((_, mark)) = mark else { return Ok(Step::Return(Removed { count: 0, none: true })) };
         if let Some(after) = after {
             tx.clear_range(&(range.0, after));
         } else {
             tx.clear_range(&range);
             tx.clear(mark);
         }
-        *last = Some(Tried { found: now, count });
-        Ok(Step::Commit(Removed { count, none: false }))
+        *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Tried { found: now, count });
+        Ok(Step::Commit(Purging::Removed(count)))
     }
 
-    /// Looks at some of the sessions: where it left off the last time.
-    async fn purge_sessions(&self) -> Result<()> {
+    /// What is to be said of a database that is marked as deleted, and has more than rows and records.
+    async fn exists(&self, tx: &Tx, id: DatabaseId) -> Outcome<Option<Error>> {
+        let values = tx.peek_all(&self.keys.singles(id)).await?;
+        let singles = Singles::of(&self.keys, id, &values);
+        if singles.is_empty() {
+            return Ok(None);
+        }
+        let name = singles.name().map_or_else(|_| "whose name is lost".to_owned(), |name| format!("named {name}"));
+        let message =
+            format!("database {id}, {name}, is marked as deleted, and exists: copy what is in it to a new one");
+        Ok(Some(Error::corrupt(message)))
+    }
+
+    /// Looks at some of the sessions: where it left off the last time. Returns what can be read of none.
+    async fn purge_sessions(&self) -> Result<Vec<Error>> {
         let before = self.sessions.now();
         let after = *self.purged_up_to();
         let body = |tx, _| self.try_purge_sessions(tx, after, before);
-        let next = self.cluster.run("purge sessions", Priority::Background, body).await?.value;
+        let (next, damaged) = self.cluster.run("purge sessions", Priority::Background, body).await?.value;
         *self.purged_up_to() = next;
-        Ok(())
+        Ok(damaged)
     }
 
     async fn try_purge_sessions(
@@ -140,15 +184,14 @@ impl FdbStore {
         tx: Tx,
         after: Option<SessionId>,
         before: Duration,
-    ) -> Outcome<Step<Option<SessionId>>> {
+    ) -> Outcome<Step<(Option<SessionId>, Vec<Error>)>> {
         // A session that has ended is written twice, and read: its key eight times.
         let fit = DELETION_BYTES / (8 * self.keys.key_bytes() + SESSION_BYTES);
         // Two keys are one session.
         let keys = SESSION_KEYS.min(2 * fit.max(1));
         let piece = tx.peek_range(&self.keys.sessions(after), keys).await?;
         let now = version_of(&tx).await?;
-        let mut last = None;
-        let mut changed = false;
+        let (mut last, mut damaged, mut changed) = (None, Vec::new(), false);
         for pair in piece.pairs() {
             let Some((session, is_record)) = self.keys.session_in(pair.key()) else { continue };
             let known = last.replace(session) == Some(session);
@@ -163,7 +206,13 @@ impl FdbStore {
                 }
                 continue;
             }
-            let record = SessionValue::decode(pair.key(), pair.value())?;
+            let record = match SessionValue::decode(pair.key(), pair.value()) {
+                Ok(record) => record,
+                Err(error) => {
+                    damaged.push(error.context(format_args!("session {session}")));
+                    continue;
+                }
+            };
             match record.ended {
                 Some(version) if now.saturating_sub(version) > SESSION_VERSIONS => {
                     tx.clear_range(&self.keys.session_all(session));
@@ -179,6 +228,7 @@ impl FdbStore {
         }
         let all = !piece.more && piece.pairs().len() < keys;
         let next = last.filter(|_| !all);
-        Ok(if changed { Step::Commit(next) } else { Step::Return(next) })
+        let found = (next, damaged);
+        Ok(if changed { Step::Commit(found) } else { Step::Return(found) })
     }
 }
