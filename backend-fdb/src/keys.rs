@@ -215,6 +215,11 @@ impl Keys {
         self.between(database, Kind::Head as u8, Kind::Progress as u8)
     }
 
+    /// Everything of a database.
+    pub(crate) fn all_of(&self, database: DatabaseId) -> Range {
+        self.between(database, Kind::Head as u8, 0xff)
+    }
+
     /// Everything of which there is one.
     pub(crate) fn singles(&self, database: DatabaseId) -> Range {
         self.between(database, Kind::Head as u8, Kind::Checkpoint as u8)

@@ -97,6 +97,27 @@ async fn a_grant_reads_and_writes_little() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[cfg_attr(real_cluster, ignore = "counts requests, which only the stand-in tells")]
+async fn a_creation_looks_at_its_id_beside_the_name() {
+    let place = Place::new();
+    let store = store(&place).await;
+    store.open(open_request("first", None)).await.expect("made: ids are reserved");
+    let (spent, opened) = counted(&place, store.open(open_request("a", None))).await;
+    assert!(opened.expect("made").created);
+    assert_eq!(spent, Requests { versions: 1, reads: 3, commits: 1 }, "name, what is under the id, mark of a deletion");
+    let (spent, opened) = counted(&place, store.open(open_request("a", None))).await;
+    assert!(!opened.expect("it exists").created);
+    assert_eq!(spent, Requests { versions: 1, reads: 3, commits: 0 }, "known: name, small values, tail");
+    let mut index = 0;
+    let created = in_a_row(&place, || {
+        index += 1;
+        let (store, text) = (Arc::clone(&store), format!("db-{index}"));
+        async move { store.open(open_request(&text, None)).await.expect("made") }
+    });
+    assert_eq!(created.await, 3, "read version, name, commit");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(real_cluster, ignore = "counts requests, which only the stand-in tells")]
 async fn a_database_that_rested_pays_nothing_while_its_process_commits() {
     let place = Place::new();
     let store = store(&place).await;

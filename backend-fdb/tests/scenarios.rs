@@ -550,3 +550,34 @@ async fn a_lease_is_taken_by_name_and_not_by_accident() {
     assert_ne!(opened.database, first.database);
     assert_eq!(first.head().await.epoch, first.epoch);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ids_that_were_reserved_before_the_store_was_restored_are_not_used() {
+    // A process outlives the restoring of a backup that is older than its ids: another process reserves the same ones.
+    for deleted in [false, true] {
+        let place = Place::new();
+        let old = store(&place).await;
+        let first = Holder::new(&old, session(&old, LONG).await, "first").await;
+        old.delete(first.database, first.epoch).await.expect("the holder can");
+        assert!(old.purge(100).await.expect("a purge").done);
+        by_hand(&place, |trx, key| trx.clear(&key(&[1, 1]))).await;
+        let new = store(&place).await;
+        new.open(open_request("x", None)).await.expect("made");
+        let mut theirs = Holder::new(&new, session(&new, LONG).await, "theirs").await;
+        if deleted {
+            // Nothing is left of it but the mark.
+            new.delete(theirs.database, theirs.epoch).await.expect("the holder can");
+        } else {
+            theirs.commit(b"record").await.expect("the holder can");
+        }
+        let made = old.open(open_request("made", None)).await.expect("the name is free");
+        assert!(made.created && made.database > theirs.database, "{} again, deleted: {deleted}", made.database);
+        let other = old.open(open_request("other", None)).await.expect("the name is free");
+        assert_eq!(other.database.get(), made.database.get() + 1, "the others of its old ids are given up as well");
+        if !deleted {
+            theirs.commit(b"more").await.expect("the holder can");
+            assert_eq!(theirs.log().await, [b"record".as_slice(), b"more"]);
+        }
+        assert!(new.purge(100).await.expect("a purge").done);
+    }
+}

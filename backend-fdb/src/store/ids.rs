@@ -8,7 +8,7 @@ use litefleet::{DatabaseId, Error};
 use super::FdbStore;
 use crate::error::Outcome;
 use crate::keys::after_key;
-use crate::transact::{Cluster, Priority, Step, Tx};
+use crate::transact::{Cluster, Priority, Step, Tx, only};
 
 /// How many are reserved at once. Those that a process does not use are never used.
 const BLOCK: u64 = 64;
@@ -29,10 +29,39 @@ impl FdbStore {
         block.next().map(DatabaseId).ok_or_else(|| Error::internal("a block without an id").into())
     }
 
+    /// The id that [`next_id`](Self::next_id) would give now, where one is reserved.
+    pub(super) fn likely_id(&self) -> Option<DatabaseId> {
+        let block = self.ids.try_lock().ok()?;
+        (!block.is_empty()).then_some(DatabaseId(block.start))
+    }
+
+    /// Whether there is nothing under an id, nor a mark that there was. Without a conflict.
+    pub(super) async fn is_unused(&self, tx: &Tx, id: DatabaseId) -> Outcome<bool> {
+        let (database, deleted) = (self.keys.all_of(id), self.keys.deleted(id));
+        let (database, deleted) = try_join(tx.peek_range(&database, 1), tx.peek_bytes(&deleted)).await?;
+        Ok(database.pairs().is_empty() && deleted.is_none())
+    }
+
+    /// Conflicts with whoever else uses an id.
+    pub(super) fn rely_on_being_unused(&self, tx: &Tx, id: DatabaseId) -> Outcome<()> {
+        tx.conflict_with_writers(&self.keys.all_of(id))?;
+        tx.conflict_with_writers(&only(self.keys.deleted(id)))
+    }
+
+    /// Gives up the ids that are reserved: the store was restored to how it was before, and others have them too.
+    pub(super) fn give_up_ids(&self, used: DatabaseId) {
+        tracing::warn!(id = %used, "an id that this process has reserved is used: was the store restored under it?");
+        // Whoever has the lock is reserving others.
+        if let Ok(mut block) = self.ids.try_lock() {
+            *block = 0..0;
+        }
+    }
+
     async fn try_reserve(&self, tx: Tx) -> Outcome<Step<u64>> {
         let key = self.keys.counter();
         let end = tx.get::<u64>(&key).await?.unwrap_or(0) + BLOCK;
-        // A database is made without a look at what there is under its id: so that is looked at here, for all of a block.
+        // Each id is looked at when it is used. All of a block is looked at here, since a counter that was lost gives one
+        // after the other that is used.
         let (first, last) = (DatabaseId(end - BLOCK + 1), DatabaseId(end));
         let databases = (self.keys.bulk(DatabaseId(end - BLOCK)).1, self.keys.bulk(last).1);
         let deleted = (self.keys.deleted(first), after_key(self.keys.deleted(last)));

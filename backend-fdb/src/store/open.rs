@@ -59,6 +59,11 @@ impl Call<'_> {
         self.tries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The id that a database of this name gets, where one was taken for it that no try may have used.
+    fn unspent(&self, unknown: bool) -> Option<DatabaseId> {
+        self.tries().fresh.filter(|_| !unknown)
+    }
+
     /// The txid after which the log is wanted, when the caller knows the database.
     fn known(&self, id: DatabaseId) -> Option<Txid> {
         self.request.known.filter(|(known, _)| *known == id).map(|(_, txid)| txid)
@@ -236,9 +241,10 @@ impl FdbStore {
             }
         };
         let name_key = self.keys.name(&request.name);
-        let (found, asking, guessed) =
-            futures_util::try_join!(tx.get::<u64>(&name_key), self.asking(tx, call, assumed), guessed)?;
-        let Some(id) = found.map(DatabaseId) else { return self.create(tx, call, asking, unknown).await };
+        let unused = async { if guess.is_none() { self.look_at_id(tx, call, unknown).await } else { Ok(None) } };
+        let (found, asking, guessed, unused) =
+            futures_util::try_join!(tx.get::<u64>(&name_key), self.asking(tx, call, assumed), guessed, unused)?;
+        let Some(id) = found.map(DatabaseId) else { return self.create(tx, call, asking, unknown, unused).await };
         call.tries().found = Some(id);
         let found = if guess == Some(id) { guessed } else { self.standing(tx, call, id).await? };
         let Some(Standing { core, progress, mut warm, records, size }) = found else {
@@ -357,18 +363,41 @@ impl FdbStore {
         }
     }
 
-    /// Makes a new database. What it writes under the new id it has not read: so it must be an id that nothing can have
-    /// been written under. A try that may have been made has spent its own, since others may have gone on from there.
-    async fn create(&self, tx: &Tx, call: &Call<'_>, asking: Option<Asking>, unknown: bool) -> Outcome<Step<Answer>> {
+    /// While a name is looked up that nobody here knows: the id for a database of that name, if nothing is there.
+    async fn look_at_id(&self, tx: &Tx, call: &Call<'_>, unknown: bool) -> Outcome<Option<DatabaseId>> {
+        let Some(id) = call.unspent(unknown).or_else(|| self.likely_id()).filter(|_| call.request.create) else {
+            return Ok(None);
+        };
+        Ok(self.is_unused(tx, id).await?.then_some(id))
+    }
+
+    /// Makes a new database. It must be under an id that nothing was ever written under. A try that may have been made
+    /// has spent its own, since others may have gone on from there; and ids that were reserved before the store was
+    /// restored may be others' as well. `unused` is one that was looked at.
+    async fn create(
+        &self,
+        tx: &Tx,
+        call: &Call<'_>,
+        asking: Option<Asking>,
+        unknown: bool,
+        unused: Option<DatabaseId>,
+    ) -> Outcome<Step<Answer>> {
         let name = &call.request.name;
         if !call.request.create {
             return Err(Error::not_found(format!("there is no database named {name}")).into());
         }
-        let unspent = call.tries().fresh.filter(|_| !unknown);
-        let id = match unspent {
-            Some(id) => id,
-            None => self.next_id(call.deadline).await?,
+        let mut unspent = call.unspent(unknown);
+        let id = loop {
+            let id = match unspent.take() {
+                Some(id) => id,
+                None => self.next_id(call.deadline).await?,
+            };
+            if unused == Some(id) || self.is_unused(tx, id).await? {
+                break id;
+            }
+            self.give_up_ids(id);
         };
+        self.rely_on_being_unused(tx, id)?;
         {
             let mut tries = call.tries();
             tries.fresh = Some(id);
