@@ -581,3 +581,34 @@ async fn ids_that_were_reserved_before_the_store_was_restored_are_not_used() {
         assert!(new.purge(100).await.expect("a purge").done);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(real_cluster, ignore = "needs a commit whose reply is lost")]
+async fn a_rename_or_deletion_whose_reply_was_lost_is_not_said_to_have_failed() {
+    for deleting in [false, true] {
+        let place = Place::new();
+        let (ours, theirs) = (store(&place).await, store(&place).await);
+        let holder = Holder::new(&ours, session(&ours, LONG).await, "a").await;
+        let their_session = session(&theirs, LONG).await;
+        let before = place.counter("read_versions");
+        place.command("next commit.1039.done version.ok version.slow.3000");
+        let changing = tokio::spawn(async move {
+            if deleting {
+                ours.delete(holder.database, holder.epoch).await
+            } else {
+                ours.rename(holder.database, holder.epoch, name("b")).await
+            }
+        });
+        // It is about to look what came of it.
+        while place.counter("read_versions") < before + 2 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        if deleting {
+            assert!(theirs.purge(100).await.expect("a purge").done, "also the mark of its deletion");
+        } else {
+            Holder::taking(&theirs, their_session, "b", true).await.expect("it has the new name");
+        }
+        let told = changing.await.expect("no panic");
+        told.unwrap_or_else(|error| panic!("deleting: {deleting}: {error}"));
+    }
+}

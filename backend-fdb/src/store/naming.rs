@@ -81,7 +81,7 @@ impl FdbStore {
     }
 
     pub(super) async fn rename_database(&self, database: DatabaseId, epoch: Epoch, name: &DatabaseName) -> Result<()> {
-        let body = |tx, _| self.try_rename(tx, database, epoch, name);
+        let body = |tx, unknown| self.try_rename(tx, database, epoch, name, unknown);
         let done = self.cluster.run("rename", Priority::Normal, body).await?;
         if let Some(committed) = done.committed {
             self.knowledge.committed(committed);
@@ -89,15 +89,27 @@ impl FdbStore {
         Ok(())
     }
 
-    async fn try_rename(&self, tx: Tx, database: DatabaseId, epoch: Epoch, name: &DatabaseName) -> Outcome<Step<()>> {
+    async fn try_rename(
+        &self,
+        tx: Tx,
+        database: DatabaseId,
+        epoch: Epoch,
+        name: &DatabaseName,
+        unknown: bool,
+    ) -> Outcome<Step<()>> {
         let (new_key, of_key) = (self.keys.name(name), self.keys.of(database, Kind::Name));
         // Neither head, staging entry nor lease is changed: those who rely on them need not be told.
         let (core, old, taken) =
             futures_util::try_join!(self.core(&tx, database), tx.get::<String>(&of_key), tx.get::<u64>(&new_key))?;
         let (Some(core), Some(old)) = (core, old) else { return Err(missing(database).into()) };
+        let renamed = taken == Some(database.get());
+        if unknown && renamed {
+            // A try whose reply was lost has done it, whoever has the lease now.
+            return Ok(Step::Return(()));
+        }
         core.fence(epoch)?;
         match taken {
-            Some(id) if id == database.get() => return Ok(Step::Return(())),
+            Some(_) if renamed => return Ok(Step::Return(())),
             Some(_) => return Err(Error::conflict(format!("there is a database named {name} already")).into()),
             None => {}
         }
@@ -128,16 +140,16 @@ impl FdbStore {
         unknown: bool,
     ) -> Outcome<Step<()>> {
         let (of_key, deleted) = (self.keys.of(database, Kind::Name), self.keys.deleted(database));
-        let (core, name, gone, fence) = futures_util::try_join!(
+        let (core, name, fence) = futures_util::try_join!(
             self.core(&tx, database),
             tx.get::<String>(&of_key),
-            tx.peek_bytes(&deleted),
             self.fence_of_touch(&tx, touch)
         )?;
-        let (Some(core), Some(name)) = (core, name) else {
-            // A try whose reply was lost has done it.
-            return if unknown && gone.is_some() { Ok(Step::Return(())) } else { Err(missing(database).into()) };
-        };
+        if unknown && core.is_none() {
+            // A try whose reply was lost had found it: so it is gone, whether by that one or not.
+            return Ok(Step::Return(()));
+        }
+        let (Some(core), Some(name)) = (core, name) else { return Err(missing(database).into()) };
         core.fence(epoch)?;
         tx.clear(&self.keys.name(&DatabaseName::new(&name)?));
         // The slots too: whoever relies on a state of it conflicts.
