@@ -583,6 +583,27 @@ async fn ids_that_were_reserved_before_the_store_was_restored_are_not_used() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn force_takes_a_lease_of_a_session_whose_record_is_damaged() {
+    let place = Place::new();
+    let (ours, theirs) = (store(&place).await, store(&place).await);
+    let damaged = session(&ours, LONG).await;
+    let mut holder = Holder::new(&ours, damaged, "a").await;
+    holder.commit(b"record").await.expect("the holder can");
+    Holder::new(&ours, damaged, "b").await;
+    by_hand(&place, |trx, key| trx.set(&key(&[&[3], damaged.bytes().as_slice(), &[0]].concat()), b"damaged")).await;
+    let their_session = session(&theirs, LONG).await;
+    let error = take(&theirs, "a", their_session, false).await.expect_err("nobody knows whether it is alive");
+    assert!(error.kind() == ErrorKind::Corrupt && error.message().contains("by force"), "{error}");
+    let mut taken = Holder::taking(&theirs, their_session, "a", true).await.expect("force takes over");
+    refused(holder.commit(b"late").await, ErrorKind::Fenced);
+    taken.commit(b"theirs").await.expect("the taker can");
+    assert_eq!(taken.log().await, [b"record".as_slice(), b"theirs"]);
+    refused(ours.renew_session(damaged).await, ErrorKind::Fenced);
+    take(&theirs, "b", their_session, false).await.expect("the session has ended with that");
+    assert!(theirs.purge(100).await.expect("its record can be read again").done);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 #[cfg_attr(real_cluster, ignore = "needs a commit whose reply is lost")]
 async fn a_rename_or_deletion_whose_reply_was_lost_is_not_said_to_have_failed() {
     for deleting in [false, true] {

@@ -1,18 +1,20 @@
 //! Granting leases, and giving them back.
 
+use std::time::Duration;
+
 use litefleet::store::EpochEnd;
-use litefleet::{DatabaseId, Epoch, Error, PageNo, PageSet, Result};
+use litefleet::{DatabaseId, Epoch, Error, ErrorKind, PageNo, PageSet, Result, SessionId};
 
 use super::FdbStore;
 use super::change::{Change, Commit, Verdict};
 use super::open::{Asking, Call};
 use super::sessions::version_of;
-use crate::error::Outcome;
+use crate::error::{Fault, Outcome};
 use crate::keys::{Kind, after_key};
 use crate::knowledge::{Core, Witness};
 use crate::sessions::Standing;
 use crate::transact::Tx;
-use crate::values::{EpochEndValue, HolderValue, LeaseValue, Value};
+use crate::values::{EpochEndValue, HolderValue, LeaseValue, SessionValue, Value};
 
 /// For how long the ends of epochs are kept, in FoundationDB's versions, of which there are a million in a second, and
 /// more only where a recovery skips a hundred seconds' worth: two days, so that it is a day at least.
@@ -42,40 +44,76 @@ impl FdbStore {
             // Whether its session is alive can only be told of now.
             return Err(Error::lease_held(format!("{} was held a moment ago", call.request.name)).into());
         }
-        let record = match (other, &asking.holder) {
-            (Some(holder), Some((session, record))) if holder.session == *session => record.clone(),
-            (Some(holder), _) => self.session(tx, holder.session).await?,
-            (None, _) => None,
-        };
         call.tries().ended.clear();
-        match (other, record.filter(|record| record.ended.is_none())) {
-            (None, _) => {}
-            // It has ended, or was forgotten.
-            (Some(holder), None) => self.disown(tx, holder.session)?,
-            (Some(holder), Some(record)) => {
-                let standing = self.sessions.judge(holder.session, &record, call.before);
-                if let Standing::Unchanged(unchanged) = standing
-                    && !asking.lease.force
-                {
-                    return Err(Error::lease_held(format!(
-                        "{} is held by {}; the lease is free when it is given back, or when its session has not been \
-                         renewed for {:.1} s, of which {:.1} s have passed",
-                        call.request.name,
-                        holder.label,
-                        record.lifetime.as_secs_f64(),
-                        unchanged.as_secs_f64()
-                    ))
-                    .into());
-                }
-                // Its process learns of it at its next renewal.
-                self.end_within(tx, holder.session, record).await?;
-                call.tries().ended.push(holder.session);
-            }
+        if let Some(holder) = other {
+            let record = match &asking.holder {
+                Some((session, record)) if holder.session == *session => record.clone(),
+                Some(_) | None => self.record_of_holder(tx, call, holder.session).await?,
+            };
+            self.end_holder(tx, call, asking, holder, record).await?;
         }
         if core.lease.epoch.get() % EPOCH_ENDS == EPOCH_ENDS - 1 {
             self.forget_old_ends(tx, id, core.lease.epoch).await?;
         }
         self.grant_to(tx, call, id, core, asking).await
+    }
+
+    /// The record of the session that holds the lease. By force a session ends also where its record cannot be read.
+    pub(super) async fn record_of_holder(
+        &self,
+        tx: &Tx,
+        call: &Call<'_>,
+        session: SessionId,
+    ) -> Outcome<Option<SessionValue>> {
+        match self.session(tx, session).await {
+            Err(Fault::Refused(error)) if error.kind() == ErrorKind::Corrupt => {
+                if call.request.lease.is_none_or(|lease| !lease.force) {
+                    let name = &call.request.name;
+                    let message = format!(
+                        "{name} is held by session {session}, whose record is damaged: take the lease by force, which ends \
+                         that session"
+                    );
+                    return Err(Error::corrupt(message).with_source(error).into());
+                }
+                tracing::warn!(%session, %error, "a session is ended by force, whose record is damaged");
+                Ok(Some(SessionValue { lifetime: Duration::ZERO, renewals: 0, ended: None, label: String::new() }))
+            }
+            found => found,
+        }
+    }
+
+    /// Ends the session of the holder, if the lease may be taken from it: because the session has ended or expired, or by
+    /// force.
+    async fn end_holder(
+        &self,
+        tx: &Tx,
+        call: &Call<'_>,
+        asking: &Asking,
+        holder: &HolderValue,
+        record: Option<SessionValue>,
+    ) -> Outcome<()> {
+        let Some(record) = record.filter(|record| record.ended.is_none()) else {
+            // It has ended, or was forgotten.
+            return self.disown(tx, holder.session);
+        };
+        let standing = self.sessions.judge(holder.session, &record, call.before);
+        if let Standing::Unchanged(unchanged) = standing
+            && !asking.lease.force
+        {
+            return Err(Error::lease_held(format!(
+                "{} is held by {}; the lease is free when it is given back, or when its session has not been renewed for \
+                 {:.1} s, of which {:.1} s have passed",
+                call.request.name,
+                holder.label,
+                record.lifetime.as_secs_f64(),
+                unchanged.as_secs_f64()
+            ))
+            .into());
+        }
+        // Its process learns of it at its next renewal.
+        self.end_within(tx, holder.session, record).await?;
+        call.tries().ended.push(holder.session);
+        Ok(())
     }
 
     /// Grants a lease that is free.

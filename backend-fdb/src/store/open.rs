@@ -348,7 +348,7 @@ impl FdbStore {
         let holder = call.tries().holder;
         let holder = async {
             match holder {
-                Some(session) => self.session(tx, session).await.map(|record| Some((session, record))),
+                Some(session) => self.record_of_holder(tx, call, session).await.map(|record| Some((session, record))),
                 None => Ok(None),
             }
         };
