@@ -3,17 +3,46 @@
 mod common;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use common::holder::{Holder, LONG, image, open_request, session};
 use common::{Place, standing_still, until};
-use litefleet::PageNo;
 use litefleet::clock::{Clock, SystemClock};
 use litefleet::store::PageStore;
-use litefleet_fdb::FdbStore;
+use litefleet::{PageNo, Txid};
+use litefleet_fdb::{FdbConfig, FdbStore};
+use tokio::time::Instant;
+use tracing::{Event, Level, Metadata, Subscriber, span};
 
 /// How often something else is done, to see what happens meanwhile.
 const LOOKS: u64 = 100;
+
+/// Counts the store's warnings.
+#[derive(Clone, Debug, Default)]
+struct Warnings(Arc<AtomicU64>);
+
+impl Subscriber for Warnings {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() == Level::WARN && metadata.target().starts_with("litefleet_fdb")
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn event(&self, _: &Event<'_>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn enter(&self, _: &span::Id) {}
+
+    fn exit(&self, _: &span::Id) {}
+}
 
 async fn store(place: &Place) -> Arc<FdbStore> {
     Arc::new(FdbStore::open(place.config()).await.expect("the store opens"))
@@ -82,4 +111,42 @@ async fn warm_pages_are_waited_for_once() {
     }
     let opened = opening.await.expect("no panic").expect("the lease is granted all the same");
     assert!(opened.warm.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_followers_without_a_watch_are_warned_of_once() {
+    let _still = standing_still();
+    let place = Place::new();
+    let config = FdbConfig { max_watches: 1, ..place.config() };
+    let store = Arc::new(FdbStore::open(config).await.expect("the store opens"));
+    let warnings = Warnings::default();
+    let _counting = tracing::subscriber::set_default(warnings.clone());
+    let mut following = tokio::task::JoinSet::new();
+    let polls = Arc::new(AtomicU64::new(0));
+    for index in 0..10 {
+        let database = store.open(open_request(&format!("db-{index}"), None)).await.expect("made").database;
+        let (store, polls) = (Arc::clone(&store), Arc::clone(&polls));
+        following.spawn(async move {
+            loop {
+                store.watch(database, Txid(0)).await.expect("it exists");
+                polls.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+    }
+    let (count, polls) = (|| warnings.0.load(Ordering::SeqCst), || polls.load(Ordering::SeqCst));
+    let clock = SystemClock::default();
+    let begun = Instant::now();
+    for warned in 1..=2 {
+        let before = polls();
+        while polls() < before + 60 {
+            assert!(clock.monotonic() < Duration::from_secs(60), "they do not poll");
+            // The answers take time of their own.
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            tokio::time::advance(Duration::from_millis(10)).await;
+        }
+        assert_eq!(count(), warned, "{} polls in {:?}", polls(), begun.elapsed());
+        tokio::time::advance(Duration::from_secs(60)).await;
+    }
 }

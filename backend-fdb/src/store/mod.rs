@@ -69,6 +69,8 @@ pub struct FdbStore {
     ids: tokio::sync::Mutex<Range<u64>>,
     /// Up to where the sessions were purged.
     purged: Mutex<Option<SessionId>>,
+    /// When it was said last that there are too many watches.
+    warned: Mutex<Option<tokio::time::Instant>>,
 }
 
 impl fmt::Debug for FdbStore {
@@ -111,6 +113,7 @@ impl FdbStore {
             readers: Readers::default(),
             ids: tokio::sync::Mutex::new(0..0),
             purged: Mutex::default(),
+            warned: Mutex::default(),
         };
         store.cluster.run("open the store", Priority::Normal, |tx, _| store.try_format(tx)).await?;
         network::stop_at_exit();

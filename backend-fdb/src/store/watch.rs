@@ -1,8 +1,10 @@
 //! Waiting for commits: a watch of FoundationDB on the head.
 
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use litefleet::{DatabaseId, Result, Txid};
+use tokio::time::Instant;
 
 use super::FdbStore;
 use super::read::missing;
@@ -16,6 +18,9 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// How long it waits where a watch has told of nothing, because there are too many or for any other reason.
 const WITHOUT_WATCH: Duration = Duration::from_millis(200);
 
+/// How often a store says at the most that there are too many.
+const WARNINGS: Duration = Duration::from_secs(60);
+
 impl FdbStore {
     pub(super) async fn watch_head(&self, database: DatabaseId, known: Txid) -> Result<Txid> {
         match tokio::time::timeout(PATIENCE, self.next_change(database, known)).await {
@@ -23,7 +28,7 @@ impl FdbStore {
             Ok(Err(Fault::Refused(error))) => return Err(error),
             Err(_) => return self.txid(database).await,
             Ok(Err(Fault::Client(error))) if error.code() == code::TOO_MANY_WATCHES => {
-                tracing::warn!("more databases are watched than max_watches allows; the rest are polled");
+                self.warn_of_polling();
             }
             // What was in the way, a plain read finds out, or goes around.
             Ok(Ok(None) | Err(Fault::Client(_) | Fault::Unknown(_))) => {
@@ -36,6 +41,16 @@ impl FdbStore {
         // The caller calls again, and it may be the same as this time.
         tokio::time::sleep(WITHOUT_WATCH).await;
         self.txid(database).await
+    }
+
+    /// Says it when it begins, and then not at every look of every follower.
+    fn warn_of_polling(&self) {
+        let now = Instant::now();
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned.is_none_or(|at| now.saturating_duration_since(at) >= WARNINGS) {
+            *warned = Some(now);
+            tracing::warn!("more databases are watched than max_watches allows; the rest are polled");
+        }
     }
 
     async fn txid(&self, database: DatabaseId) -> Result<Txid> {
