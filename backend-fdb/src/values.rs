@@ -67,8 +67,8 @@ pub(crate) struct ProgressValue {
     pub(crate) horizon: Txid,
     /// All records after it are there.
     pub(crate) log_start: Txid,
-    /// Of the last checkpoint that came in several.
-    pub(crate) pieces: Option<Pieces>,
+    /// Of the last checkpoint that came in several, if there was one.
+    pub(crate) pieces: Pieces,
 }
 
 /// A session.
@@ -251,11 +251,11 @@ impl Value for ProgressValue {
         put_number(out, self.checkpoint.get());
         put_number(out, self.horizon.get());
         put_number(out, self.log_start.get());
-        if let Some(pieces) = self.pieces {
-            put_number(out, pieces.epoch.get());
-            put_number(out, pieces.attempt);
-            put_number(out, pieces.txid.get());
-            put_number(out, pieces.count);
+        if self.pieces != Pieces::default() {
+            let Pieces { epoch, attempt, txid, count } = self.pieces;
+            for number in [epoch.get(), attempt, txid.get(), count] {
+                put_number(out, number);
+            }
         }
     }
 
@@ -264,11 +264,11 @@ impl Value for ProgressValue {
         let horizon = Txid(take_number(body)?);
         let log_start = Txid(take_number(body)?);
         let pieces = if body.is_empty() {
-            None
+            Pieces::default()
         } else {
             let (epoch, attempt) = (Epoch(take_number(body)?), take_number(body)?);
             let (txid, count) = (Txid(take_number(body)?), take_number(body)?);
-            Some(Pieces { epoch, attempt, txid, count })
+            Pieces { epoch, attempt, txid, count }
         };
         Ok(Self { checkpoint, horizon, log_start, pieces })
     }

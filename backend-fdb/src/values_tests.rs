@@ -26,8 +26,8 @@ fn values_come_back_and_damage_is_found() {
     let holder = HolderValue { session: SessionId([9; 16]), label: "host:17".into() };
     comes_back(LeaseValue { epoch: Epoch(4), holder: Some(holder) });
     comes_back(LeaseValue { epoch: Epoch(4), holder: None });
-    let pieces = Some(Pieces { epoch: Epoch(2), attempt: 4, txid: Txid(7), count: 300 });
-    for pieces in [None, pieces] {
+    let pieces = Pieces { epoch: Epoch(2), attempt: 4, txid: Txid(7), count: 300 };
+    for pieces in [Pieces::default(), pieces] {
         comes_back(ProgressValue { checkpoint: Txid(5), horizon: Txid(4), log_start: Txid(3), pieces });
     }
     for ended in [None, Some(1 << 40)] {

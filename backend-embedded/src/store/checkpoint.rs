@@ -30,15 +30,13 @@ fn checkpoint(engine: &Engine, request: &CheckpointRequest) -> Outcome<()> {
     stored::fence(&head, request.epoch)?;
     request.check_place(head.checkpoint, head.txid)?;
     let mut changes = engine.changes();
-    if request.txid > head.checkpoint {
-        let pieces = pieces(&view, id)?.with(request)?;
-        if !request.last {
-            let key = keys::of_database(Kind::Pieces, id);
-            stored::put(&mut changes, &key, &values::encode_pieces(pieces));
-        }
-        for row in &request.rows {
-            stored::put_row(&mut changes, id, row);
-        }
+    let before = pieces(&view, id)?;
+    let after = before.with(request, head.checkpoint)?;
+    if after != before {
+        stored::put(&mut changes, &keys::of_database(Kind::Pieces, id), &values::encode_pieces(after));
+    }
+    for row in &request.rows {
+        stored::put_row(&mut changes, id, row);
     }
     let tidy = head.stale_entries;
     if tidy {

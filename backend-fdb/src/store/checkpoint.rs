@@ -47,10 +47,10 @@ impl FdbStore {
             return if written { Ok(Step::Return(())) } else { Err(fenced.into()) };
         }
         request.check_place(before.checkpoint, core.head.txid)?;
-        let progress = advance(before, request)?;
-        // Of one that is completed nothing is written any more.
-        let rows = if request.txid > before.checkpoint { request.rows.as_slice() } else { &[] };
-        for row in rows {
+        let checkpoint = if request.last { request.txid } else { before.checkpoint };
+        let pieces = before.pieces.with(request, before.checkpoint)?;
+        let progress = ProgressValue { checkpoint, pieces, ..before };
+        for row in &request.rows {
             tx.put_row(&self.keys.row(id, row.page, row.txid), &encode_row(row.kind, &row.bytes))?;
         }
         // A collection that has looked at the rows before must look again.
@@ -66,16 +66,4 @@ impl FdbStore {
         }
         Ok(Step::Commit(()))
     }
-}
-
-/// How far checkpoints have got with this piece, if those before it are there.
-fn advance(before: ProgressValue, request: &CheckpointRequest) -> Result<ProgressValue> {
-    if request.txid == before.checkpoint {
-        return Ok(before);
-    }
-    let pieces = before.pieces.unwrap_or_default().with(request)?;
-    if request.last {
-        return Ok(ProgressValue { checkpoint: request.txid, pieces: None, ..before });
-    }
-    Ok(ProgressValue { pieces: Some(pieces), ..before })
 }

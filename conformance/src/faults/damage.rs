@@ -12,7 +12,8 @@ pub async fn replace_rows(store: &Arc<dyn PageStore>, opened: &Opened, rows: Vec
         epoch: opened.head.epoch,
         txid: opened.head.checkpoint,
         since: Txid(0),
-        attempt: 0,
+        // Later than any that the holder has begun.
+        attempt: u64::from(u32::MAX),
         piece: 0,
         rows,
         last: false,

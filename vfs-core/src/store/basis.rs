@@ -49,8 +49,8 @@ impl CheckpointRequest {
     }
 }
 
-/// The pieces of a checkpoint in several that a store has, but for the one that completes it. It keeps the last one's for each
-/// database.
+/// The pieces of a checkpoint in several that a store has, but for the one that completes it. It keeps the last such
+/// one's for each database, also when it is completed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pieces {
     /// The epoch that they were written under.
@@ -64,11 +64,11 @@ pub struct Pieces {
 }
 
 impl Pieces {
-    /// What there is with the piece of a request, of a checkpoint that is not completed, under the epoch of the lease.
+    /// What there is after a request under the epoch of the lease. `newest`: the newest completed checkpoint.
     ///
-    /// `Conflict` when one before it is not there, and when it is of an attempt that the holder has given up: it would
-    /// come after rows that a later attempt has read.
-    pub fn with(self, request: &CheckpointRequest) -> Result<Self> {
+    /// `Conflict` when it is of an attempt that the holder has given up, since it would come after rows that a later
+    /// attempt has read; and, unless the checkpoint is completed already, when a piece before it is not there.
+    pub fn with(self, request: &CheckpointRequest, newest: Txid) -> Result<Self> {
         let CheckpointRequest { epoch, attempt, txid, piece, .. } = *request;
         if self.epoch == epoch && self.attempt > attempt {
             return Err(Error::conflict(format!(
@@ -76,10 +76,16 @@ impl Pieces {
                 self.attempt
             )));
         }
+        if txid <= newest {
+            return Ok(self);
+        }
         let same = (self.epoch, self.attempt, self.txid) == (epoch, attempt, txid);
         let count = if same { self.count } else { 0 };
         if piece > count {
             return Err(Error::conflict("the store has lost pieces of the checkpoint, in a crash or a failover"));
+        }
+        if request.last {
+            return Ok(self);
         }
         // One that comes again does not take back those after it.
         Ok(Self { epoch, attempt, txid, count: count.max(piece.saturating_add(1)) })

@@ -224,7 +224,7 @@ pub trait PageStore: Debug + Send + Sync + 'static {
     /// when a piece that came before it in this attempt is not there (case: `lost_piece_blocks_the_checkpoint`). What an
     /// attempt reads may rest on rows of one before it that was not completed: so it is `Conflict`, too, for an attempt that
     /// is not the newest of the epoch that has begun here (case: `late_piece_of_an_attempt_is_refused`). [`Pieces`] judges
-    /// both. Where the checkpoint is completed already nothing of it is written any more.
+    /// both.
     async fn checkpoint(&self, request: CheckpointRequest) -> Result<()>;
 
     /// Raises the horizon as far as asked and allowed, then, in the same store transaction, deletes dead rows of the

@@ -110,18 +110,18 @@ BEGIN
     outcome := {schema}.fence(head, checkpoint.epoch);
     IF outcome = 0 AND (at < head.checkpoint OR at > head.txid) THEN outcome := 9; END IF;
     IF outcome = 0 AND since > head.checkpoint THEN outcome := 14; END IF;
-    IF outcome = 0 AND at > head.checkpoint THEN
+    IF outcome = 0 THEN
         SELECT * INTO before FROM {schema}.pieces p WHERE p.database = wanted AND p.epoch = checkpoint.epoch;
         outcome := CASE
             WHEN before.attempt > checkpoint.attempt THEN 16
-            WHEN piece = 0 OR before.attempt = checkpoint.attempt AND before.txid = at AND before.count >= piece THEN 0
+            WHEN piece = 0 OR at = head.checkpoint THEN 0
+            WHEN before.attempt = checkpoint.attempt AND before.txid = at AND before.count >= piece THEN 0
             ELSE 15 END;
     END IF;
     IF outcome > 0 THEN
         RETURN ARRAY[outcome, coalesce(head.epoch, 0), coalesce(head.txid, 0), coalesce(head.checkpoint, 0)];
     END IF;
-    -- Of one that is completed nothing is written any more.
-    IF cardinality(numbers) > 0 AND at > head.checkpoint THEN
+    IF cardinality(numbers) > 0 THEN
         PERFORM {schema}.put_rows(wanted, at, numbers, kinds, bases, contents);
     END IF;
     IF NOT is_last AND at > head.checkpoint THEN

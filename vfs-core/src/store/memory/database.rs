@@ -224,14 +224,9 @@ impl Database {
     pub(super) fn checkpoint(&mut self, request: CheckpointRequest) -> Result<()> {
         self.fence(request.epoch)?;
         request.check_place(self.checkpoint, self.txid)?;
-        if request.txid > self.checkpoint {
-            let pieces = self.pieces.with(&request)?;
-            if !request.last {
-                self.pieces = pieces;
-            }
-            for row in request.rows {
-                self.rows.insert((row.page, row.txid), (row.kind, row.bytes));
-            }
+        self.pieces = self.pieces.with(&request, self.checkpoint)?;
+        for row in request.rows {
+            self.rows.insert((row.page, row.txid), (row.kind, row.bytes));
         }
         if request.last {
             self.checkpoint = request.txid;
