@@ -137,8 +137,8 @@ pub(crate) fn server_kind(code: &str) -> ErrorKind {
         "LF009" => ErrorKind::SnapshotTooOld,
         // Disk full, and a quota on temporary files.
         "53100" | "53400" => ErrorKind::Full,
-        // A page or an index fails its check.
-        "XX001" | "XX002" => ErrorKind::Corrupt,
+        // A page or an index fails its check; a row of ours is missing.
+        "XX001" | "XX002" | "LF010" => ErrorKind::Corrupt,
         // Wrong password or user; no such database; rights are missing; the schema is not what it must be.
         "28000" | "28P01" | "3D000" | "3F000" | "42501" | "42P01" | "42883" | "42703" => ErrorKind::Invalid,
         _ => match code.get(..2).unwrap_or_default() {

@@ -6,8 +6,8 @@ mod support;
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
-use litefleet::store::{ListEntry, PageStore, SessionRequest};
-use litefleet::{ErrorKind, SessionId, Txid};
+use litefleet::store::{LeaseRequest, ListEntry, OpenRequest, PageStore, SessionRequest};
+use litefleet::{DatabaseName, ErrorKind, SessionId, Txid};
 use litefleet_postgres::testing::{Server, ServerOptions, wait_until};
 use litefleet_postgres::{PostgresConfig, PostgresStore};
 use support::writer::Writer;
@@ -327,4 +327,13 @@ fn damaged_heads_are_listed_beside_the_others() {
         assert!(line.contains("Corrupt") && line.contains(&format!("database {name}")), "{line}");
     }
     assert_eq!(told.last().map(String::as_str), Some("d at 0"));
+    // An open without a head to find looked for it until its time was over, on the server too.
+    for lease in [None, Some(LeaseRequest { session: SessionId([7; 16]), force: true })] {
+        let session =
+            SessionRequest { session: SessionId([7; 16]), label: "test".into(), lifetime: Duration::from_secs(600) };
+        a.runtime.block_on(store.start_session(session)).expect("a session starts");
+        let name = DatabaseName::new("b").expect("a name");
+        let request = OpenRequest { name, create: true, lease, known: None, tail_bytes: 1 << 20 };
+        refused(a.runtime.block_on(store.open(request)), ErrorKind::Corrupt, &["the head of b is missing"]);
+    }
 }

@@ -64,11 +64,13 @@ CREATE FUNCTION {schema}.open(
 LANGUAGE plpgsql AS $$
 DECLARE
     target bigint;
+    headless boolean;
     refused record;
     created boolean := false;
 BEGIN
     LOOP
-        SELECT n.database INTO target FROM {schema}.names n WHERE n.name = wanted;
+        SELECT n.database, h.id IS NULL INTO target, headless
+        FROM {schema}.names n LEFT JOIN {schema}.heads h ON h.id = n.database WHERE n.name = wanted;
         IF NOT FOUND THEN
             IF NOT may_create THEN
                 sort := 10;
@@ -86,6 +88,9 @@ BEGIN
             CONTINUE WHEN NOT FOUND;
             INSERT INTO {schema}.heads (id) VALUES (target);
             created := true;
+        ELSIF headless THEN
+            -- Both are made and deleted together. To look again would never end.
+            RAISE EXCEPTION 'the head of % is missing: the table heads is damaged', wanted USING ERRCODE = 'LF010';
         END IF;
         IF session IS NOT NULL THEN
             SELECT * INTO refused FROM {schema}.grant_lease(wanted, target, session, force);
