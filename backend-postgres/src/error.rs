@@ -161,10 +161,14 @@ fn busy_message(size: usize, limit: Duration, unanswered: usize) -> String {
             "all {size} connections of the pool were busy for {limit:?}: raise pool_size, or find what keeps the server busy"
         );
     }
+    let calls = match unanswered {
+        1 => "1 call that was given up still waits".to_owned(),
+        more => format!("{more} calls that were given up still wait"),
+    };
     format!(
-        "no connection of the pool was free for {limit:?}: {unanswered} calls that were given up still wait for the server's \
-         answer, each on a connection. Usually its synchronous standby is away (wait_event SyncRep in pg_stat_activity): bring \
-         that back, or change synchronous_standby_names"
+        "no connection of the pool was free for {limit:?}: {calls} for the server's answer, each on a connection. Usually its \
+         synchronous standby is away (wait_event SyncRep in pg_stat_activity): bring that back, or change \
+         synchronous_standby_names"
     )
 }
 

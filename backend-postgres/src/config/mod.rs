@@ -178,8 +178,8 @@ impl PostgresConfig {
 }
 
 /// For how long the machine of the server may not even acknowledge that bytes have arrived: then the way to it is lost, and
-/// the connection ended.
-const UNACKNOWLEDGED: Duration = Duration::from_secs(15);
+/// the connection ended. No longer than a call waits by default: one that was given up for that keeps no place in the pool.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
 
 /// Longer than anybody waits. So much later than now there is a moment, as there is none that is `Duration::MAX` later.
 pub(crate) const FOREVER: Duration = Duration::from_secs(10 * 366 * 24 * 3600);

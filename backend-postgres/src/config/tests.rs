@@ -115,7 +115,7 @@ fn connecting_without_a_limit() {
 #[test]
 fn lost_ways_are_found_out_soon() {
     for (parameters, idle, unacknowledged) in [
-        ("schema=a", 30, 15_000),
+        ("schema=a", 30, 10_000),
         ("keepalives_idle=7&tcp_user_timeout=2500", 7, 2500),
         ("keepalives_idle=0&tcp_user_timeout=0", 7200, 0),
     ] {
