@@ -5,7 +5,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use litefleet::store::{Effect, Fault, FaultLayer, FaultPlan, Layer, MemoryStore, Operation, PageStore};
-use litefleet::{DatabaseName, ErrorKind, FleetSettings};
+use litefleet::{DatabaseName, Epoch, ErrorKind, FleetSettings};
 use litefleet_conformance::faults::{Process, Watch, block_on, code, pause};
 use rusqlite::{Connection, ErrorCode};
 
@@ -33,6 +33,11 @@ fn pragma(connection: &Connection, name: &str) -> rusqlite::Result<String> {
 
 fn name(text: &str) -> DatabaseName {
     DatabaseName::new(text).unwrap()
+}
+
+/// How often the lease of `a` was granted.
+fn epoch(process: &Process) -> Epoch {
+    process.fleet().info(&name("a")).unwrap().head.epoch
 }
 
 fn is_busy<T: std::fmt::Debug>(outcome: rusqlite::Result<T>) -> bool {
@@ -101,7 +106,7 @@ fn who_has_stopped_takes_no_lease_from_who_has_its_name_now() {
                 let new = here.open("a", "");
                 // That takes the lease.
                 new.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).unwrap();
-                sender.send(new).unwrap();
+                sender.send((new, epoch(&here))).unwrap();
             });
         });
         let outcome = match operation {
@@ -109,7 +114,8 @@ fn who_has_stopped_takes_no_lease_from_who_has_its_name_now() {
             _ => insert(&old, 2).map(|_| ()),
         };
         outcome.unwrap_err();
-        let new = receiver.recv().unwrap();
+        let (new, granted) = receiver.recv().unwrap();
+        assert_eq!(epoch(&process), granted, "nothing was granted since");
         let other = place.other();
         let is_held = || is_busy(other.open("a", "").execute_batch("CREATE TABLE other (v)"));
         assert!(is_held(), "{}", operation.as_str());
