@@ -129,7 +129,7 @@ impl EmbeddedStore {
         self.read(|engine| {
             let view = engine.view();
             let mut databases = Vec::with_capacity(lineage.len());
-            let (mut horizon, mut checkpoint) = (Txid(0), None);
+            let (mut horizon, mut own) = (Txid(0), None);
             for entry in lineage {
                 let at = snapshot.min(entry.max_txid);
                 let head = stored::head(&view, entry.database)?;
@@ -141,16 +141,17 @@ impl EmbeddedStore {
                     .into());
                 }
                 horizon = horizon.max(head.horizon);
-                checkpoint.get_or_insert(head.checkpoint);
+                own.get_or_insert((head.checkpoint, head.txid));
                 databases.push((entry.database, at));
             }
-            let checkpoint = checkpoint.unwrap_or_default();
+            let (checkpoint, head) = own.unwrap_or_default();
+            let reply = |rows| PagesReply { rows, horizon, checkpoint, head: Some(head) };
             let mut rows = Vec::new();
             if let [(id, at)] = databases[..] {
                 for range in wanted.ranges() {
                     read_range(&view, id, range, at, &mut rows)?;
                 }
-                return Ok(PagesReply { rows, horizon, checkpoint });
+                return Ok(reply(rows));
             }
             for page in wanted.pages() {
                 for (id, at) in &databases {
@@ -159,7 +160,7 @@ impl EmbeddedStore {
                     }
                 }
             }
-            Ok(PagesReply { rows, horizon, checkpoint })
+            Ok(reply(rows))
         })
     }
 

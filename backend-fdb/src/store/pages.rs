@@ -140,7 +140,9 @@ impl FdbStore {
             }
         }
         let rows = found.into_values().flat_map(|(database, found)| found.rows(database)).collect();
-        Ok(Step::Return(PagesReply { rows, horizon: largest, checkpoint: checkpoint.unwrap_or_default() }))
+        let checkpoint = checkpoint.unwrap_or_default();
+        // The version that is read at is no older than what was told: the head's own key need not be read.
+        Ok(Step::Return(PagesReply { rows, horizon: largest, checkpoint, head: None }))
     }
 
     /// The newest rows of pages at or below a txid, with their bases.

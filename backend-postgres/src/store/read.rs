@@ -56,7 +56,8 @@ impl Inner {
         let (mut found, mut reached) = (Vec::with_capacity(rows.len()), None);
         for row in &rows {
             let Some(page) = column::<Option<i64>>(row, 1)? else {
-                reached = Some((Txid(number(column(row, 2)?)?), Txid(number(column(row, 4)?)?)));
+                let txid = |place| Ok::<_, Fault>(Txid(number(column(row, place)?)?));
+                reached = Some((txid(2)?, txid(4)?, txid(0)?));
                 continue;
             };
             let stored = Stored {
@@ -77,7 +78,7 @@ impl Inner {
         if overrun {
             return Ok(None);
         }
-        let (horizon, checkpoint) = reached.ok_or(Fault::Malformed("no horizon"))?;
+        let (horizon, checkpoint, head) = reached.ok_or(Fault::Malformed("no horizon"))?;
         // The server goes through the ranges in order, but does not promise it. The newest first.
         found.sort_by_key(|(_, stored, _)| (stored.page, Reverse(stored.txid)));
         let mut rows = Vec::with_capacity(found.len());
@@ -87,7 +88,7 @@ impl Inner {
             let base = base.clone().or_else(|| newest.base.and_then(older).map(|(_, stored, _)| stored.bytes.clone()));
             push(*database, newest.clone(), base, &mut rows)?;
         }
-        Ok(Some(PagesReply { rows, horizon, checkpoint }))
+        Ok(Some(PagesReply { rows, horizon, checkpoint, head: Some(head) }))
     }
 
     pub(super) async fn read_log(&self, lineage: &[Lineage], after: Txid, to: Txid) -> Outcome<Vec<LogRow>> {

@@ -265,16 +265,18 @@ impl Database {
             let reads = |page: &PageNo| page.get() <= plan.kept && core.tail.restart(*page, plan.to).is_none();
             pages.iter().copied().filter(reads).collect()
         };
-        let PagesReply { rows: stored, horizon, checkpoint } = if wanted.is_empty() {
-            PagesReply { rows: Vec::new(), horizon: Txid(0), checkpoint: plan.since }
+        let PagesReply { rows: stored, horizon, checkpoint, head } = if wanted.is_empty() {
+            PagesReply { rows: Vec::new(), horizon: Txid(0), checkpoint: plan.since, head: None }
         } else {
             let (lineage, ranges) = (self.lineage()?, super::rows::ranges(wanted.iter().copied()));
             self.retry(|| self.fleet.store.read_pages(&lineage, &ranges, plan.to)).await?
         };
         // The patches in the tail do not fit what was there before it.
-        if checkpoint < plan.since {
-            let (lost, newest) = (plan.since, checkpoint);
-            return Err(Error::conflict(format!("the store has lost the checkpoint {lost}: the newest is {newest}")));
+        if checkpoint < plan.since || head.is_some_and(|head| head < plan.to) {
+            return Err(Error::conflict(format!(
+                "the store has lost the checkpoint {} or commits since: the newest checkpoint is {checkpoint}",
+                plan.since
+            )));
         }
         let (mut stored, mut wanted) = (stored.as_slice(), wanted.into_iter().peekable());
         let compression = self.settings().compression;

@@ -1,11 +1,13 @@
 //! What the store says, made the state here: the head and the log after an open, and what others have committed since.
 
 use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
 
 use super::cache::CachedImage;
 use super::core::{Core, Lease};
 use super::database::{Database, Role};
 use super::lease::LOAD_TRIES;
+use super::rows::behind;
 use super::tail::LogTail;
 use crate::codec::Record;
 use crate::error::{Error, ErrorKind, Result};
@@ -61,9 +63,23 @@ impl Database {
             };
         };
         let request = HeadRequest { database, known, epoch: None, tail_bytes: INLINE_TAIL };
-        let reply = match self.retry(|| self.fleet.store.head(request)).await {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Err(self.stop(error)),
-            reply => reply?,
+        let older = Mutex::new(None);
+        let ask = || async {
+            let reply = self.fleet.store.head(request).await?;
+            // A follower may have asked a standby that is behind: it catches up, or another one answers.
+            if self.role == Role::Follower && self.is_older(&reply.head) {
+                *older.lock().unwrap_or_else(PoisonError::into_inner) = Some(reply);
+                return Err(behind(known));
+            }
+            Ok(reply)
+        };
+        let asked = self.retry(ask).await;
+        let older = older.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let reply = match (asked, older) {
+            (Err(error), _) if error.kind() == ErrorKind::NotFound => return Err(self.stop(error)),
+            // What was newer is lost, as far as anybody can tell, and nobody is reading it.
+            (Err(_), Some(older)) if self.core().oldest_pin().is_none() => older,
+            (reply, _) => reply?,
         };
         if reply.name != self.name {
             // Who connects by the name means another one.
@@ -75,6 +91,12 @@ impl Database {
         }
         self.reload(database).await?;
         Ok(false)
+    }
+
+    /// Whether a head is from before what is known here.
+    fn is_older(&self, head: &Head) -> bool {
+        let core = self.core();
+        head.txid < core.head || head.checkpoint < core.checkpoint
     }
 
     /// Loads the state from the newest checkpoint on, in place of one whose continuation is gone. Nothing when the name is
@@ -204,6 +226,10 @@ impl Database {
         }
         let now = self.fleet.clock.monotonic();
         let mut core = self.core();
+        if self.role == Role::Follower && head.txid < core.head && core.oldest_pin().is_some() {
+            // Another read transaction would go on with parts of two states.
+            return Err(behind(core.head));
+        }
         // Under the lock: who loads pages of the old state meanwhile keeps them under its name.
         self.forget_cache();
         core.reload = false;

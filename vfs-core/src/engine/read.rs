@@ -11,7 +11,7 @@ use super::buffer::Source;
 use super::core::WARM_PAGES;
 use super::database::{Database, Snapshot};
 use super::prefetch::{LARGEST_WINDOW, Prefetcher};
-use super::rows::too_old;
+use super::rows::check_snapshot;
 use super::structure::Cached;
 use crate::codec::zero_image;
 use crate::error::{Context, Error, ErrorKind, Result};
@@ -219,9 +219,7 @@ impl Database {
         // The newest image is from after the snapshot, or not there. Under the lock the log says which image is wanted,
         // and no commit moves it meanwhile.
         let core = self.core();
-        if snapshot < core.tail.start() {
-            return Err(too_old(snapshot, core.tail.start()).context(self.words("read")));
-        }
+        check_snapshot(&core, snapshot).context(self.words("read"))?;
         let before = core.tail.next_change(page, snapshot);
         Ok(cache.get(&self.key(page, before)).map(|entry| entry.image))
     }

@@ -79,10 +79,10 @@ impl Database {
             loop {
                 let start = self.core().tail.start();
                 let reply = self.read_rows(&lineage, &ranges, snapshot, start).await?;
-                if reply.checkpoint < start {
+                if is_behind(&reply, snapshot, start) {
                     looked += 1;
                     if looked > TRIES {
-                        return Err(behind(reply.checkpoint, start));
+                        return Err(behind(snapshot));
                     }
                     self.look_for_checkpoint().await?;
                     continue;
@@ -98,7 +98,7 @@ impl Database {
         Ok(out)
     }
 
-    /// Rows as of a snapshot. Those that come without the checkpoint that the tail starts at are of no use.
+    /// Rows as of a snapshot. Those that come from before the snapshot, or the checkpoint that the tail starts at, are of no use.
     async fn read_rows(
         &self,
         lineage: &[Lineage],
@@ -109,16 +109,16 @@ impl Database {
         let read = || async {
             let reply = self.fleet.store.read_pages(lineage, ranges, snapshot).await?;
             // A follower may have asked a standby that is behind: it catches up, or another one answers.
-            if reply.checkpoint < start && self.role == Role::Follower {
-                return Err(behind(reply.checkpoint, start));
+            if self.role == Role::Follower && is_behind(&reply, snapshot, start) {
+                return Err(behind(snapshot));
             }
             Ok(reply)
         };
         self.retry(read).await
     }
 
-    /// Rows came without those of a checkpoint that was completed: the store has lost it, and perhaps commits. What it has is
-    /// loaded, or the database stops.
+    /// Rows came from before what the store has told: it has lost a checkpoint, or commits. What it has is loaded, or the
+    /// database stops.
     async fn look_for_checkpoint(&self) -> Result<()> {
         let lease = self.core().lease;
         if let Some(lease) = lease {
@@ -138,9 +138,7 @@ impl Database {
         let database = self.id()?;
         let mut core = self.core();
         let core = &mut *core;
-        if snapshot < core.tail.start() {
-            return Err(too_old(snapshot, core.tail.start()));
-        }
+        check_snapshot(core, snapshot)?;
         let mut others = Vec::with_capacity(pages.len());
         for page in pages {
             if core.tail.is_sufficient(*page, snapshot) {
@@ -182,9 +180,7 @@ impl Database {
     ) -> Result<bool> {
         let mut core = self.core();
         let core = &mut *core;
-        if snapshot < core.tail.start() {
-            return Err(too_old(snapshot, core.tail.start()));
-        }
+        check_snapshot(core, snapshot)?;
         if core.tail.start() != told.start {
             return Ok(false);
         }
@@ -217,14 +213,26 @@ impl Database {
     }
 }
 
-fn behind(newest: Txid, start: Txid) -> Error {
+/// Whether what the store has told of is missing where it answered.
+fn is_behind(reply: &PagesReply, snapshot: Txid, start: Txid) -> bool {
+    reply.checkpoint < start || reply.head.is_some_and(|head| head < snapshot)
+}
+
+pub(super) fn behind(known: Txid) -> Error {
     Error::unavailable(format!(
-        "the store answered as of checkpoint {newest}, and {start} was completed before: a server that is behind, or has lost it"
+        "the store answered from before txid {known}, which it has told of: a server that is behind, or has lost it"
     ))
 }
 
-pub(super) fn too_old(snapshot: Txid, start: Txid) -> Error {
-    Error::snapshot_too_old(format!("the read transaction is at txid {snapshot}, kept are those from {start} on"))
+/// Whether the tail here is of use for a snapshot. One above the head is of a state that was given up for an older one.
+pub(super) fn check_snapshot(core: &Core, snapshot: Txid) -> Result<()> {
+    let (start, head) = (core.tail.start(), core.head);
+    if (start..=head).contains(&snapshot) {
+        return Ok(());
+    }
+    Err(Error::snapshot_too_old(format!(
+        "the read transaction is at txid {snapshot}, kept are those from {start} to {head}"
+    )))
 }
 
 #[cfg(test)]

@@ -319,3 +319,49 @@ fn follower_reads_no_rows_of_a_standby_that_is_behind() {
     memory.fail_over_to(ahead);
     assert_eq!(follower.read(pinned), [8; 8]);
 }
+
+/// Rows that were staged stand after the checkpoint: it is there, and they are not.
+#[test]
+fn follower_reads_no_page_whose_staged_row_is_not_there_yet() {
+    let (memory, store) = mortal();
+    let writer = Process::writer(&store);
+    writer.write(AT, &[7; PAGE_SIZE]);
+    writer.maintain();
+    let behind = memory.standby();
+    writer.write(AT, &vec![8; 4 * BUFFERED * PAGE_SIZE]);
+    let ahead = memory.standby();
+    let follower = Process::follower(&store);
+    let pinned = follower.database.begin_read().unwrap();
+    follower.rest();
+    memory.fail_over_to(behind);
+    let error = follower.database.read(pinned, AT, &mut [0; 8]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    memory.fail_over_to(ahead);
+    assert_eq!(follower.read(pinned), [8; 8]);
+}
+
+/// Another read transaction was begun at a standby that is behind. The older state was loaded, and the one before went on with
+/// parts of both.
+#[test]
+fn follower_goes_back_only_when_nobody_reads() {
+    let (memory, store) = mortal();
+    let writer = Process::writer(&store);
+    let first = writer.write(AT, &[7; PAGE_SIZE]);
+    let behind = memory.standby();
+    writer.write(AT, &[8; PAGE_SIZE]);
+    writer.maintain();
+    let follower = Process::follower(&store);
+    let pinned = follower.database.begin_read().unwrap();
+    follower.rest();
+    let ahead = memory.standby();
+    memory.fail_over_to(behind);
+    assert_eq!(follower.database.begin_read().unwrap_err().kind(), ErrorKind::Unavailable);
+    let behind = memory.standby();
+    memory.fail_over_to(ahead);
+    assert_eq!(follower.read(pinned), [8; 8]);
+    follower.database.unpin(pinned);
+    // It is all that is left.
+    memory.fail_over_to(behind);
+    assert_eq!(follower.look(), first);
+    assert_eq!(follower.read_now(AT), [7; 8]);
+}

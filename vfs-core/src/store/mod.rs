@@ -141,9 +141,9 @@ pub trait PageStore: Debug + Send + Sync + 'static {
     ///   `read_below_the_horizon_fails`). That horizon comes with the rows: a hole is zeros as of it, and of no other
     ///   that the caller may have heard of before or since (cases: `rows_come_with_their_horizon`,
     ///   `holes_race_with_collection`).
-    /// - The newest completed checkpoint of the database itself comes with them too, from the same store transaction: a caller that
-    ///   has heard of a later one was answered by a server that has lost it, or is behind, and rows are missing among these
-    ///   (case: `rows_come_with_their_checkpoint`).
+    /// - The newest completed checkpoint of the database itself comes with them too, and the head's txid, from the same store
+    ///   transaction: a caller that has heard of later ones was answered by a server that has lost them, or is behind, and rows
+    ///   are missing among these (case: `rows_come_with_their_checkpoint`).
     /// - `Invalid` when the ranges hold more than [`StoreLimits::read_pages`] pages (case: `limits_are_enforced`).
     async fn read_pages(&self, lineage: &[Lineage], pages: &[PageRange], snapshot: Txid) -> Result<PagesReply>;
 

@@ -206,6 +206,9 @@ pub struct PagesReply {
     /// The newest completed checkpoint of the first of them, under which they were read: pages that changed up to there
     /// have rows that say so.
     pub checkpoint: Txid,
+    /// The head's txid of the first of them, when they were read: rows that were staged up to there are there. `None` from a
+    /// store that did not look, since it never answers as of a time before one that it has told of.
+    pub head: Option<Txid>,
 }
 
 /// One commit.

@@ -1,16 +1,18 @@
 -- Reading. Each is one statement with one snapshot, and so is the check of the horizon: a row that was collected meanwhile
 -- never looks like a hole. Refusals are errors of our own: LF002 no such database, LF009 the snapshot is too old.
 
--- Returns the largest horizon, and the newest checkpoint of the first database.
+-- Returns the largest horizon, and of the first database the newest checkpoint and the head's txid.
 CREATE FUNCTION {schema}.check_lineage(databases bigint[], ats bigint[]) RETURNS bigint[]
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     horizon bigint;
     checkpoint bigint;
-    answer bigint[] := '{0, 0}';
+    head bigint;
+    answer bigint[] := '{0, 0, 0}';
 BEGIN
     FOR i IN 1 .. cardinality(databases) LOOP
-        SELECT h.horizon, h.checkpoint INTO horizon, checkpoint FROM {schema}.heads h WHERE h.id = databases[i];
+        SELECT h.horizon, h.checkpoint, h.txid INTO horizon, checkpoint, head
+        FROM {schema}.heads h WHERE h.id = databases[i];
         IF NOT FOUND THEN
             RAISE EXCEPTION USING ERRCODE = 'LF002', MESSAGE = format('there is no database with id %s', databases[i]);
         END IF;
@@ -18,7 +20,8 @@ BEGIN
             RAISE EXCEPTION USING ERRCODE = 'LF009',
                 MESSAGE = format('snapshot %s is below the horizon %s', ats[i], horizon);
         END IF;
-        answer := ARRAY[greatest(answer[1], horizon), CASE WHEN i = 1 THEN checkpoint ELSE answer[2] END];
+        IF i = 1 THEN answer := ARRAY[0, checkpoint, head]; END IF;
+        answer[1] := greatest(answer[1], horizon);
     END LOOP;
     RETURN answer;
 END $$;
@@ -26,7 +29,8 @@ END $$;
 -- The newest row at or below ats for each page of the ranges, and the row it is based on. Of the ranges that are walked
 -- (only with a single database) all rows at or below ats, which costs half as much per page as long as there are not many
 -- to a page: eight per page at the most, and whoever gets so many asks again without walking. A row without a page says
--- the horizon, as its txid: a page without a row is zeros as of that; and the newest checkpoint, as its base.
+-- the horizon, as its txid: a page without a row is zeros as of that; the newest checkpoint, as its base; and the head's txid,
+-- as its database.
 CREATE FUNCTION {schema}.read_pages(
     databases bigint[], ats bigint[], firsts bigint[], lasts bigint[], walked_firsts bigint[], walked_lasts bigint[],
     OUT database bigint, OUT page bigint, OUT txid bigint, OUT kind smallint, OUT base bigint, OUT bytes bytea,
@@ -38,6 +42,7 @@ DECLARE
 BEGIN
     txid := reached[1];
     base := reached[2];
+    database := reached[3];
     RETURN NEXT;
     IF cardinality(walked_firsts) > 0 THEN
         RETURN QUERY

@@ -190,7 +190,7 @@ impl PageStore for MemoryStore {
         let wanted = self.limits.check_read(pages)?;
         let state = self.lock();
         let mut databases = Vec::with_capacity(lineage.len());
-        let (mut horizon, mut checkpoint) = (Txid(0), None);
+        let (mut horizon, mut own) = (Txid(0), None);
         for entry in lineage {
             let at = snapshot.min(entry.max_txid);
             let database = state.database(entry.database)?;
@@ -201,7 +201,7 @@ impl PageStore for MemoryStore {
                 )));
             }
             horizon = horizon.max(database.horizon);
-            checkpoint.get_or_insert(database.checkpoint);
+            own.get_or_insert((database.checkpoint, database.txid));
             databases.push((entry.database, database, at));
         }
         let mut rows = Vec::new();
@@ -212,7 +212,8 @@ impl PageStore for MemoryStore {
                 }
             }
         }
-        Ok(PagesReply { rows, horizon, checkpoint: checkpoint.unwrap_or_default() })
+        let (checkpoint, head) = own.unwrap_or_default();
+        Ok(PagesReply { rows, horizon, checkpoint, head: Some(head) })
     }
 
     async fn commit(&self, requests: Vec<CommitRequest>, mode: CommitMode) -> Result<Vec<Result<()>>> {
