@@ -47,15 +47,22 @@ pub(crate) fn check(config: &NetworkConfig) -> Result<()> {
             )));
         }
     }
-    if let Some(rules) = &config.tls_verify_peers {
-        let wrong = split(rules, '|').flat_map(terms).find(|term| !is_term(term));
-        if let Some(term) = wrong {
-            return Err(Error::invalid(format!(
-                "tls_verify_peers={rules}: '{term}' is not a rule; it should be as in Check.Valid=1,S.CN=name"
-            )));
-        }
+    config.tls_verify_peers.as_deref().map_or(Ok(()), verify_peers)
+}
+
+/// Whether the client can read the rules. Of those that it cannot it makes no error that anybody sees.
+fn verify_peers(rules: &str) -> Result<()> {
+    let invalid = |why: std::fmt::Arguments<'_>| Err(Error::invalid(format!("tls_verify_peers={rules}: {why}")));
+    if rules.contains(r"\|") {
+        // It would look for the end of such a rule for ever, on its network thread.
+        return invalid(format_args!(
+            r"a | ends a rule, also with a backslash before it: in a value it is written \7c"
+        ));
     }
-    Ok(())
+    match rules.split('|').flat_map(terms).find(|term| !is_term(term)) {
+        Some(term) => invalid(format_args!("'{term}' is not a rule; it should be as in Check.Valid=1,S.CN=name")),
+        None => Ok(()),
+    }
 }
 
 /// The text of a PEM file with a block of a kind.
@@ -83,26 +90,17 @@ fn is_of_another(key: &str, chain: &str) -> bool {
     matches!(matched, Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)))
 }
 
-/// The parts of a text between characters that no backslash stands before. An empty text has none.
-fn split(text: &str, at: char) -> impl Iterator<Item = &str> {
-    let mut rest = Some(text).filter(|text| !text.is_empty());
-    std::iter::from_fn(move || {
-        let text = rest?;
-        let mut escaped = false;
-        let end = text.find(|letter| {
-            let found = letter == at && !escaped;
-            escaped = letter == '\\' && !escaped;
-            found
-        });
-        let (part, left) = end.and_then(|end| Some((text.get(..end)?, text.get(end + at.len_utf8()..)?))).unzip();
-        rest = left;
-        Some(part.unwrap_or(text))
-    })
-}
-
-/// What a rule demands. A comma may stand behind the last.
-fn terms(rule: &str) -> impl Iterator<Item = &str> {
-    split(rule.strip_suffix(',').unwrap_or(rule), ',')
+/// What a rule demands, between commas that no backslash stands before. One may stand behind the last.
+fn terms(rule: &str) -> Vec<&str> {
+    let mut escaped = false;
+    let ends = |letter| {
+        let ends = letter == ',' && !escaped;
+        escaped = letter == '\\' && !escaped;
+        ends
+    };
+    let mut terms: Vec<&str> = rule.split(ends).collect();
+    terms.pop_if(|last| last.is_empty());
+    terms
 }
 
 /// Whether it is an attribute, `=`, `>=` (begins with) or `<=` (ends with), and what is demanded of it.
@@ -117,13 +115,23 @@ fn is_term(term: &str) -> bool {
         Some(_) => return false,
         None => name,
     };
-    let mut escaped = false;
-    let plain = value.chars().all(|letter| {
-        let allowed = escaped || !['"', '+', ';', '<', '>', '\0'].contains(&letter);
-        escaped = letter == '\\' && !escaped;
-        allowed
-    });
-    ATTRIBUTES.contains(&attribute) && !value.is_empty() && plain && !escaped
+    ATTRIBUTES.contains(&attribute) && is_value(value)
+}
+
+/// Whether it is text as RFC 4514 has it in names, but not as hex digits alone. Spaces at its ends would need a backslash.
+fn is_value(value: &str) -> bool {
+    let mut rest = value.as_bytes();
+    let mut ends_well = !value.is_empty() && !value.starts_with(['#', ' ']);
+    while ends_well && !rest.is_empty() {
+        (rest, ends_well) = match rest {
+            [b'\\', letter, rest @ ..] if b" \"#+,;<=>\\".contains(letter) => (rest, true),
+            [b'\\', high, low, rest @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => (rest, true),
+            [b'\\' | b'"' | b'+' | b';' | b'<' | b'>' | 0, ..] | [] => return false,
+            [b' ', rest @ ..] => (rest, rest.iter().any(|letter| *letter != b' ')),
+            [_, rest @ ..] => (rest, true),
+        };
+    }
+    ends_well
 }
 
 #[cfg(test)]
@@ -212,7 +220,9 @@ mod tests {
             "Check.Valid=1",
             "Check.Valid=1,Check.Unexpired=0,",
             "S.CN=name,I.O>=Begin|Root.subjectAltName<=DNS:.end",
-            r"O=a\, b \| c\3b=",
+            r"O=a\, b \7c c\3b=",
+            r"S.O=a\,",
+            r"S.CN=\ a b\ |Check.Valid=0",
         ] {
             check(&rules(right)).unwrap();
         }
@@ -229,6 +239,16 @@ mod tests {
             "S.CN=a|nonsense",
             "S.CN=a+b",
             r"S.CN=a\",
+            // The client looks for its end for ever.
+            r"S.O=a\|b",
+            r"S.O=a\\|b",
+            "S.CN=name ",
+            "S.CN= name",
+            "S.CN=#4142",
+            r"S.CN=a\zz",
+            r"S.CN=a\3",
+            ",",
+            "Check.Valid=1|,",
         ] {
             let message = refused(&rules(wrong));
             assert!(message.contains("tls_verify_peers"), "{message}");
