@@ -85,7 +85,6 @@ pub(crate) fn start(wanted: &NetworkConfig) -> Result<()> {
             std::process::id()
         )));
     }
-    tls::check(wanted)?;
     let mut state = lock();
     match &*state {
         State::Running { config, .. } if **config == *wanted => Ok(()),
@@ -95,6 +94,8 @@ pub(crate) fn start(wanted: &NetworkConfig) -> Result<()> {
         )),
         State::Over(error) => Err(error.clone()),
         State::Idle => {
+            // Files that it has read already may be about to be replaced.
+            tls::check(wanted)?;
             STARTED_IN.store(std::process::id(), Ordering::SeqCst);
             match boot(wanted) {
                 Ok(thread) => {
