@@ -4,6 +4,7 @@ mod common;
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use foundationdb::api::FdbApiBuilder;
@@ -28,14 +29,17 @@ fn in_a_child(test: &str, environment: &[(&str, &str)]) -> String {
     error.into_owned()
 }
 
-async fn use_a_store(place: &Place, config: FdbConfig) -> Result<()> {
-    let store = std::sync::Arc::new(FdbStore::open(config).await?);
+/// What a forked process does with the store that it has inherited, if not nothing.
+const FORKED: &str = "LITEFLEET_TEST_FORKED";
+
+async fn use_a_store(place: &Place, config: FdbConfig) -> Result<Arc<FdbStore>> {
+    let store = Arc::new(FdbStore::open(config).await?);
     let session = holder::session(&store, holder::LONG).await;
     let mut holder = holder::Holder::new(&store, session, "a").await;
     holder.commit(b"record").await?;
     holder.checkpoint(vec![holder::image(1, holder.txid)], true).await?;
     assert_eq!(holder.read(1, 1).await?.len(), 1, "{}", place.cluster_file.display());
-    Ok(())
+    Ok(store)
 }
 
 #[test]
@@ -47,8 +51,10 @@ fn a_process_that_has_used_a_store_ends_well() {
 #[test]
 fn a_forked_process_ends_well_and_is_told_that_it_can_have_no_store() {
     // As by Python's os.fork() and sys.exit(): the exit handlers are inherited, the network thread is not.
-    let error = in_a_child("child_forks_with_a_store_open", &[]);
-    assert_eq!(error, "");
+    for forked in ["leaves it", "drops it"] {
+        let error = in_a_child("child_forks_with_a_store_open", &[(FORKED, forked)]);
+        assert_eq!(error, "", "{forked}");
+    }
 }
 
 #[test]
@@ -56,11 +62,15 @@ fn a_forked_process_ends_well_and_is_told_that_it_can_have_no_store() {
 fn child_forks_with_a_store_open() {
     let place = Place::new();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    runtime.block_on(use_a_store(&place, place.config())).expect("the library will do");
+    let store = runtime.block_on(use_a_store(&place, place.config())).expect("the library will do");
+    let drops = std::env::var(FORKED).is_ok_and(|what| what == "drops it");
     #[expect(unsafe_code, reason = "as an application would")]
     // SAFETY: what the new process does needs no thread of this one, nor a lock that one may have held.
     let forked = unsafe { libc::fork() };
     if forked == 0 {
+        if drops {
+            drop(store);
+        }
         let refused = FdbStore::open_blocking(place.config()).map(drop).map_err(|error| error.kind());
         let status = i32::from(refused != Err(ErrorKind::Invalid));
         #[expect(unsafe_code, reason = "as an application would")]
@@ -88,6 +98,8 @@ fn child_forks_with_a_store_open() {
         panic!("it does not end");
     };
     assert_eq!(status, 0, "it was refused as invalid, and ended with that");
+    let listed = runtime.block_on(store.list("", None, 10)).expect("here it is open as before");
+    assert_eq!(listed.len(), 1);
 }
 
 #[test]

@@ -12,6 +12,7 @@ use litefleet::clock::ManualClock;
 use litefleet::store::{CommitMode, HeadRequest, LeaseRequest, PageStore, SessionRequest};
 use litefleet::{ErrorKind, Result, SessionId, Txid};
 use litefleet_fdb::{FdbConfig, FdbStore, NetworkConfig};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 async fn store(place: &Place) -> Arc<FdbStore> {
     Arc::new(FdbStore::open(place.config()).await.expect("the store opens"))
@@ -362,7 +363,8 @@ async fn what_is_no_store_is_refused() {
     // Nothing can be done before the network thread runs: opening a store starts it.
     FdbStore::open(place.config().prefix([place.prefix.as_slice(), b"store/"].concat())).await.expect("opens");
     let database = database.expect("a database");
-    for (key, value) in [(b"alien/\x02x".as_slice(), b"?".as_slice()), (b"newer/\x01\x00", b"\x01\x01\x02")] {
+    let format = [b"\x01\x01\x02".as_slice(), &[0; 4]].concat();
+    for (key, value) in [(b"alien/\x02x".as_slice(), b"?".as_slice()), (b"damaged/\x01\x00", &format)] {
         let key = [place.prefix.as_slice(), key].concat();
         let key = key.as_slice();
         let write = database.run(|trx, _| async move {
@@ -371,9 +373,21 @@ async fn what_is_no_store_is_refused() {
         });
         write.await.expect("it is written");
     }
-    for (part, kind) in [("alien/", ErrorKind::Invalid), ("newer/", ErrorKind::Corrupt)] {
+    by_hand(&place, |trx, key| {
+        let key = key(b"newer/\x01\x00");
+        let check = xxh3_64_with_seed(&format[..3], xxh3_64(&key)).to_be_bytes();
+        trx.set(&key, &[&format[..3], &check[..4]].concat());
+    })
+    .await;
+    let parts = [
+        ("alien/", ErrorKind::Invalid, "no store's"),
+        ("damaged/", ErrorKind::Corrupt, ""),
+        ("newer/", ErrorKind::Invalid, "the store has format 2"),
+    ];
+    for (part, kind, why) in parts {
         let config = place.config().prefix([place.prefix.as_slice(), part.as_bytes()].concat());
-        refused(FdbStore::open(config).await, kind);
+        let error = FdbStore::open(config).await.expect_err("no store");
+        assert!(error.kind() == kind && error.message().contains(why), "{part}: {error}");
     }
     let network = NetworkConfig { trace_log_group: Some("another".into()), ..NetworkConfig::default() };
     refused(FdbStore::open(FdbConfig { network, ..place.config() }).await, ErrorKind::Invalid);
