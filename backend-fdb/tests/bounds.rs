@@ -134,6 +134,26 @@ async fn a_granted_lease_does_not_wait_for_slow_warm_pages() {
     assert_eq!(again.warm.len(), 1);
 }
 
+/// It waited for them as long as its deadline let it, and failed with them.
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(real_cluster, ignore = "needs slow reads")]
+async fn an_open_without_a_lease_does_not_depend_on_its_warm_pages() {
+    let place = Place::new();
+    let first = store(&place).await;
+    let mut holder = Holder::new(&first, session(&first, LONG).await, "a").await;
+    holder.commit(b"record").await.expect("the holder can");
+    holder.checkpoint(vec![image(1, holder.txid)], true).await.expect("the holder can");
+    first.release(holder.database, holder.epoch, vec![PageNo(1)]).await.expect("the holder can");
+    // Before those of the warm page it reads the name, and the small values with the tail.
+    for (fault, warm) in [("read.ok", 1), ("read.1031", 1), ("read.1031 read.1031", 0), ("read.slow.30000", 0)] {
+        let fresh = store(&place).await;
+        place.command(&format!("next read.ok read.ok read.ok {fault}"));
+        let opened = fresh.open(open_request("a", None)).await.expect("it is there");
+        assert_eq!(opened.warm.len(), warm, "{fault}");
+        place.command("next");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 #[cfg_attr(real_cluster, ignore = "needs slow reads")]
 async fn a_grant_that_failed_does_not_wait_for_slow_warm_pages() {

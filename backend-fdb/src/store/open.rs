@@ -141,7 +141,8 @@ impl FdbStore {
             }
             let failed = match self.try_open(&tx, call, attempts.unknown(), assumed.as_ref()).await {
                 Ok(Step::Return((mut opened, warm))) => {
-                    opened.warm.extend(self.warm_rows(&opened, &warm, self.warm_deadline(call), call).await);
+                    let (id, at, deadline) = (opened.database, opened.head.checkpoint, self.warm_deadline(call));
+                    opened.warm.extend(self.warm_rows(id, at, &warm, deadline, call).await);
                     return Ok((opened, None));
                 }
                 Ok(Step::Commit((mut opened, warm))) => {
@@ -162,7 +163,7 @@ impl FdbStore {
                                 Ok(Ok(rows)) => {
                                     opened.warm = rows.into_iter().flat_map(|(_, found)| found.rows(id)).collect();
                                 }
-                                Ok(Err(_)) => opened.warm = self.warm_rows(&opened, &warm, deadline, call).await,
+                                Ok(Err(_)) => opened.warm = self.warm_rows(id, at, &warm, deadline, call).await,
                                 Err(_) => {}
                             }
                             return Ok((opened, Some(committed)));
@@ -186,13 +187,36 @@ impl FdbStore {
         Instant::now() + WARM_TIME.min(call.deadline.saturating_sub(self.cluster.now()))
     }
 
+    /// The rows of warm pages, read with the rest, which does not fail with them, nor wait for them long.
+    async fn warm_beside(
+        &self,
+        tx: &Tx,
+        database: DatabaseId,
+        at: Txid,
+        warm: &PageSet,
+        call: &Call<'_>,
+    ) -> Vec<ReadRow> {
+        let deadline = self.warm_deadline(call);
+        match tokio::time::timeout_at(deadline, self.newest(tx, database, warm, at)).await {
+            Ok(Ok(found)) => found.into_iter().flat_map(|(_, found)| found.rows(database)).collect(),
+            Ok(Err(_)) => self.warm_rows(database, at, warm, deadline, call).await,
+            Err(_) => Vec::new(),
+        }
+    }
+
     /// The rows of warm pages, when they were not read with the rest. They are a convenience: none if it takes too long.
-    async fn warm_rows(&self, opened: &Opened, warm: &PageSet, deadline: Instant, call: &Call<'_>) -> Vec<ReadRow> {
+    async fn warm_rows(
+        &self,
+        database: DatabaseId,
+        at: Txid,
+        warm: &PageSet,
+        deadline: Instant,
+        call: &Call<'_>,
+    ) -> Vec<ReadRow> {
         if warm.is_empty() {
             return Vec::new();
         }
-        let lineage = [Lineage { database: opened.database, max_txid: Txid::MAX }];
-        let (lineage, at) = (&lineage, opened.head.checkpoint);
+        let lineage = &[Lineage { database, max_txid: Txid::MAX }];
         let body = |tx, _| self.try_pages(tx, lineage, warm, at, self.cluster.now(), None);
         let attempts = self.cluster.attempts_until("read warm pages", Priority::Normal, call.deadline);
         let fault = match tokio::time::timeout_at(deadline, Cluster::run_with(attempts, body)).await {
@@ -200,7 +224,7 @@ impl FdbStore {
             Ok(Err(fault)) => Some(fault),
             Err(_) => None,
         };
-        tracing::debug!(database = %opened.database, ?fault, "opened without warm pages");
+        tracing::debug!(%database, ?fault, "opened without warm pages");
         Vec::new()
     }
 
@@ -272,7 +296,7 @@ impl FdbStore {
         }
         // A grant leaves them for while it is committed.
         let now = if asking.is_none() { std::mem::take(&mut warm) } else { PageSet::new() };
-        let rows = self.newest(tx, id, &now, progress.checkpoint);
+        let rows = async { Ok(self.warm_beside(tx, id, progress.checkpoint, &now, call).await) };
         let grant = async {
             match &asking {
                 Some(asking) => self.grant(tx, call, id, &core, asking).await.map(Some),
@@ -280,7 +304,6 @@ impl FdbStore {
             }
         };
         let (granted, records, rows) = futures_util::try_join!(grant, records, rows)?;
-        let rows: Vec<ReadRow> = rows.into_iter().flat_map(|(_, found)| found.rows(id)).collect();
         let after = known.unwrap_or(progress.checkpoint);
         let tail = tail(records, after, core.head.txid, &progress, request.tail_bytes)?;
         let head = granted.as_ref().unwrap_or(&core).public(&progress);
