@@ -174,20 +174,26 @@ impl Tx {
     /// Reads the beginning of a range without a conflict: `limit` keys at the most when it is not 0, and what one reply
     /// holds, which may be as little as one key. A reply ends with its bytes, and may end where a shard does.
     pub(crate) async fn peek_range(&self, range: &Range, limit: usize) -> Outcome<Piece> {
-        self.range(range, limit, false).await
+        self.range(range, limit, 0, false).await
     }
 
     /// Reads the end of a range, backwards, without a conflict: as much as [`peek_range`](Self::peek_range).
     pub(crate) async fn peek_back(&self, range: &Range, limit: usize) -> Outcome<Piece> {
-        self.range(range, limit, true).await
+        self.range(range, limit, 0, true).await
     }
 
-    async fn range(&self, range: &Range, limit: usize, reverse: bool) -> Outcome<Piece> {
+    /// As [`peek_back`](Self::peek_back), and nothing more once there are so many bytes of keys and values.
+    pub(crate) async fn peek_back_until(&self, range: &Range, limit: usize, bytes: usize) -> Outcome<Piece> {
+        self.range(range, limit, bytes, true).await
+    }
+
+    async fn range(&self, range: &Range, limit: usize, bytes: usize, reverse: bool) -> Outcome<Piece> {
         if range.0 >= range.1 {
             return Ok(Piece::default());
         }
         let option = RangeOption {
             limit: (limit > 0).then_some(limit),
+            target_bytes: bytes,
             mode: StreamingMode::WantAll,
             reverse,
             ..RangeOption::from((range.0.as_slice(), range.1.as_slice()))

@@ -10,7 +10,7 @@ use common::Place;
 use common::holder::{Holder, LONG, image, open_request, session};
 use litefleet::PageNo;
 use litefleet::clock::{Clock, SystemClock};
-use litefleet::store::{CommitMode, PageStore, Staged, Tail};
+use litefleet::store::{CommitMode, PageRow, PageStore, RowKind, Staged, Tail};
 use litefleet_fdb::FdbStore;
 
 /// Requests by kind.
@@ -515,4 +515,34 @@ async fn pages_are_read_with_few_requests() {
     let (spent, rows) = counted(&place, holder.read(300, 300)).await;
     assert_eq!(rows.expect("there"), [image(300, holder.txid)]);
     assert_eq!(spent, Requests { versions: 0, reads: 1, commits: 0 }, "its horizon was read with the others");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(real_cluster, ignore = "counts requests, which only the stand-in tells")]
+async fn a_page_alone_brings_its_base_and_no_older_image() {
+    let place = Place::new();
+    let store = store(&place).await;
+    let session = session(&store, LONG).await;
+    let mut holder = Holder::new(&store, session, "a").await;
+    for _ in 0..2 {
+        holder.commit(b"record").await.expect("the holder can");
+        holder.checkpoint(vec![image(1, holder.txid), image(2, holder.txid)], true).await.expect("the holder can");
+    }
+    assert_eq!(holder.read(1, 1).await.expect("there"), [image(1, holder.txid)], "and its horizon");
+    let before = place.counter("range_bytes");
+    let (spent, rows) = counted(&place, holder.read(1, 1)).await;
+    assert_eq!(rows.expect("there"), [image(1, holder.txid)]);
+    assert_eq!(spent, Requests { versions: 0, reads: 1, commits: 0 });
+    let read = place.counter("range_bytes") - before;
+    assert!((4_096..4_200).contains(&read), "the image before it was read too: {read} bytes");
+    // As large as the engine makes them.
+    let base = image(2, holder.txid);
+    holder.commit(b"record").await.expect("the holder can");
+    let kind = RowKind::Delta { base: base.txid };
+    let delta = PageRow { page: PageNo(2), txid: holder.txid, kind, bytes: base.bytes.slice(..1_100) };
+    holder.checkpoint(vec![delta.clone()], true).await.expect("the holder can");
+    assert_eq!(holder.read(1, 1).await.expect("there").len(), 1);
+    let (spent, rows) = counted(&place, holder.read(2, 2)).await;
+    assert_eq!(rows.expect("there"), [delta, base]);
+    assert_eq!(spent, Requests { versions: 0, reads: 1, commits: 0 }, "the base came along");
 }

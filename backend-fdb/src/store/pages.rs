@@ -22,6 +22,8 @@ const RUN: u64 = 4;
 const RUN_PAGES: u32 = 18;
 /// A page's newest row and, more often than not when that is a delta, the row it is based on.
 const NEWEST: usize = 2;
+/// More bytes than a delta has: a row with as many is an image, whose base nobody wants.
+const DELTA_BYTES: usize = 1_200;
 
 /// The rows of one page that were read.
 pub(super) type Rows = BTreeMap<Txid, (RowKind, Bytes)>;
@@ -181,7 +183,8 @@ impl FdbStore {
 
     /// The last rows of a page up to a txid.
     async fn one_page(&self, tx: &Tx, database: DatabaseId, page: PageNo, at: Txid) -> Outcome<(PageNo, Rows)> {
-        let piece = tx.peek_back(&self.keys.rows_up_to(database, page, at), NEWEST).await?;
+        let enough = self.keys.key_bytes() + DELTA_BYTES;
+        let piece = tx.peek_back_until(&self.keys.rows_up_to(database, page, at), NEWEST, enough).await?;
         let mut rows = Rows::new();
         for pair in piece.pairs() {
             let row = self.row(database, pair)?;
