@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use foundationdb::options::StreamingMode;
+use foundationdb::options::{StreamingMode, TransactionOption};
 use foundationdb::{Database, RangeOption};
 use tokio::runtime::Runtime;
 
@@ -118,16 +118,44 @@ impl Bare {
         })
     }
 
-    /// Gets of some of the values of [`scan`](Self::scan), one after another.
-    pub(crate) fn gets(&self, count: u32) -> Duration {
+    /// Gets of some of the values of [`scan`](Self::scan), one after another, in no order.
+    pub(crate) fn gets(&self, count: u32, turn: u32) -> Duration {
+        self.one_by_one(count, turn, &async |trx: &foundationdb::Transaction, key: Vec<u8>| {
+            let value = trx.get(&key, true).await.expect("a get");
+            value.map(|value| value.len())
+        })
+    }
+
+    /// The same values, each as the newest up to its key: a range read backwards of one.
+    pub(crate) fn newest(&self, count: u32, turn: u32) -> Duration {
+        self.one_by_one(count, turn, &async |trx: &foundationdb::Transaction, key: Vec<u8>| {
+            let end = [key.as_slice(), &[0]].concat();
+            let range = RangeOption {
+                limit: Some(1),
+                mode: StreamingMode::WantAll,
+                reverse: true,
+                ..RangeOption::from((key, end))
+            };
+            let found = trx.get_range(&range, 1, true).await.expect("a range read");
+            found.first().map(|pair| pair.value().len())
+        })
+    }
+
+    fn one_by_one(
+        &self,
+        count: u32,
+        turn: u32,
+        read: &impl AsyncFn(&foundationdb::Transaction, Vec<u8>) -> Option<usize>,
+    ) -> Duration {
+        let values = self.filled.get();
         self.runtime.block_on(async {
             let trx = self.place.database.create_trx().expect("a transaction");
+            trx.set_option(TransactionOption::ReadYourWritesDisable).expect("an option");
             trx.get_read_version().await.expect("a version");
             let timer = Timer::start();
-            for index in 0..count {
-                let index = usize::try_from(index * 7).expect("small");
-                let value = trx.get(&self.place.key(index), true).await.expect("a get");
-                assert!(value.is_some_and(|value| value.len() == 4096));
+            for index in turn * count..(turn + 1) * count {
+                let index = usize::try_from(index).expect("it fits").wrapping_mul(7919) % values;
+                assert_eq!(read(&trx, self.place.key(index)).await, Some(4096));
             }
             timer.elapsed()
         })

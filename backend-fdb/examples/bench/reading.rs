@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use litefleet::clock::Randomness;
+use litefleet::store::{LeaseRequest, Lineage, OpenRequest, PageStore as _, SessionRequest};
+use litefleet::{DatabaseName, PageNo, PageRange, SessionId};
+
 use crate::bare::Bare;
 use crate::latencies::Latencies;
 use crate::page::Page;
@@ -36,12 +40,17 @@ pub(crate) fn measure(rig: &Rig, bare: &Bare, page: &mut Page) {
     }
     let ratio = compare(page, "scan of 50 MB", &scans, &ranges, "range reads of as much");
     page.at_most("cold scan of 50 MB, of a range read's time", 3.0, Some(ratio));
-    let (mut lookups, mut gets) = (Latencies::default(), Latencies::default());
+    let (mut lookups, mut gets, mut newest) = (Latencies::default(), Latencies::default(), Latencies::default());
+    let mut pages = Latencies::default();
     for turn in 0..LOOKUP_TURNS {
         lookups.add(look_up(rig, rows, turn));
-        gets.add(bare.gets(LOOKUPS / rig.scale));
+        gets.add(bare.gets(LOOKUPS / rig.scale, turn));
+        newest.add(bare.newest(LOOKUPS / rig.scale, turn));
+        pages.add(read_pages(rig, rows, turn));
     }
     let ratio = compare(page, "1,000 lookups by an index", &lookups, &gets, "1,000 gets, one after another");
+    compare(page, "the same", &lookups, &newest, "1,000 range reads backwards of one value");
+    compare(page, "their pages by the store's own call", &pages, &gets, "1,000 gets, one after another");
     page.at_most("1,000 cold index lookups, of 1,000 gets' time", 1.0, Some(ratio));
 }
 
@@ -104,4 +113,29 @@ fn look_up(rig: &Rig, rows: u32, turn: u32) -> Duration {
         assert_eq!(length, 900);
     }
     timer.elapsed()
+}
+
+/// As many pages as the lookups miss, without SQLite and the engine.
+fn read_pages(rig: &Rig, rows: u32, turn: u32) -> Duration {
+    let fleet = rig.fleet();
+    fleet.block_on(async |store| {
+        let name = DatabaseName::new("cold").expect("a name");
+        let session = SessionId(Randomness::from_os().id());
+        let started = SessionRequest { session, label: "bench".into(), lifetime: Duration::from_secs(60) };
+        store.start_session(started).await.expect("a session");
+        let lease = Some(LeaseRequest { session, force: true });
+        let request = OpenRequest { name, create: false, lease, known: None, tail_bytes: 4 << 20 };
+        let opened = store.open(request).await.expect("it is there");
+        let last = u32::try_from(opened.head.size / 4096).expect("it fits");
+        let lineage = [Lineage { database: opened.database, max_txid: opened.head.txid }];
+        let timer = Timer::start();
+        for index in 0..LOOKUPS / rig.scale {
+            let page = PageNo((index + turn * LOOKUPS).wrapping_mul(7919) % last.min(rows) + 1);
+            let read = store.read_pages(&lineage, &[PageRange::new(page, page)], opened.head.txid).await;
+            read.expect("a page");
+        }
+        let took = timer.elapsed();
+        store.end_session(session).await.expect("its end");
+        took
+    })
 }

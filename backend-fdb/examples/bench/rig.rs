@@ -74,6 +74,12 @@ impl Process {
         self.store.written()
     }
 
+    /// What the store does by itself.
+    pub(crate) fn block_on<T>(&self, work: impl AsyncFnOnce(&FdbStore) -> T) -> T {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(work(&self.store))
+    }
+
     pub(crate) fn open(&self, name: &str) -> Connection {
         let uri = format!("file:{name}?vfs={}&busy=30000", self.vfs);
         Connection::open_with_flags(uri, OpenFlags::default()).expect("it opens")
