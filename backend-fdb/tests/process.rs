@@ -29,6 +29,8 @@ fn in_a_child(test: &str, environment: &[(&str, &str)]) -> String {
     error.into_owned()
 }
 
+/// The rules for TLS that a child has.
+const RULES: &str = "LITEFLEET_TEST_RULES";
 /// What a forked process does with the store that it has inherited, if not nothing.
 const FORKED: &str = "LITEFLEET_TEST_FORKED";
 
@@ -206,4 +208,47 @@ async fn child_sets_every_option() {
         std::fs::remove_file(folder.join(file)).expect("it was there");
     }
     FdbStore::open(config).await.expect("the settings are the same");
+}
+
+#[test]
+#[cfg_attr(not(real_cluster), ignore = "the stand-in has no TLS")]
+fn tls_rules_that_are_accepted_are_read_by_the_client_library() {
+    let right = ["", "Check.Valid=1,", r"S.CN=\ a b\ |Check.Valid=0", r"S.O=a\,", r"O=a\, b \7c c\3b=|I.CN>=x"];
+    for rules in right {
+        in_a_child("child_connects_by_tls", &[(RULES, rules)]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by tls_rules_that_are_accepted_are_read_by_the_client_library"]
+async fn child_connects_by_tls() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let file = |name: &str, text: String| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("it is written");
+        path
+    };
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let certificate = rcgen::CertificateParams::new(vec!["a".into()]).expect("a name").self_signed(&key);
+    let certificate = file("certificate.pem", certificate.expect("a certificate").pem());
+    let network = NetworkConfig {
+        tls_certificate: Some(certificate.clone()),
+        tls_ca: Some(certificate),
+        tls_key: Some(file("key.pem", key.serialize_pem())),
+        tls_verify_peers: Some(std::env::var(RULES).expect("rules")),
+        ..NetworkConfig::default()
+    };
+    // Nobody listens there. The rules are read before that is known: one that has no end for the client would hang it here.
+    let cluster = file("fdb.cluster", "test:test@127.0.0.1:1:tls".into());
+    let config = FdbConfig { network, ..FdbConfig::new(cluster) }.timeout(Duration::from_secs(2));
+    let opened = tokio::time::timeout(Duration::from_secs(30), FdbStore::open(config)).await;
+    let Ok(opened) = opened else {
+        // Its network thread hangs, and the end of the process would wait for it.
+        std::process::abort()
+    };
+    let error = opened.expect_err("there is no cluster");
+    assert!(
+        error.kind() == ErrorKind::Unavailable && error.message().contains("1031"),
+        "it was asked for in vain: {error}"
+    );
 }
