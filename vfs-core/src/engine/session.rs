@@ -79,6 +79,11 @@ impl Session {
         self.lock().filter(|live| now < live.deadline)
     }
 
+    /// The session that is renewed, whether or not it can be relied on now.
+    pub(crate) fn current(&self) -> Option<SessionId> {
+        self.lock().map(|live| live.session)
+    }
+
     fn deadline(&self, sent: Duration) -> Duration {
         sent.saturating_add(self.lifetime.saturating_sub(self.margin))
     }
@@ -140,6 +145,16 @@ impl Session {
     /// How long to wait between renewals.
     pub(crate) fn pace(&self) -> Duration {
         (self.lifetime.saturating_sub(self.margin) / 3).max(Duration::from_millis(10))
+    }
+
+    /// Ends a session, if it still is this process's: all its leases are free, and who uses one takes it anew, under another.
+    pub(crate) async fn give_up(&self, session: SessionId) -> Result<()> {
+        let _one = self.turn().await?;
+        if self.current() == Some(session) {
+            self.store.end_session(session).await?;
+            *self.lock() = None;
+        }
+        Ok(())
     }
 
     /// Ends the session: every lease of this process is free.

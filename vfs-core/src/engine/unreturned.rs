@@ -5,8 +5,13 @@
 //!
 //! Whether somebody in this process uses a lease is found out after its epoch was read: a grant that comes later raises the
 //! epoch, and the release of the one that was read does nothing.
+//!
+//! They end with their session: those of one that this process has no more are forgotten. And there is a bound, since a store
+//! that is away can leave one for every name that is asked for: past it the session itself is ended, which gives back all leases of
+//! this process with one call. Whoever here uses one takes it anew.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::database::Database;
@@ -17,8 +22,10 @@ use crate::types::{DatabaseId, DatabaseName, Epoch, SessionId, Txid};
 
 /// How often a grant that was not told of is looked for after nothing was found: the request may still be on its way.
 const LOOKS: u32 = 3;
-/// The most leases that one round looks at.
-const AT_ONCE: usize = 64;
+/// A store that is not reached so often in a row is away.
+const UNAVAILABLE: usize = 3;
+/// The most leases that are written down: 2 MiB of names at most.
+const MOST: usize = 4096;
 
 /// Whose lease it is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,33 +38,61 @@ pub(super) enum Whose {
 
 /// What is to be given back: whose lease, under which session, and how often nothing must be found before it is forgotten.
 #[derive(Debug, Default)]
-pub(super) struct Unreturned(Mutex<BTreeMap<(Whose, SessionId), u32>>);
+pub(super) struct Unreturned(Mutex<List>);
+
+#[derive(Debug, Default)]
+struct List {
+    leases: BTreeMap<(Whose, SessionId), u32>,
+    /// A session of which there were too many.
+    overflowed: Option<SessionId>,
+}
 
 impl Unreturned {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<(Whose, SessionId), u32>> {
+    fn lock(&self) -> MutexGuard<'_, List> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A lease could not be given back.
     pub(super) fn kept(&self, database: DatabaseId, session: SessionId) {
-        self.lock().insert((Whose::Database(database), session), 1);
+        self.note(Whose::Database(database), session, 1);
     }
 
     /// A lease was asked for, and there was no answer.
     pub(super) fn perhaps_granted(&self, name: &DatabaseName, session: SessionId) {
-        self.lock().insert((Whose::Named(name.clone()), session), LOOKS);
+        self.note(Whose::Named(name.clone()), session, LOOKS);
+    }
+
+    fn note(&self, whose: Whose, session: SessionId, looks: u32) {
+        let mut list = self.lock();
+        let full = list.leases.len() >= MOST;
+        match list.leases.entry((whose, session)) {
+            Entry::Occupied(mut old) => *old.get_mut() = looks,
+            Entry::Vacant(new) if !full => {
+                new.insert(looks);
+            }
+            Entry::Vacant(_) => list.overflowed = Some(session),
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.lock().is_empty()
+        let list = self.lock();
+        list.leases.is_empty() && list.overflowed.is_none()
+    }
+
+    /// Forgets those of every session but this one, which alone is renewed. What is left, and whether it is too much.
+    fn of(&self, current: Option<SessionId>) -> (Vec<(Whose, SessionId)>, bool) {
+        let mut list = self.lock();
+        list.leases.retain(|(_, session), _| Some(*session) == current);
+        list.overflowed = list.overflowed.filter(|session| Some(*session) == current);
+        (list.leases.keys().cloned().collect(), list.overflowed.is_some())
     }
 
     fn found_nothing(&self, key: &(Whose, SessionId)) {
-        let mut all = self.lock();
-        if let Some(looks) = all.get_mut(key) {
+        let mut list = self.lock();
+        if let Some(looks) = list.leases.get_mut(key) {
             *looks = looks.saturating_sub(1);
             if *looks == 0 {
-                all.remove(key);
+                list.leases.remove(key);
             }
         }
     }
@@ -66,14 +101,34 @@ impl Unreturned {
 impl FleetInner {
     /// Gives back what can be given back now. Ends where the store is not reached: it is tried again.
     pub(super) async fn return_leases(&self) {
-        let round: Vec<_> = self.unreturned.lock().keys().take(AT_ONCE).cloned().collect();
+        let current = self.session.current();
+        let (round, too_many) = self.unreturned.of(current);
+        if let Some(session) = current.filter(|_| too_many) {
+            match self.session.give_up(session).await {
+                Ok(()) => tracing::warn!(%session, "session ended: too many of its leases were to be given back"),
+                Err(error) => tracing::debug!(%error, "a session is still to be ended, for its leases"),
+            }
+            return;
+        }
+        let mut unavailable = 0;
         for key in round {
-            match self.return_lease(&key.0, key.1).await {
+            let returned = self.return_lease(&key.0, key.1).await;
+            let away = returned.as_ref().is_err_and(|error| error.kind() == ErrorKind::Unavailable);
+            unavailable = if away { unavailable + 1 } else { 0 };
+            match returned {
                 Ok(true) => self.unreturned.found_nothing(&key),
                 Ok(false) => {}
-                Err(error) => {
+                // It may be this one database that cannot be reached.
+                Err(error) if away => {
                     tracing::debug!(%error, "leases are still to be given back");
-                    return;
+                    if unavailable == UNAVAILABLE {
+                        return;
+                    }
+                }
+                // One that cannot be given back does not stand in the way of others.
+                Err(error) => {
+                    tracing::warn!(%error, "a lease could not be given back");
+                    self.unreturned.found_nothing(&key);
                 }
             }
         }
@@ -127,3 +182,7 @@ impl FleetInner {
 fn unless_gone<T>(error: Error) -> Result<Option<T>> {
     if error.kind() == ErrorKind::NotFound { Ok(None) } else { Err(error) }
 }
+
+#[cfg(test)]
+#[path = "unreturned_tests.rs"]
+mod tests;

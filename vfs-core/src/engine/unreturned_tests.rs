@@ -1,0 +1,146 @@
+//! Tests of the leases that are to be given back: that there are never too many of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::MOST;
+use crate::config::FleetSettings;
+use crate::engine::{Fleet, Role};
+use crate::error::{ErrorKind, Result};
+use crate::store::{
+    Effect, Fault, FaultLayer, FaultPlan, LeaseRequest, MemoryStore, OpenRequest, Operation, PageStore,
+};
+use crate::types::{DatabaseName, SessionId};
+
+fn name(index: usize) -> DatabaseName {
+    DatabaseName::new(&format!("tenant-{index:06}")).unwrap()
+}
+
+/// A fleet that gives up at once, over a store that can be made to fail.
+fn fleet(store: &Arc<dyn PageStore>) -> (Fleet, Arc<FaultPlan>) {
+    let plan = Arc::new(FaultPlan::default());
+    let faulty = Arc::new(FaultLayer::new(Arc::clone(store), Arc::clone(&plan)));
+    let mut settings = FleetSettings { session_lifetime: Duration::from_secs(3600), ..FleetSettings::default() };
+    settings.database.store_timeout = Duration::from_nanos(1);
+    settings.database.busy = Duration::ZERO;
+    (Fleet::builder(faulty).settings(settings).build().unwrap(), plan)
+}
+
+/// Opens a database for writing, and closes it.
+fn visit(fleet: &Fleet, name: &DatabaseName, create: bool) -> Result<()> {
+    let database = fleet.connect(name, Role::Writer, create);
+    let begun = database.begin_read();
+    if let Ok(snapshot) = begun {
+        database.unpin(snapshot);
+    }
+    fleet.disconnect(&database);
+    begun.map(drop)
+}
+
+fn noted(fleet: &Fleet) -> usize {
+    fleet.inner.unreturned.lock().leases.len()
+}
+
+fn spoil(plan: &FaultPlan, operation: Operation, effect: Effect) {
+    plan.arm(Fault { operation: Some(operation), after: 0, times: u64::MAX, effect });
+}
+
+/// A store that was away left an entry for every name that was asked for.
+#[test]
+fn hundred_thousand_opens_without_an_answer_do_not_fill_the_memory() {
+    const OPENED: usize = MOST + 100;
+    const NAMES: usize = 100_000;
+    let store: Arc<dyn PageStore> = Arc::new(MemoryStore::default());
+    let (here, plan) = fleet(&store);
+    let (other, _) = fleet(&store);
+    let (first, last, in_use) = (name(0), name(OPENED - 1), DatabaseName::new("in-use").unwrap());
+    for created in [&first, &last] {
+        visit(&other, created, true).unwrap();
+    }
+    let used = here.connect(&in_use, Role::Writer, true);
+    let snapshot = used.begin_read().unwrap();
+    used.unpin(snapshot);
+
+    spoil(&plan, Operation::Open, Effect::LoseReply);
+    spoil(&plan, Operation::EndSession, Effect::Refuse);
+    for index in 0..OPENED {
+        assert_eq!(visit(&here, &name(index), false).unwrap_err().kind(), ErrorKind::Unavailable);
+    }
+    let session = here.inner.session.current();
+    for index in OPENED..NAMES {
+        here.inner.unreturned.perhaps_granted(&name(index), session.unwrap());
+    }
+    assert_eq!(noted(&here), MOST);
+    for granted in [&first, &last] {
+        assert_eq!(visit(&other, granted, false).unwrap_err().kind(), ErrorKind::LeaseHeld);
+    }
+
+    // The store is back. One of the two leases was written down, the other was not.
+    plan.disarm();
+    // The sweep may be at it as well.
+    while !here.inner.unreturned.is_empty() {
+        here.wait(here.inner.return_leases());
+    }
+    assert_ne!(here.inner.session.current(), session);
+    for granted in [&first, &last] {
+        visit(&other, granted, false).unwrap();
+    }
+    // Who used its lease goes on.
+    let snapshot = used.begin_read().unwrap();
+    used.unpin(snapshot);
+    assert!(used.holds_lease());
+    here.disconnect(&used);
+}
+
+/// They stayed for as long as the store was away, and were looked for after it had come back.
+#[test]
+fn leases_of_a_session_that_is_over_are_forgotten() {
+    let store: Arc<dyn PageStore> = Arc::new(MemoryStore::default());
+    let (fleet, plan) = fleet(&store);
+    visit(&fleet, &name(0), true).unwrap();
+    let session = fleet.inner.session.current().unwrap();
+    spoil(&plan, Operation::Open, Effect::Refuse);
+    fleet.inner.unreturned.perhaps_granted(&name(0), SessionId([7; 16]));
+    fleet.inner.unreturned.perhaps_granted(&name(1), session);
+    fleet.wait(fleet.inner.return_leases());
+    assert_eq!(noted(&fleet), 1, "only what may still be held");
+    fleet.shutdown().unwrap();
+    fleet.wait(fleet.inner.return_leases());
+    assert!(fleet.inner.unreturned.is_empty());
+}
+
+/// One whose database could not be read kept all those behind it from being given back.
+#[test]
+fn a_lease_that_cannot_be_given_back_does_not_hold_up_the_next() {
+    let store: Arc<dyn PageStore> = Arc::new(MemoryStore::default());
+    let (here, plan) = fleet(&store);
+    let (other, _) = fleet(&store);
+    visit(&other, &name(1), true).unwrap();
+    spoil(&plan, Operation::Open, Effect::LoseReply);
+    for index in [0, 1] {
+        visit(&here, &name(index), index == 0).unwrap_err();
+    }
+    plan.disarm();
+    plan.arm(Fault { operation: Some(Operation::Open), after: 0, times: 1, effect: Effect::Full });
+    here.wait(here.inner.return_leases());
+    visit(&other, &name(1), false).unwrap();
+}
+
+/// A lease whose epoch a late request of our own had raised is given back at once, not by a later sweep.
+#[test]
+fn a_lease_that_was_granted_once_more_is_given_back_with_the_first() {
+    let store: Arc<dyn PageStore> = Arc::new(MemoryStore::default());
+    let (here, _) = fleet(&store);
+    let (other, _) = fleet(&store);
+    let database = here.connect(&name(0), Role::Writer, true);
+    let snapshot = database.begin_read().unwrap();
+    database.unpin(snapshot);
+    let session = here.inner.session.current().unwrap();
+    let lease = Some(LeaseRequest { session, force: false });
+    let late = OpenRequest { name: name(0), create: false, lease, known: None, tail_bytes: 0 };
+    here.wait(store.open(late)).unwrap();
+    assert!(here.release(&database).unwrap());
+    assert!(here.inner.unreturned.is_empty());
+    visit(&other, &name(0), false).unwrap();
+    here.disconnect(&database);
+}
