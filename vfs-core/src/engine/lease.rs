@@ -1,47 +1,23 @@
-//! Taking the lease, giving it back, and learning what others have committed.
+//! Taking the lease and giving it back.
 
 use std::future::Future;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tracing::Instrument;
-
-use super::TransactionBuffer;
-use super::core::{Core, Lease};
-use super::database::{Database, Role, Snapshot};
+use super::core::Lease;
+use super::database::{Database, Role};
 use super::session::Ended;
 use super::unreturned::Whose;
-use crate::config::{LeaseMode, Locking};
-use crate::error::{Context, Error, ErrorKind, Result};
+use crate::config::LeaseMode;
+use crate::error::{Error, ErrorKind, Result};
 use crate::store::deadline::{self, Deadline};
 use crate::store::{LeaseRequest, OpenRequest};
-use crate::types::{DatabaseId, Txid};
+use crate::types::DatabaseId;
 
 /// How often a load that raced with others is tried again.
 pub(super) const LOAD_TRIES: usize = 5;
 pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(5);
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_millis(500);
-
-/// The place of the one writer, given up unless it is kept: after an error, and after a panic in the store.
-struct WriterSlot<'a> {
-    database: &'a Database,
-    kept: bool,
-}
-
-impl WriterSlot<'_> {
-    fn keep(mut self) {
-        self.kept = true;
-    }
-}
-
-impl Drop for WriterSlot<'_> {
-    fn drop(&mut self) {
-        if !self.kept {
-            self.database.core().writer = false;
-            self.database.fleet.bridge.wait(self.database.give_back());
-        }
-    }
-}
 
 impl Database {
     /// Calls the store until it can be reached, or the time for it is over.
@@ -52,152 +28,6 @@ impl Database {
     {
         let limit = self.settings().store_timeout;
         self.fleet.retry(limit, call).await
-    }
-
-    /// Pins the head as the snapshot of a read transaction, after whatever the lease mode asks for.
-    pub fn begin_read(&self) -> Result<Snapshot> {
-        self.begin(false)
-    }
-
-    /// The same for a connection that locks exclusively: until [`end_exclusive`](Self::end_exclusive) no other connection
-    /// writes (with `locking=sqlite`: commits), and the lease stays. `LeaseHeld` while another one is writing.
-    pub fn begin_exclusive(&self) -> Result<Snapshot> {
-        self.begin(true)
-    }
-
-    fn begin(&self, exclusive: bool) -> Result<Snapshot> {
-        if let Some(snapshot) = self.pin_if_current(exclusive)? {
-            return Ok(snapshot);
-        }
-        let work = async {
-            let begun = self.begin_by_the_store(exclusive).await;
-            self.learn_holder(begun.as_ref().err()).await;
-            begun
-        };
-        self.fleet.bridge.wait(work.instrument(tracing::debug_span!("open", database = %self.name)))
-    }
-
-    async fn begin_by_the_store(&self, exclusive: bool) -> Result<Snapshot> {
-        let _one = self.acquiring.lock().await;
-        // Whoever was before may have done the work.
-        if let Some(snapshot) = self.pin_if_current(exclusive)? {
-            return Ok(snapshot);
-        }
-        match (self.role, self.lease_mode()) {
-            (Role::Writer, LeaseMode::Exclusive) => self.acquire_lease().await,
-            (Role::Writer, LeaseMode::Transaction) | (Role::Follower, _) => self.refresh().await,
-        }
-        .context(self.words("open"))?;
-        let mut core = self.core();
-        core.check()?;
-        self.pin(&mut core, self.fleet.clock.monotonic(), exclusive)
-    }
-
-    fn pin(&self, core: &mut Core, now: Duration, exclusive: bool) -> Result<Snapshot> {
-        if exclusive {
-            if core.writer && self.shuts_out() {
-                return Err(another_writes().context(self.words("lock exclusively")));
-            }
-            core.exclusive += 1;
-        }
-        Ok(core.pin(now))
-    }
-
-    /// Whether a connection that locks exclusively and writer shut each other out here. With `locking=sqlite` the locks do it: such a
-    /// reader lets others prepare a transaction, and none of them commit.
-    fn shuts_out(&self) -> bool {
-        self.settings().locking == Locking::Snapshot
-    }
-
-    /// A connection that has read before it locked exclusively keeps its snapshot, which must be the head and stay it.
-    /// `writes`: it is the writer itself.
-    pub fn make_exclusive(&self, snapshot: Snapshot, writes: bool) -> Result<()> {
-        self.fleet.bridge.wait(self.ensure_lease()).context(self.words("lock exclusively"))?;
-        let mut core = self.core();
-        if !writes && core.writer && self.shuts_out() {
-            return Err(another_writes().context(self.words("lock exclusively")));
-        }
-        if !writes && snapshot.txid != core.head {
-            return Err(stale(snapshot, core.head).context(self.words("lock exclusively")));
-        }
-        core.exclusive += 1;
-        Ok(())
-    }
-
-    /// A connection that locked exclusively gives its snapshot up.
-    pub fn end_exclusive(&self) {
-        let mut core = self.core();
-        core.exclusive = core.exclusive.saturating_sub(1);
-    }
-
-    fn pin_if_current(&self, exclusive: bool) -> Result<Option<Snapshot>> {
-        let live = self.fleet.session.live();
-        let now = self.fleet.clock.monotonic();
-        let staleness = if self.role == Role::Follower { self.settings().staleness } else { Duration::ZERO };
-        let mut core = self.core();
-        core.check()?;
-        if core.database.is_none() {
-            return Ok(None);
-        }
-        let current = match self.role {
-            Role::Writer => {
-                !core.releasing
-                    && core.lease.is_some_and(|lease| live.is_some_and(|live| live.session == lease.session))
-            }
-            Role::Follower => !staleness.is_zero() && now.saturating_sub(core.checked) < staleness,
-        };
-        if current { self.pin(&mut core, now, exclusive).map(Some) } else { Ok(None) }
-    }
-
-    /// Becomes the writer. `Conflict` when the snapshot is not the head any more, `LeaseHeld` when somebody else writes, or
-    /// locks exclusively. `exclusive`: this one does.
-    pub fn begin_write(&self, snapshot: Snapshot, exclusive: bool) -> Result<TransactionBuffer> {
-        let busy = self.settings().busy;
-        let start = self.fleet.clock.monotonic();
-        while let Err(error) = self.take_writer_slot(snapshot, exclusive) {
-            let waited = self.fleet.clock.monotonic().saturating_sub(start);
-            if error.kind() != ErrorKind::LeaseHeld || waited >= busy {
-                return Err(error.context(self.words("write")));
-            }
-            self.fleet.bridge.wait(self.fleet.pause(FIRST_PAUSE));
-        }
-        let slot = WriterSlot { database: self, kept: false };
-        let buffer = self.fleet.bridge.wait(self.hold_for_write(snapshot)).context(self.words("write"))?;
-        slot.keep();
-        Ok(buffer)
-    }
-
-    fn take_writer_slot(&self, snapshot: Snapshot, exclusive: bool) -> Result<()> {
-        let mut core = self.core();
-        core.check()?;
-        if self.role == Role::Follower {
-            return Err(Error::invalid("opened read-only"));
-        }
-        // SQLite has read page 1 by now, and checked its cache against it: no other snapshot can take the place of this
-        // one, so there is nothing to wait for.
-        if snapshot.txid != core.head {
-            return Err(stale(snapshot, core.head));
-        }
-        if core.writer {
-            return Err(another_writes());
-        }
-        if core.exclusive > usize::from(exclusive) && self.shuts_out() {
-            return Err(Error::lease_held("another connection of this process has locked the database exclusively"));
-        }
-        core.writer = true;
-        Ok(())
-    }
-
-    async fn hold_for_write(&self, snapshot: Snapshot) -> Result<TransactionBuffer> {
-        self.ensure_lease().await?;
-        let (head, size) = {
-            let core = self.core();
-            (core.head, core.size)
-        };
-        if snapshot.txid != head {
-            return Err(stale(snapshot, head));
-        }
-        Ok(TransactionBuffer::new(head, size))
     }
 
     /// Takes the lease unless it is held and the session is alive.
@@ -232,32 +62,6 @@ impl Database {
         core.check()?;
         let held = core.lease.is_some_and(|lease| live.is_some_and(|live| live.session == lease.session));
         Ok(held && !core.releasing)
-    }
-
-    /// The writer is done: whoever comes next may write. A transaction that did not commit leaves nothing staged.
-    pub fn end_write(&self, buffer: &mut TransactionBuffer) {
-        self.abandon(buffer);
-        let left = {
-            let mut core = self.core();
-            core.leftovers |= !buffer.staged.is_empty();
-            core.leftovers && core.lease.is_some() && core.stopped.is_none()
-        };
-        if left {
-            // What cannot be discarded now is discarded by the next holder of the lease, or before the next staging.
-            if let Err(error) = self.fleet.bridge.wait(self.discard_staged()) {
-                tracing::warn!(database = %self.name, %error, "staged pages are left for later");
-            }
-        }
-        let now = self.fleet.clock.monotonic();
-        let held = {
-            let mut core = self.core();
-            core.writer = false;
-            core.active = now;
-            core.lease.is_some()
-        };
-        if held && self.lease_mode() == LeaseMode::Transaction {
-            self.fleet.bridge.wait(self.give_back());
-        }
     }
 
     /// Gives the lease back where the mode says so, unless somebody writes, or a checkpoint or a collection uses it: whoever
@@ -393,7 +197,7 @@ impl Database {
 
     /// After a refusal: asks who has the lease, where nobody here has heard of one, since somebody will want to know. The
     /// caller does not hold `acquiring`. If the store does not say, it is asked at the next refusal.
-    async fn learn_holder(&self, refusal: Option<&Error>) {
+    pub(super) async fn learn_holder(&self, refusal: Option<&Error>) {
         if refusal.is_none_or(|error| error.kind() != ErrorKind::LeaseHeld) || self.core().holder.is_some() {
             return;
         }
@@ -413,12 +217,4 @@ impl Database {
             self.fleet.unreturned.kept(database, lease.session);
         }
     }
-}
-
-fn another_writes() -> Error {
-    Error::lease_held("another connection of this process is writing")
-}
-
-fn stale(snapshot: Snapshot, head: Txid) -> Error {
-    Error::conflict(format!("the read transaction is at txid {}, the database at {head}: begin again", snapshot.txid))
 }

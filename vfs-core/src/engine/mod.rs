@@ -32,6 +32,7 @@ mod several;
 mod stage;
 mod structure;
 mod tail;
+mod transaction;
 mod unreturned;
 mod verify;
 mod watch;

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::engine::Fleet;
+use crate::error::ErrorKind;
 use crate::store::MemoryStore;
 use crate::types::DatabaseName;
 use crate::vfs::OpenMode;

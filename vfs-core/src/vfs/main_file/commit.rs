@@ -1,0 +1,157 @@
+//! The commit point, what comes after it, and transactions over several databases.
+
+use std::sync::Arc;
+
+use super::MainFile;
+use crate::engine::TransactionBuffer;
+use crate::error::{Error, Result};
+use crate::vfs::JOURNAL;
+
+impl MainFile {
+    /// After the commit of a transaction over several databases, this one goes on from the new state.
+    pub(super) fn settle(&mut self) {
+        let Some(group) = self.group.take_if(|group| group.is_committed()) else { return };
+        if let (Some(buffer), Some(snapshot), Some(committed)) =
+            (&mut self.buffer, &mut self.snapshot, group.take_snapshot(self.database.name()))
+        {
+            self.database.go_on(buffer, *snapshot, committed);
+            *snapshot = committed;
+            self.as_read = false;
+        } else if let Some(buffer) = &mut self.buffer {
+            // It took part without a change.
+            self.database.rewind(buffer);
+        }
+    }
+
+    /// Leaves a transaction over several databases: if it is not committed yet, it never will be. Whether it was one.
+    pub(super) fn leave_group(&mut self) -> bool {
+        self.settle();
+        let Some(group) = self.group.take() else { return false };
+        group.abort();
+        if let Some(buffer) = &mut self.buffer {
+            self.database.rewind(buffer);
+        }
+        true
+    }
+
+    pub(super) fn forget_refused(&mut self) {
+        if let Some(name) = self.refused.take() {
+            self.vfs.super_journals().forget(&name);
+        }
+    }
+
+    /// Remembers why a transaction over several databases failed, which no call on this file returned.
+    pub(in crate::vfs) fn learn_failure(&mut self) {
+        if let Some(error) = self.vfs.super_journals().take_failure(self.database.name(), self.connection) {
+            self.last_error = Some(error);
+        }
+    }
+
+    /// A call that would undo a commit of this connection has failed: what SQLite tells its user is not what is stored.
+    pub(super) fn undoing<T>(&self, result: Result<T>) -> Result<T> {
+        result.map_err(|error| {
+            if !self.unconfirmed {
+                return error;
+            }
+            let words = "a commit was made that SQLite then wanted to undo, and could not";
+            self.database.stop(Error::internal(words).with_source(error))
+        })
+    }
+
+    /// The commit point: SQLite has written every page of the transaction, and still has its journal. With the name of a
+    /// super-journal the commit is held back until that is deleted.
+    pub fn commit_point(&mut self, super_journal: Option<&str>) -> Result<()> {
+        self.vfs.fleet().check_process()?;
+        self.settle();
+        let Some(name) = super_journal else { return self.commit_alone() };
+        self.leave_group();
+        let Some(group) = self.vfs.super_journals().get(name) else {
+            // SQLite rolls back now, and plays nothing back unless it finds the super-journal.
+            let journal = format!("{}{JOURNAL}", self.database.name());
+            self.group = Some(self.vfs.super_journals().refuse(name, &journal, self.locks.commit_with_others()));
+            self.forget_refused();
+            self.refused = Some(name.to_owned());
+            return Err(Error::invalid(format!(
+                "a transaction over several databases needs this VFS as the connection's own: its super-journal {name} \
+                 was opened through another one, so the commit cannot be atomic"
+            )));
+        };
+        // Whatever comes now, this one takes part: if it fails, all do.
+        self.late = false;
+        self.group = Some(Arc::clone(&group));
+        let Some(buffer) = &mut self.buffer else { return Ok(()) };
+        let prepared = self.vfs.fleet().wait(self.database.prepare_with_others(buffer));
+        match prepared {
+            Ok(Some(prepared)) => group.join(Arc::clone(&self.database), prepared),
+            Ok(None) => Ok(()),
+            Err(error) => {
+                group.abort();
+                Err(error)
+            }
+        }
+    }
+
+    fn commit_alone(&mut self) -> Result<()> {
+        // SQLite is rolling back a transaction over several databases: nothing of it was stored.
+        if self.leave_group() {
+            return Ok(());
+        }
+        match &self.buffer {
+            // What a rollback leaves in free pages is no commit. It stays in the buffer, as it would in a file.
+            Some(buffer) if self.as_read && self.database.is_rolled_back(buffer) => Ok(()),
+            _ => self.commit_buffer(),
+        }
+    }
+
+    fn commit_buffer(&mut self) -> Result<()> {
+        let (Some(buffer), Some(snapshot)) = (&mut self.buffer, self.snapshot) else { return Ok(()) };
+        let committed = if self.unconfirmed {
+            self.database.commit_back(buffer, snapshot)
+        } else {
+            self.database.commit(buffer, snapshot)
+        };
+        let committed = self.undoing(committed)?;
+        if committed != snapshot {
+            // The second of two commits undoes the first.
+            self.unconfirmed = !self.unconfirmed;
+            self.as_read = false;
+        }
+        self.snapshot = Some(committed);
+        Ok(())
+    }
+
+    /// Commits what was written after the commit point. SQLite writes nothing between its commit point and the sync that
+    /// follows; another VFS on top of this one may hold writes back until then, and what it acknowledges must be stored.
+    /// SQLite still has its journal. In a transaction over several databases it is too late: the commit is prepared.
+    pub fn commit_late_writes(&mut self) -> Result<()> {
+        self.settle();
+        if let Some(group) = &self.group {
+            if !self.late {
+                return Ok(());
+            }
+            group.abort();
+            return Err(Error::invalid(format!(
+                "database {}: written after its commit point, by another VFS that holds writes back: that cannot be part \
+                 of a transaction over several databases",
+                self.database.name()
+            )));
+        }
+        if self.buffer.as_ref().is_some_and(TransactionBuffer::is_dirty) {
+            self.commit_alone()?;
+            // Together with what was committed before, one transaction, which SQLite may still roll back.
+            self.unconfirmed = !self.as_read;
+        }
+        Ok(())
+    }
+
+    /// SQLite has finalised its journal: what was committed stays. It says so only of commits: what would still be buffered is
+    /// stored now, and if that fails, the database stops.
+    pub fn commit_confirmed(&mut self) -> Result<()> {
+        self.settle();
+        if self.as_read && self.group.is_none() && self.buffer.as_ref().is_some_and(TransactionBuffer::is_dirty) {
+            self.commit_buffer().map_err(|error| self.database.stop(error))?;
+        }
+        self.unconfirmed = false;
+        Ok(())
+    }
+}
