@@ -10,7 +10,7 @@ use common::{Place, standing_still, until};
 use foundationdb::directory::{Directory, DirectoryLayer};
 use litefleet::clock::ManualClock;
 use litefleet::store::{CommitMode, HeadRequest, LeaseRequest, PageStore, SessionRequest};
-use litefleet::{ErrorKind, Result, SessionId, Txid};
+use litefleet::{Epoch, ErrorKind, Result, SessionId, Txid};
 use litefleet_fdb::{FdbConfig, FdbStore, NetworkConfig};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
@@ -425,10 +425,19 @@ async fn databases_are_listed_beside_damaged_ones() {
     });
     assert!(damage.await.expect("it is written") >= 2);
     let listed = store.list("", None, 10).await.expect("a list");
+    let ids: Vec<_> = listed.iter().map(|entry| entry.database).collect();
     let states: Vec<_> =
         listed.into_iter().map(|entry| (entry.name, entry.state.map(drop).map_err(|error| error.kind()))).collect();
     let expected = [(name("a"), Err(ErrorKind::Corrupt)), (name("b"), Err(ErrorKind::Corrupt)), (name("c"), Ok(()))];
     assert_eq!(states, expected);
+
+    // There is no other mend: a can be deleted, whose epoch cannot be known.
+    let (Some(a), None, Some(c)) = (ids[0], ids[1], ids[2]) else { panic!("{ids:?}") };
+    refused(store.delete(c, Epoch(0)).await, ErrorKind::Fenced);
+    store.delete(a, Epoch(0)).await.expect("a damaged database can be deleted");
+    let left: Vec<_> = store.list("", None, 10).await.expect("a list").into_iter().map(|entry| entry.name).collect();
+    assert_eq!(left, [name("b"), name("c")]);
+    refused(store.delete(a, Epoch(0)).await, ErrorKind::NotFound);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,7 @@ use super::{EmbeddedStore, stored};
 use crate::error::{Outcome, unless_damaged};
 use crate::keys::{self, Kind, Table};
 use crate::seal::unseal;
-use crate::values::{self, HeadValue};
+use crate::values;
 use crate::view::{Durability, Purpose, View};
 
 impl EmbeddedStore {
@@ -30,14 +30,20 @@ impl EmbeddedStore {
     }
 
     fn entry(&self, view: &View<'_>, name: DatabaseName) -> Outcome<ListEntry> {
-        let state = match listed(view, &name) {
-            Ok((database, head)) => Ok(Listed { database, head: stored::public(&head, &self.sessions) }),
-            Err(fault) if fault.kind() == ErrorKind::Corrupt => {
-                Err(Error::from(fault).context(format_args!("database {name}")))
+        let lost = |what: &str| Error::corrupt(format!("{what} is missing"));
+        let found = stored::find(view, &name).and_then(|id| Ok(id.ok_or_else(|| lost("what its name means"))?));
+        let database = found.as_ref().ok().copied();
+        let listed = found.and_then(|database| match stored::head(view, database) {
+            Err(fault) if fault.kind() == ErrorKind::NotFound => {
+                Err(lost(&format!("the head of database {database}")).into())
             }
-            Err(fault) => return Err(fault),
+            head => Ok(Listed { database, head: stored::public(&head?, &self.sessions) }),
+        });
+        let state = match listed {
+            Err(fault) if fault.kind() != ErrorKind::Corrupt => return Err(fault),
+            listed => listed.map_err(|fault| Error::from(fault).context(format_args!("database {name}"))),
         };
-        Ok(ListEntry { name, state })
+        Ok(ListEntry { name, database, state })
     }
 
     pub(super) fn rename_database(&self, id: DatabaseId, epoch: Epoch, name: &DatabaseName) -> Result<()> {
@@ -66,7 +72,10 @@ impl EmbeddedStore {
     pub(super) fn delete_database(&self, id: DatabaseId, epoch: Epoch) -> Result<()> {
         Ok(self.write(|engine, _| {
             let view = engine.view();
-            stored::fence(&stored::head(&view, id)?, epoch)?;
+            // Who cannot read it cannot write either.
+            if let Some(head) = unless_damaged(stored::head(&view, id))? {
+                stored::fence(&head, epoch)?;
+            }
             let name = stored::name(&view, id)?;
             let mut changes = engine.changes();
             changes.remove(Table::Heads, &keys::named(&name));
@@ -106,16 +115,4 @@ fn unindexed(view: &View<'_>, prefix: &str, after: Option<&DatabaseName>, limit:
         }
     }
     Ok(next.into_iter().collect())
-}
-
-/// What a name means that is listed.
-fn listed(view: &View<'_>, name: &DatabaseName) -> Outcome<(DatabaseId, HeadValue)> {
-    let lost = |what: &str| Error::corrupt(format!("{what} is missing"));
-    let database = stored::find(view, name)?.ok_or_else(|| lost("what its name means"))?;
-    match stored::head(view, database) {
-        Err(fault) if fault.kind() == ErrorKind::NotFound => {
-            Err(lost(&format!("the head of database {database}")).into())
-        }
-        head => Ok((database, head?)),
-    }
 }

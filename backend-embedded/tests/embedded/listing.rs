@@ -8,7 +8,7 @@ use bytes::Bytes;
 use litefleet::store::{
     CommitMode, CommitRequest, LeaseRequest, ListEntry, OpenRequest, Opened, PageStore, SessionRequest,
 };
-use litefleet::{CommitId, DatabaseName, ErrorKind, Result, SessionId};
+use litefleet::{CommitId, DatabaseName, Epoch, ErrorKind, Result, SessionId};
 use litefleet_embedded::{EmbeddedConfig, EmbeddedStore};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -144,6 +144,30 @@ fn databases_are_listed_beside_one_whose_head_is_damaged() {
         // As many as stand in one block with it.
         assert!(damaged.len() < 60, "{}", damaged.len());
     }
+}
+
+/// It could be listed and not deleted, and there is no other mend: nobody can know its epoch.
+#[test]
+fn a_database_whose_head_is_damaged_is_deleted() {
+    let directory = tempfile::tempdir().unwrap();
+    fill(directory.path());
+    flip(directory.path(), |index| commit_id(index).0.to_vec(), 1);
+    let store = EmbeddedStore::open(config(directory.path())).unwrap();
+    let listed = list(&store, 1000).unwrap();
+    for entry in &listed {
+        let database = entry.database.expect("what its name means is whole");
+        let deleted = now(store.delete(database, Epoch(0)));
+        match entry.state {
+            Ok(_) => assert_eq!(deleted.unwrap_err().kind(), ErrorKind::Fenced),
+            Err(_) => deleted.unwrap(),
+        }
+    }
+    let whole: Vec<DatabaseName> = listed.into_iter().filter(|e| e.state.is_ok()).map(|e| e.name).collect();
+    drop(store);
+    let store = EmbeddedStore::open(config(directory.path())).unwrap();
+    let left: Vec<DatabaseName> = list(&store, 1000).unwrap().into_iter().map(|entry| entry.name).collect();
+    assert_eq!(left, whole);
+    assert!(left.len() <= usize::try_from(DATABASES).unwrap(), "some were damaged");
 }
 
 /// So did a name that could not be read: behind it nothing was listed.

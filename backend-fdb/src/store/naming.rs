@@ -60,6 +60,7 @@ impl FdbStore {
     }
 
     async fn entry(&self, tx: &Tx, name: DatabaseName, database: Result<DatabaseId>) -> Outcome<ListEntry> {
+        let id = database.as_ref().ok().copied();
         let state = match database {
             Ok(database) => {
                 let values = tx.peek_all(&self.keys.singles(database)).await?;
@@ -75,7 +76,7 @@ impl FdbStore {
             Err(error) if error.kind() != ErrorKind::Corrupt => Err(error.into()),
             state => {
                 let state = state.context(format_args!("database {name}"));
-                Ok(ListEntry { name, state })
+                Ok(ListEntry { name, database: id, state })
             }
         }
     }
@@ -140,22 +141,37 @@ impl FdbStore {
         unknown: bool,
     ) -> Outcome<Step<()>> {
         let (of_key, deleted) = (self.keys.of(database, Kind::Name), self.keys.deleted(database));
-        let (core, name, fence) = futures_util::try_join!(
-            self.core(&tx, database),
+        let (values, name, fence) = futures_util::try_join!(
+            async { tx.peek_all(&self.keys.singles(database)).await },
             tx.get::<String>(&of_key),
             self.fence_of_touch(&tx, touch)
         )?;
-        if unknown && core.is_none() {
+        let singles = Singles::of(&self.keys, database, &values);
+        let (false, Some(name)) = (singles.is_empty(), name) else {
+            tx.conflict_with_writers(&self.keys.core(database))?;
             // A try whose reply was lost had found it: so it is gone, whether by that one or not.
-            return Ok(Step::Return(()));
+            return if unknown && singles.is_empty() { Ok(Step::Return(())) } else { Err(missing(database).into()) };
+        };
+        // An open needs all of it, and who cannot open it has no epoch.
+        let core = match singles.whole() {
+            Ok(core) => Some(core),
+            Err(error) if error.kind() == ErrorKind::Corrupt => None,
+            Err(error) => return Err(error.into()),
+        };
+        match &core {
+            Some(core) => {
+                self.rely_on(&tx, database, core)?;
+                core.fence(epoch)?;
+            }
+            None => tx.conflict_with_writers(&self.keys.singles(database))?,
         }
-        let (Some(core), Some(name)) = (core, name) else { return Err(missing(database).into()) };
-        core.fence(epoch)?;
         tx.clear(&self.keys.name(&DatabaseName::new(&name)?));
         // The slots too: whoever relies on a state of it conflicts.
         tx.clear_range(&self.keys.small(database));
         tx.put_bytes(&deleted, &[])?;
-        self.announce(&tx, &core, fence)?;
+        if let Some(core) = &core {
+            self.announce(&tx, core, fence)?;
+        }
         Ok(Step::Commit(()))
     }
 }

@@ -55,6 +55,12 @@ impl<'r> Singles<'r> {
         self.get(Kind::Progress)
     }
 
+    /// The core, where nothing that an open needs beside it is damaged.
+    pub(super) fn whole(&self) -> Result<Core> {
+        let core = self.core()?;
+        self.progress().and(self.warm()).map(|_| core)
+    }
+
     pub(super) fn name(&self) -> Result<DatabaseName> {
         let name: String = self.get(Kind::Name)?;
         DatabaseName::new(&name)

@@ -55,14 +55,15 @@ fn entry(row: &Row) -> Outcome<ListEntry> {
     let name = DatabaseName::new(name).map_err(|error| {
         Error::corrupt(format!("the table names has a name that no database can have: {}", error.message()))
     })?;
-    let state = listed(row).map_err(|fault| {
+    let database = DatabaseId(number(column(row, 1)?)?);
+    let state = listed(row, database).map_err(|fault| {
         Error::corrupt(format!("database {name}: its head is missing, or damaged: {fault}"))
             .with_source(Error::from(fault))
     });
-    Ok(ListEntry { name, state })
+    Ok(ListEntry { name, database: Some(database), state })
 }
 
-fn listed(row: &Row) -> Outcome<Listed> {
+fn listed(row: &Row, database: DatabaseId) -> Outcome<Listed> {
     let numbers = Numbers::of(row, 2)?;
     let head = head(
         [numbers.at(0)?, numbers.at(1)?, numbers.at(2)?, numbers.at(3)?, numbers.at(4)?, numbers.at(5)?],
@@ -72,7 +73,7 @@ fn listed(row: &Row) -> Outcome<Listed> {
         column::<Option<Id>>(row, 4)?,
         column::<Option<String>>(row, 5)?,
     );
-    Ok(Listed { database: DatabaseId(number(column(row, 1)?)?), head })
+    Ok(Listed { database, head })
 }
 
 /// The first text, in byte order, past all that begin with the prefix. `None` when there is none.

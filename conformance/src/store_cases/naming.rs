@@ -100,6 +100,7 @@ pub async fn ten_thousand_databases_are_listed(harness: &dyn Harness) {
     let listed = list_all(&store, "", 700).await;
     let whole = |entry: ListEntry| {
         let state = entry.state.expect("it is whole");
+        assert_eq!(entry.database, Some(state.database));
         (entry.name, state.database, state.head.epoch, state.head.txid)
     };
     let listed: Vec<_> = listed.into_iter().map(whole).collect();

@@ -256,6 +256,10 @@ pub trait PageStore: Debug + Send + Sync + 'static {
 
     /// Deletes a database: its name is free and its content unreadable at once; [`purge`](Self::purge) removes the
     /// bytes. On condition of the epoch. Its id is never used again (case: `deleted_database_is_unreadable`).
+    ///
+    /// A database whose head is damaged has no epoch that could be known, nobody can write to it, and there is no other mend
+    /// than this one: it is deleted whatever the epoch (`backend-embedded/tests/embedded/listing.rs`,
+    /// `backend-fdb/tests/scenarios.rs`).
     async fn delete(&self, database: DatabaseId, epoch: Epoch) -> Result<()>;
 
     /// Removes up to about `limit` rows and records of deleted databases, and sessions and epoch ends that are old

@@ -344,6 +344,8 @@ pub struct Collected {
 pub struct ListEntry {
     /// The name.
     pub name: DatabaseName,
+    /// The id, where it can be read: also when the head is damaged.
+    pub database: Option<DatabaseId>,
     /// What it means; `Corrupt` where that is damaged. It is one database's misfortune: the others are listed.
     pub state: Result<Listed>,
 }

@@ -293,7 +293,7 @@ impl PageStore for MemoryStore {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let entry = |(name, id): (&DatabaseName, &DatabaseId)| {
             let listed = |db| Listed { database: *id, head: state.head(db, now) };
-            ListEntry { name: name.clone(), state: state.database(*id).map(listed) }
+            ListEntry { name: name.clone(), database: Some(*id), state: state.database(*id).map(listed) }
         };
         Ok(state
             .names
