@@ -4,12 +4,15 @@ use indicatif::ProgressBar;
 use litefleet::{CollectReport, DatabaseName, ErrorKind};
 use serde_json::json;
 
-use super::say;
+use super::{say, waiting};
 use crate::args::GcArgs;
 use crate::cancel;
 use crate::copy::counter;
 use crate::failure::{Exit, Failure, Result, quoted, visible};
 use crate::session::Session;
+
+/// What is left when it is interrupted.
+const LEFT: &str = "what was deleted so far is deleted, the rest can be collected again";
 
 pub(crate) fn run(session: &Session, args: &GcArgs) -> Result<()> {
     let mut work = Work { session, args, bar: counter("collecting databases"), done: 0, in_use: 0, damaged: 0 };
@@ -61,14 +64,18 @@ impl Work<'_> {
 
     fn one(&mut self, name: &DatabaseName) -> Result<()> {
         check_cancelled()?;
-        let collected = self.session.fleet.collect(name, self.args.force);
+        let collect = || match self.session.fleet.collect(name, self.args.force) {
+            // The others can be collected all the same.
+            Err(e) if e.kind() == ErrorKind::Corrupt => Ok(Err(e)),
+            collected => Ok(Ok(collected.map_err(|e| Failure::from(e).context(quoted(name)))?)),
+        };
+        // What others have open is passed over when nobody asked for it.
+        let collected = if self.args.names.is_empty() { collect() } else { waiting(self.session, LEFT, collect) };
         self.done += 1;
         self.bar.inc(1);
-        match collected {
+        match collected? {
             Ok(report) => self.tell(name, &report),
-            // The others can be collected all the same.
-            Err(e) if e.kind() == ErrorKind::Corrupt => self.tell_damaged(name, &e),
-            Err(e) => Err(Failure::from(e).context(quoted(name))),
+            Err(e) => self.tell_damaged(name, &e),
         }
     }
 
@@ -123,7 +130,7 @@ impl Work<'_> {
 
 fn check_cancelled() -> Result<()> {
     if cancel::requested() {
-        return Err(Failure::interrupted("what was deleted so far is deleted, the rest can be collected again"));
+        return Err(Failure::interrupted(LEFT));
     }
     Ok(())
 }

@@ -16,14 +16,20 @@ mod verify;
 mod watch;
 
 use std::io::Write;
+use std::time::Duration;
 
 use clap::CommandFactory;
 use litefleet::FleetSettings;
+use litefleet::clock::{Clock, SystemClock};
 
 use crate::args::{Cli, Command};
-use crate::failure::Result;
+use crate::cancel;
+use crate::failure::{Exit, Failure, Result};
 use crate::session::Session;
 use crate::store_url::StoreUrl;
+
+/// Between two tries to have a database for oneself.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Runs the command of the command line.
 pub(crate) fn run(cli: &Cli) -> Result<()> {
@@ -45,16 +51,7 @@ pub(crate) fn run(cli: &Cli) -> Result<()> {
 }
 
 fn with_store(cli: &Cli, create: bool, body: impl FnOnce(&Session) -> Result<()>) -> Result<()> {
-    let url = store(cli)?;
-    let mut settings = FleetSettings::default();
-    // Connections wait by themselves, and can be interrupted; these commands have none.
-    settings.database.busy = match &cli.command {
-        Command::Rm(_) | Command::Mv(_) => cli.wait,
-        // What others have open is passed over when nobody asked for it.
-        Command::Gc(args) if !args.names.is_empty() => cli.wait,
-        _ => settings.database.busy,
-    };
-    Session::run(&url, create, cli.wait, settings, body)
+    Session::run(&store(cli)?, create, cli.wait, FleetSettings::default(), body)
 }
 
 /// The store that was named, or the user's own.
@@ -69,6 +66,26 @@ fn completions(shell: clap_complete::Shell) -> Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "litefleet", &mut script);
     Ok(std::io::stdout().lock().write_all(&script)?)
+}
+
+/// Does something that has a database to itself, as soon as nobody else has it open, for as long as the session waits. `left` is
+/// what the user is told who ends the wait.
+fn waiting<T>(session: &Session, left: &str, mut deed: impl FnMut() -> Result<T>) -> Result<T> {
+    let clock = SystemClock::default();
+    let start = clock.monotonic();
+    loop {
+        let failure = match deed() {
+            Err(failure) if failure.exit() == Exit::Busy => failure,
+            done => return done,
+        };
+        let rest = session.wait().saturating_sub(clock.monotonic().saturating_sub(start));
+        if cancel::wait(PAUSE.min(rest)) {
+            return Err(Failure::interrupted(left));
+        }
+        if rest.is_zero() {
+            return Err(failure);
+        }
+    }
 }
 
 /// Prints a line to standard output.

@@ -1,17 +1,19 @@
 //! `litefleet rm` and `litefleet mv`
 
-use super::say;
+use super::{say, waiting};
 use crate::args::{MvArgs, RmArgs};
 use crate::failure::{Exit, Failure, Result, quoted};
 use crate::session::Session;
 
 pub(crate) fn remove(session: &Session, args: &RmArgs) -> Result<()> {
-    session.fleet.remove(&args.name, args.force).map_err(or_force)?;
+    waiting(session, "nothing was removed", || session.fleet.remove(&args.name, args.force).map_err(or_force))?;
     say(format_args!("removed {}; 'litefleet gc' gives its space back", quoted(&args.name)))
 }
 
 pub(crate) fn rename(session: &Session, args: &MvArgs) -> Result<()> {
-    session.fleet.rename(&args.old, &args.new, args.force).map_err(or_force)?;
+    waiting(session, "nothing was renamed", || {
+        session.fleet.rename(&args.old, &args.new, args.force).map_err(or_force)
+    })?;
     say(format_args!("renamed {} to {}", quoted(&args.old), quoted(&args.new)))
 }
 

@@ -8,10 +8,12 @@ fn tests_on_a_server() {}
 #[cfg(feature = "servers")]
 mod on_a_server {
     use std::ffi::OsStr;
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::process::Stdio;
 
     use litefleet_postgres::testing::{Server, ServerOptions};
 
-    use crate::setup::{Place, dump_file, dump_of, sample};
+    use crate::setup::{Place, dump_file, dump_of, sample, signal, wait};
 
     #[test]
     fn a_file_goes_in_is_changed_and_comes_out() {
@@ -40,6 +42,35 @@ mod on_a_server {
             server.sql("UPDATE litefleet.pages SET bytes = overlay(bytes PLACING '\\x00' FROM 9) WHERE page = 1");
         assert_eq!(damage, "");
         place.run(["verify", "a/1"]).fails(5, "");
+    }
+
+    /// Ctrl-C was noticed when the wait for the lease was over.
+    #[test]
+    fn waiting_for_a_busy_database_stops_at_once() {
+        let server = Server::start(&ServerOptions::default());
+        let place = Place::at(&server.url());
+        place.create("a", "CREATE TABLE t (v)");
+        let mut holder = place.command().args(["sql", "a"]).stdin(Stdio::piped()).spawn().unwrap();
+        let mut input = holder.stdin.take().unwrap();
+        input.write_all(b"BEGIN IMMEDIATE; SELECT 'held';\n").unwrap();
+        let mut output = BufReader::new(holder.stdout.take().unwrap());
+        output.read_line(&mut String::new()).unwrap();
+        for waiting in [&["rm", "a"][..], &["mv", "a", "b"], &["gc", "a"]] {
+            let sessions = "SELECT count(*) FROM litefleet.sessions";
+            let before = server.sql(sessions);
+            let child = place.command().args(["--wait", "600"]).args(waiting).stdin(Stdio::null()).spawn().unwrap();
+            // It has one when it asks for the lease.
+            while server.sql(sessions) == before {
+                std::thread::yield_now();
+            }
+            signal(&child, "-INT");
+            wait(child).fails(130, "interrupted");
+        }
+        input.write_all(b"COMMIT;\n").unwrap();
+        drop(input);
+        output.read_to_end(&mut Vec::new()).unwrap();
+        wait(holder).ok();
+        assert_eq!(place.run(["ls"]).ok().matches(" a\n").count(), 1);
     }
 
     /// A name with a typing mistake in it made a new, empty store there.

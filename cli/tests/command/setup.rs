@@ -120,6 +120,11 @@ pub(crate) fn wait(child: Child) -> Ran {
     }
 }
 
+pub(crate) fn signal(child: &Child, name: &str) {
+    let sent = Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+}
+
 /// Makes a SQLite file in which everything occurs that a copy could lose.
 pub(crate) fn sample(path: &Path) -> Connection {
     let connection = Connection::open(path).unwrap();
