@@ -1,7 +1,7 @@
 //! What a case works with: a store with a layer of faults, a fleet over it, and a VFS of its own.
 
 use std::fmt::Write as _;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,6 +21,12 @@ pub trait EngineHarness {
 
     /// The settings of the fleets. Cases that are about one bound set that one themselves.
     fn settings(&self) -> FleetSettings;
+}
+
+/// The seeds of a random case: `ENGINE_SEED`, and `ENGINE_SEEDS` of them, or those that it has always.
+pub(super) fn seeds(always: Range<u64>) -> Range<u64> {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    number("ENGINE_SEED").map_or(always, |seed| seed..seed.saturating_add(number("ENGINE_SEEDS").unwrap_or(1)))
 }
 
 /// Settings under which nothing happens by time alone.

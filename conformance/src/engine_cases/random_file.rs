@@ -7,7 +7,7 @@ use litefleet::vfs::{LockLevel, MainFile};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::bench::{Bench, EngineHarness};
+use super::bench::{Bench, EngineHarness, seeds};
 
 /// The largest file.
 const LARGEST: usize = 120_000;
@@ -145,7 +145,7 @@ impl Model {
 
 /// Three files of one database: locks, writes, truncations, commits, rollbacks, checkpoints in between.
 pub fn random_file_operations_match_the_model(harness: &dyn EngineHarness) {
-    for seed in 0..4 {
+    for seed in seeds(0..4) {
         let bench = Bench::with(harness, |settings| {
             if seed % 2 == 0 {
                 settings.database.transaction_bytes = 64 << 10;

@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rusqlite::Connection;
 
-use super::bench::{Bench, EngineHarness, try_dump, try_run};
+use super::bench::{Bench, EngineHarness, seeds, try_dump, try_run};
 
 /// A connection of ours and one of stock SQLite that are given the same statements.
 struct Pair {
@@ -261,9 +261,7 @@ const SEEDS: std::ops::Range<u64> = 0..6;
 
 /// Three connections, or one that may lock exclusively, with two databases each.
 pub fn random_sql_matches_stock_sqlite(harness: &dyn EngineHarness) {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let seeds = number("ENGINE_SEED").map_or(SEEDS, |seed| seed..seed + number("ENGINE_SEEDS").unwrap_or(1));
-    for seed in seeds {
+    for seed in seeds(SEEDS) {
         lockstep(harness, seed, 400);
     }
 }
