@@ -1,4 +1,5 @@
-//! Leases that are given back: by who has stopped, beside work in the background, to a store that is not reached.
+//! Leases that are given back: by who has stopped, beside work in the background, to a store that is not reached. And the store
+//! itself, when all are.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
 use std::sync::{Arc, mpsc};
@@ -7,6 +8,7 @@ use std::time::Duration;
 use litefleet::store::{Effect, Fault, FaultLayer, FaultPlan, Layer, MemoryStore, Operation, PageStore};
 use litefleet::{DatabaseName, Epoch, ErrorKind, FleetSettings};
 use litefleet_conformance::faults::{Process, Watch, block_on, code, pause};
+use litefleet_embedded::{EmbeddedConfig, EmbeddedStore};
 use rusqlite::{Connection, ErrorCode};
 
 /// So long another process waits for a lease that must come back: far longer than the sweep over idle databases takes.
@@ -198,6 +200,29 @@ fn work_in_the_background_does_not_take_back_what_was_given_back() {
         insert(&other.open("a", ""), 4).unwrap();
         assert_eq!(values(&connection), [1, 2, 3, 4]);
         assert_eq!(values(&second), [1, 2, 3, 4]);
+    }
+}
+
+/// What went on in the background held the store a moment longer: whoever opened the same directory then heard that it was open
+/// elsewhere.
+#[test]
+fn a_store_can_be_opened_again_as_soon_as_its_fleet_was_shut_down() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = quiet();
+    settings.database.checkpoint_records = 2;
+    settings.database.checkpoint_idle = Duration::from_millis(1);
+    settings.database.store_timeout = SWEEPS;
+    for round in 0..40 {
+        let store = EmbeddedStore::open(EmbeddedConfig::new(folder.path().join("store"))).unwrap();
+        let process = Process::new(Arc::new(store), settings.clone());
+        let connection = process.open("a", "");
+        connection.execute_batch("CREATE TABLE IF NOT EXISTS t (v)").unwrap();
+        // The last ones have a checkpoint made in the background.
+        for value in 0..4 {
+            insert(&connection, round * 10 + value).unwrap();
+        }
+        drop(connection);
+        process.fleet().shutdown().unwrap();
     }
 }
 

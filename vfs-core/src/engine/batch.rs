@@ -186,6 +186,7 @@ impl CommitBatcher {
             // One that panics tells nobody, and its caller takes the outcome for unknown.
             tokio::spawn(deadline::scope(other.deadline, async move {
                 let outcome = send_alone(&*store, other.request.clone()).await;
+                drop(store);
                 other.tell(outcome);
             }));
         }

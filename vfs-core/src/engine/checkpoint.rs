@@ -99,6 +99,11 @@ impl Database {
         if self.checkpoint_scheduled.swap(true, Ordering::AcqRel) {
             return;
         }
+        // Who waits for all work in the background makes one at the end.
+        let Some(working) = self.fleet.background.begin_now() else {
+            self.checkpoint_scheduled.store(false, Ordering::Release);
+            return;
+        };
         let Some(this) = self.this.upgrade() else { return };
         self.fleet.bridge.spawn(async move {
             let scheduled = Scheduled(&this);
@@ -107,6 +112,8 @@ impl Database {
             }
             drop(scheduled);
             this.give_back().await;
+            drop(this);
+            drop(working);
         });
     }
 

@@ -1,13 +1,11 @@
 //! A fleet: one store, one session, one cache and one commit queue for all databases of the process.
 
 use std::fs;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
-use std::vec;
 
-use tokio::task::JoinSet;
-
+use super::background::{Background, keep_session, sweep};
 use super::batch::CommitBatcher;
 use super::cache::{CacheCounters, PageCache};
 use super::database::{Database, Role};
@@ -23,15 +21,6 @@ use crate::store::deadline::{self, Deadline};
 use crate::store::{Metered, MetricsLayer, PageStore, StoreCounters};
 use crate::types::{DatabaseName, Txid};
 
-/// How often idle databases are looked at.
-const SWEEP: Duration = Duration::from_secs(1);
-/// Idle databases that are looked after at once.
-const LOOKING: usize = 8;
-/// A step of a purge comes with every so many looks.
-const PURGE_ROUNDS: u32 = 600;
-/// Rows removed in one step of a purge.
-pub(super) const PURGE_STEP: usize = 4096;
-
 #[derive(Debug)]
 pub(crate) struct FleetInner {
     pub(crate) store: Arc<dyn PageStore>,
@@ -45,6 +34,7 @@ pub(crate) struct FleetInner {
     pub(super) batcher: CommitBatcher,
     pub(super) registry: Registry,
     pub(super) unreturned: Unreturned,
+    pub(super) background: Arc<Background>,
     instances: AtomicU64,
     /// The process that it was built in.
     process: u32,
@@ -74,6 +64,7 @@ impl FleetInner {
         F: FnMut() -> Fut,
         Fut: Future<Output = Result<T>>,
     {
+        self.background.wake();
         let start = self.clock.monotonic();
         let deadline = Deadline::after(limit);
         let mut pause = FIRST_PAUSE;
@@ -179,11 +170,13 @@ impl FleetBuilder {
             batcher,
             registry: Registry::default(),
             unreturned: Unreturned::default(),
+            background: Arc::default(),
             instances: AtomicU64::new(1),
             process: std::process::id(),
         });
-        inner.bridge.spawn(keep_session(Arc::downgrade(&inner), inner.session.pace()));
-        inner.bridge.spawn(sweep(Arc::downgrade(&inner)));
+        let background = || Arc::clone(&inner.background);
+        inner.bridge.spawn(keep_session(background(), Arc::downgrade(&inner), inner.session.pace()));
+        inner.bridge.spawn(sweep(background(), Arc::downgrade(&inner)));
         Ok(Fleet { inner })
     }
 }
@@ -292,9 +285,11 @@ impl Fleet {
         self.inner.bridge.wait(future)
     }
 
-    /// Checkpoints what is open, gives every lease back and ends the session. Connections that are still open get their
-    /// leases anew when they are used.
+    /// Checkpoints what is open, gives every lease back, ends the session, and waits for the work in the background, for as long
+    /// as for the store: when the fleet and its connections are gone then, so is its hold on the store. Connections that are
+    /// still open get their leases anew when they are used.
     pub fn shutdown(&self) -> Result<()> {
+        self.check_process()?;
         self.wait(async {
             let mut first = Ok(());
             for database in self.inner.registry.all() {
@@ -303,7 +298,9 @@ impl Fleet {
                     first = first.and(checkpoint).and(database.release_lease().await);
                 }
             }
-            first.and(self.inner.session.end().await)
+            let ended = self.inner.session.end().await;
+            self.inner.background.rest(self.inner.settings.database.store_timeout).await;
+            first.and(ended)
         })
     }
 }
@@ -312,74 +309,4 @@ fn default_label() -> String {
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = host.trim();
     format!("{}:{}", if host.is_empty() { "host" } else { host }, std::process::id())
-}
-
-/// Renews the session for as long as the fleet lives.
-async fn keep_session(fleet: Weak<FleetInner>, pace: Duration) {
-    let mut pause = pace;
-    loop {
-        tokio::time::sleep(pause).await;
-        let Some(fleet) = fleet.upgrade() else { return };
-        // A time-out that is short for those who wait would only lose the session.
-        let deadline = Deadline::after(fleet.settings.database.store_timeout.max(pace));
-        pause = match deadline::scope(deadline, fleet.session.renew()).await {
-            Ok(_) => pace,
-            Err(error) => {
-                tracing::warn!(%error, "the session could not be renewed; it is tried again");
-                // The call may have taken long, and the session has an end.
-                pace / 8
-            }
-        };
-    }
-}
-
-/// Looks after databases that are idle.
-async fn sweep(fleet: Weak<FleetInner>) {
-    let mut rounds = 0u32;
-    let mut told = CacheCounters::default();
-    let mut looking = JoinSet::new();
-    let mut returning = JoinSet::new();
-    loop {
-        tokio::time::sleep(SWEEP).await;
-        let Some(fleet) = fleet.upgrade() else { return };
-        rounds = rounds.wrapping_add(1);
-        if rounds.is_multiple_of(PURGE_ROUNDS)
-            && let Err(error) = fleet.store.purge(PURGE_STEP).await
-        {
-            tracing::warn!(%error, "the store could not be purged; it is tried again");
-        }
-        // Counted here, so that a read that finds its page costs no more.
-        let cache = fleet.cache.counters();
-        metrics::counter!("litefleet_cache_hits_total").increment(cache.hits - told.hits);
-        metrics::counter!("litefleet_cache_misses_total").increment(cache.misses - told.misses);
-        told = cache;
-        // First what waits for nothing, for all.
-        for database in fleet.registry.all() {
-            database.expire_snapshots();
-        }
-        while returning.try_join_next().is_some() {}
-        if returning.is_empty() && !fleet.unreturned.is_empty() {
-            let fleet = Arc::clone(&fleet);
-            returning.spawn(async move { fleet.return_leases().await });
-        }
-        // Each may wait for a store that is away, or for something large: one does not stand in the way of all others, in this
-        // round or the next. One that panicked leaves the rest to the others.
-        while looking.try_join_next().is_some() {}
-        let databases = Arc::new(Mutex::new(fleet.registry.all().into_iter()));
-        for _ in looking.len()..LOOKING {
-            looking.spawn(look_after(Arc::clone(&databases)));
-        }
-    }
-}
-
-async fn look_after(databases: Arc<Mutex<vec::IntoIter<Arc<Database>>>>) {
-    loop {
-        let next = databases.lock().unwrap_or_else(PoisonError::into_inner).next();
-        let Some(database) = next else { return };
-        if let Some(_alone) = database.begin_looking()
-            && let Err(error) = database.look_after().await
-        {
-            tracing::warn!(database = %database.name(), %error, "looking after an idle database failed");
-        }
-    }
 }

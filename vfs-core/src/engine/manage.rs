@@ -6,9 +6,10 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::background::PURGE_STEP;
 use super::collect::CollectReport;
 use super::database::{Database, Role};
-use super::fleet::{Fleet, PURGE_STEP};
+use super::fleet::Fleet;
 use super::session::Ended;
 use super::verify::{Progress, Verification, VerifyReport};
 use crate::error::{Context, Error, ErrorKind, Result};

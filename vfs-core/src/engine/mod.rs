@@ -5,6 +5,7 @@
 //! gathers pages in a [`TransactionBuffer`]; a commit turns the buffer into one record. What a page is at a snapshot comes
 //! from the cache, else from a row of the store and the patches of the log tail.
 
+mod background;
 mod batch;
 mod buffer;
 mod cache;

@@ -62,6 +62,7 @@ impl Database {
         buffer.take_off(&pages, outcome);
         let sending = async move {
             let outcome = this.send_staged(&request).await;
+            drop(this);
             // The transaction waits for it before it ends, unless its process does.
             let _gone = landed.send(outcome);
         };
