@@ -98,4 +98,12 @@ fn commands_go_on_past_a_damaged_head() {
         ran.fails(5, &count);
     }
     place.run(["info", "00"]).fails(5, "00");
+
+    // There is no other mend without a backup, and it failed as well.
+    for name in &damaged {
+        place.run(["rm", name]).ok();
+    }
+    let (left, none) = told(&place.run(["ls", "--json"]).ok());
+    assert_eq!((left, none), (whole, Vec::new()));
+    place.create("00", "CREATE TABLE t (v)");
 }

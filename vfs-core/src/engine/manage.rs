@@ -9,13 +9,16 @@ use std::time::Duration;
 use super::background::PURGE_STEP;
 use super::collect::CollectReport;
 use super::database::{Database, Role};
+use super::fencing::TRIES;
 use super::fleet::Fleet;
 use super::session::Ended;
 use super::verify::{Progress, Verification, VerifyReport};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::store::{Head, LeaseRequest, ListEntry, OpenRequest, Opened, Tail};
-use crate::types::{DatabaseId, DatabaseName};
+use crate::types::{DatabaseId, DatabaseName, Epoch};
 
+/// No lease was ever granted under it.
+const NO_EPOCH: Epoch = Epoch(0);
 /// Between two tries to take a lease, or to look at a state that was collected.
 const PAUSE: Duration = Duration::from_millis(5);
 /// How often a state may be collected under a verification before it has come a step further.
@@ -89,25 +92,40 @@ impl Fleet {
         }
     }
 
-    /// Takes the lease of a database that is to be renamed or deleted.
-    async fn hold(&self, name: &DatabaseName, force: bool) -> Result<Opened> {
-        let open_here = self.inner.registry.all().into_iter().any(|db| db.name() == name && db.holds_lease());
-        if open_here && !force {
-            return Err(Error::lease_held("it is open in this process: close it first"));
-        }
-        let busy = self.inner.settings.database.busy;
+    /// Renames or deletes a database, under its lease. A sweep that gives leases of this process back, or a connection that
+    /// comes and goes, may take that one away before it is done: then it is taken again, as a writer does.
+    async fn under_lease<F, Fut>(&self, name: &DatabaseName, force: bool, deed: F) -> Result<(Opened, Result<()>)>
+    where
+        F: Fn(DatabaseId, Epoch) -> Fut,
+        Fut: Future<Output = Result<()>>,
+    {
         let start = self.inner.clock.monotonic();
+        let mut tries = 1;
+        loop {
+            let held = self.hold(name, force, start).await?;
+            match deed(held.database, held.head.epoch).await {
+                Err(error) if error.kind() == ErrorKind::Fenced && tries < TRIES => tries += 1,
+                done => return Ok((held, done)),
+            }
+        }
+    }
+
+    /// Takes the lease of a database that is to be renamed or deleted. Waits for it until `busy` after `start`.
+    async fn hold(&self, name: &DatabaseName, force: bool, start: Duration) -> Result<Opened> {
+        let busy = self.inner.settings.database.busy;
         let mut ended = Ended::default();
         loop {
             let live = self.retry(|| self.inner.session.ensure()).await?;
             let lease = Some(LeaseRequest { session: live.session, force });
-            match self.retry(|| self.inner.store.open(request(name, lease))).await {
-                Err(error) if error.kind() == ErrorKind::LeaseHeld => {
-                    if self.inner.clock.monotonic().saturating_sub(start) >= busy {
-                        return Err(error);
-                    }
-                    self.inner.pause(PAUSE).await;
-                }
+            let open_here = self.inner.registry.all().into_iter().any(|db| db.name() == name && db.holds_lease());
+            let opened = if open_here && !force {
+                Err(used_here())
+            } else {
+                self.retry(|| self.inner.store.open(request(name, lease))).await
+            };
+            let mut refused = None;
+            match opened {
+                Err(error) if error.kind() == ErrorKind::LeaseHeld => refused = Some(error),
                 // The session ended on the way: the next one serves as well.
                 Err(error) if error.kind() == ErrorKind::Fenced => {
                     if self.retry(|| self.inner.session.renew()).await?.is_some() {
@@ -121,7 +139,18 @@ impl Fleet {
                     }
                     return Err(error);
                 }
+                // The session's lease is that of every connection here, too.
+                Ok(opened) if !force && self.inner.registry.is_used(name, opened.database) => {
+                    self.inner.unreturned.kept(opened.database, live.session);
+                    refused = Some(used_here());
+                }
                 Ok(opened) => return Ok(opened),
+            }
+            if let Some(refused) = refused {
+                if self.inner.clock.monotonic().saturating_sub(start) >= busy {
+                    return Err(refused);
+                }
+                self.inner.pause(PAUSE).await;
             }
         }
     }
@@ -152,16 +181,24 @@ impl Fleet {
         released.map(|_| ())
     }
 
-    /// Deletes a database. `LeaseHeld` while somebody has it open, after `busy`, unless `force`.
+    /// Deletes a database. `LeaseHeld` while somebody has it open, after `busy`, unless `force`. One whose head is damaged, so
+    /// that nobody can write to it, is deleted without its lease.
     pub fn remove(&self, name: &DatabaseName, force: bool) -> Result<()> {
         self.wait(async {
-            let held = self.hold(name, force).await?;
-            let deleted = self.inner.store.delete(held.database, held.head.epoch).await;
-            if deleted.is_err() {
-                // If that fails, it is tried again.
-                let _released = self.give_back_unused(&held).await;
-            } else {
-                for open in self.open_here(held.database) {
+            let delete = |database, epoch| self.delete_held(database, epoch);
+            let (database, deleted) = match self.under_lease(name, force, delete).await {
+                Err(error) if error.kind() == ErrorKind::Corrupt => (self.delete_damaged(name, error).await?, Ok(())),
+                held => {
+                    let (held, deleted) = held?;
+                    if deleted.is_err() {
+                        // If that fails, it is tried again.
+                        let _released = self.give_back_unused(&held).await;
+                    }
+                    (held.database, deleted)
+                }
+            };
+            if deleted.is_ok() {
+                for open in self.open_here(database) {
                     let _stopped = open.stop(Error::not_found("it was deleted"));
                 }
             }
@@ -170,19 +207,47 @@ impl Fleet {
         .context(format_args!("database {name}: remove"))
     }
 
+    /// Deletes a database under its lease. Nobody else can have: what is gone at the second try went with the first, whose reply
+    /// was lost.
+    async fn delete_held(&self, database: DatabaseId, epoch: Epoch) -> Result<()> {
+        let mut tries = 0;
+        let delete = || {
+            tries += 1;
+            self.inner.store.delete(database, epoch)
+        };
+        match self.retry(delete).await {
+            Err(error) if error.kind() == ErrorKind::NotFound && tries > 1 => Ok(()),
+            deleted => deleted,
+        }
+    }
+
+    /// Deletes a database that could not be opened, if it is the head that is damaged: the store looks.
+    async fn delete_damaged(&self, name: &DatabaseName, damage: Error) -> Result<DatabaseId> {
+        let listed = self.retry(|| self.inner.store.list(name.as_str(), None, 1)).await?;
+        let named = listed.into_iter().find(|entry| entry.name == *name);
+        let Some(database) = named.and_then(|entry| entry.database) else { return Err(damage) };
+        match self.delete_held(database, NO_EPOCH).await {
+            Err(error) if error.kind() == ErrorKind::Fenced => Err(damage),
+            deleted => deleted.map(|()| database),
+        }
+    }
+
     /// Gives a database another name. `LeaseHeld` while somebody has it open, after `busy`, unless `force`; `Conflict` when
     /// the name is taken.
     pub fn rename(&self, from: &DatabaseName, to: &DatabaseName, force: bool) -> Result<()> {
         self.wait(async {
-            let held = self.hold(from, force).await?;
-            let renamed = self.inner.store.rename(held.database, held.head.epoch, to.clone()).await;
+            let rename = |database, epoch| self.retry(move || self.inner.store.rename(database, epoch, to.clone()));
+            let (held, renamed) = self.under_lease(from, force, rename).await?;
             if renamed.is_ok() {
                 // By its old name it cannot take the lease again, which is given back now.
                 for open in self.writers_of(held.database) {
                     let _stopped = open.stop(Error::not_found(format!("it was renamed to {to}")));
                 }
             }
-            renamed.and(self.give_back_unused(&held).await)
+            if let Err(error) = self.give_back_unused(&held).await {
+                tracing::debug!(database = %from, %error, "a lease is still to be given back");
+            }
+            renamed
         })
         .context(format_args!("database {from}: rename to {to}"))
     }
@@ -255,6 +320,10 @@ impl Fleet {
             }
         }
     }
+}
+
+fn used_here() -> Error {
+    Error::lease_held("it is open in this process: close it first")
 }
 
 /// Asks for the head alone: what is done with a database as a whole must not need what is in it.

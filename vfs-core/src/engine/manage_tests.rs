@@ -1,12 +1,14 @@
 //! Tests of what is done with databases as a whole.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use crate::config::FleetSettings;
 use crate::engine::database::Database;
 use crate::engine::meanwhile::Meanwhile;
 use crate::engine::{Fleet, Role};
 use crate::error::{ErrorKind, Result};
-use crate::store::{MemoryStore, Operation};
+use crate::store::{Effect, Fault, FaultLayer, FaultPlan, MemoryStore, Operation, PageStore};
 use crate::types::DatabaseName;
 
 fn name() -> DatabaseName {
@@ -49,6 +51,106 @@ fn database_that_is_created_under_a_removed_name_goes_on() {
     let database = created.lock().unwrap().take().unwrap();
     write(&database, 3).unwrap();
     fleet.disconnect(&database);
+}
+
+/// A sweep that gives leases back took the one away under which a database was to be removed, or renamed, and that failed as if
+/// somebody else had taken it.
+#[test]
+fn a_sweep_that_gives_leases_back_does_not_fail_who_removes_or_renames() {
+    let (store, meanwhile) = Meanwhile::around(Arc::new(MemoryStore::default()));
+    let fleet = Fleet::builder(store).build().unwrap();
+    let old = fleet.connect(&name(), Role::Writer, true);
+    write(&old, 1).unwrap();
+    fleet.disconnect(&old);
+    let sweep = |name: &DatabaseName| {
+        let (fleet, name) = (fleet.clone(), name.clone());
+        move || {
+            fleet.inner.unreturned.perhaps_granted(&name, fleet.inner.session.current().unwrap());
+            fleet.wait(fleet.inner.return_leases());
+        }
+    };
+    let to = DatabaseName::new("b").unwrap();
+    meanwhile.arm(Operation::Open, sweep(&name()));
+    fleet.rename(&name(), &to, false).unwrap();
+    assert!(meanwhile.is_done());
+    meanwhile.arm(Operation::Open, sweep(&to));
+    fleet.remove(&to, false).unwrap();
+    assert!(meanwhile.is_done() && !fleet.exists(&to).unwrap());
+}
+
+/// It was done, and told as a failure because the lease that it was done under could not be given back.
+#[test]
+fn a_rename_whose_lease_is_given_back_later_is_done() {
+    let plan = Arc::new(FaultPlan::default());
+    let store = FaultLayer::new(Arc::new(MemoryStore::default()) as Arc<dyn PageStore>, Arc::clone(&plan));
+    let mut settings = FleetSettings::default();
+    settings.database.store_timeout = Duration::from_millis(1);
+    let fleet = Fleet::builder(Arc::new(store)).settings(settings).build().unwrap();
+    let old = fleet.connect(&name(), Role::Writer, true);
+    write(&old, 1).unwrap();
+    fleet.disconnect(&old);
+    plan.arm(Fault { operation: Some(Operation::Release), after: 0, times: u64::MAX, effect: Effect::Refuse });
+    let to = DatabaseName::new("b").unwrap();
+    fleet.rename(&name(), &to, false).unwrap();
+    assert!(plan.hits() > 0 && fleet.exists(&to).unwrap());
+}
+
+/// The lease is the session's, so it was granted once more to the process whose connection had just taken it, had committed, and had
+/// been told so: and the database was removed under it.
+#[test]
+fn a_database_that_is_opened_here_while_the_lease_is_waited_for_is_not_removed() {
+    let (store, meanwhile) = Meanwhile::around(Arc::new(MemoryStore::default()));
+    let fleet = Fleet::builder(store).build().unwrap();
+    let old = fleet.connect(&name(), Role::Writer, true);
+    write(&old, 1).unwrap();
+    fleet.disconnect(&old);
+    let opened = Arc::new(Mutex::new(None));
+    let deed = {
+        let (fleet, opened) = (fleet.clone(), Arc::clone(&opened));
+        move || {
+            let database = fleet.connect(&name(), Role::Writer, false);
+            write(&database, 2).unwrap();
+            *opened.lock().unwrap() = Some(database);
+        }
+    };
+    // The first time it is opened just before the lease is granted, then it is open.
+    meanwhile.arm_before(Operation::Open, deed);
+    for _ in 0..2 {
+        assert_eq!(fleet.remove(&name(), false).unwrap_err().kind(), ErrorKind::LeaseHeld);
+        assert_eq!(
+            fleet.rename(&name(), &DatabaseName::new("b").unwrap(), false).unwrap_err().kind(),
+            ErrorKind::LeaseHeld
+        );
+    }
+    let database = opened.lock().unwrap().take().unwrap();
+    write(&database, 3).unwrap();
+    fleet.disconnect(&database);
+}
+
+/// They were told as failed, and those who had the database open went on.
+#[test]
+fn removing_and_renaming_whose_replies_are_lost_are_done() {
+    let plan = Arc::new(FaultPlan::default());
+    let store = FaultLayer::new(Arc::new(MemoryStore::default()) as Arc<dyn PageStore>, Arc::clone(&plan));
+    let fleet = Fleet::builder(Arc::new(store)).build().unwrap();
+    let to = DatabaseName::new("b").unwrap();
+    let writer = fleet.connect(&name(), Role::Writer, true);
+    write(&writer, 1).unwrap();
+    let lose =
+        |operation| plan.arm(Fault { operation: Some(operation), after: 0, times: 1, effect: Effect::LoseReply });
+    lose(Operation::Rename);
+    fleet.rename(&name(), &to, true).unwrap();
+    assert_eq!(writer.stopped().unwrap().kind(), ErrorKind::NotFound);
+    let follower = fleet.connect(&to, Role::Follower, false);
+    let snapshot = follower.begin_read().unwrap();
+    follower.unpin(snapshot);
+    lose(Operation::Delete);
+    fleet.remove(&to, false).unwrap();
+    assert_eq!(plan.hits(), 2);
+    assert_eq!(follower.stopped().unwrap().kind(), ErrorKind::NotFound);
+    for open in [&writer, &follower] {
+        fleet.disconnect(open);
+    }
 }
 
 /// Whoever still has the removed database open, a follower too, is told when it reads on.

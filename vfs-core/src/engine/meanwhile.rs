@@ -1,4 +1,4 @@
-//! A layer for tests: something happens when the reply to a call is on its way.
+//! A layer for tests: something happens when a call, or the reply to it, is on its way.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,8 +9,15 @@ use crate::store::{Call, Deferred, Interceptor, Layer, Operation, PageStore, Ver
 
 type Deed = Box<dyn FnOnce() + Send>;
 
-/// What happens once, after the store has answered the first call of an operation from then on.
-pub(super) struct Meanwhile(Mutex<Option<(Operation, Deed)>>);
+/// Which of the two is on its way.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    There,
+    Back,
+}
+
+/// What happens once, at the first call of an operation from then on.
+pub(super) struct Meanwhile(Mutex<Option<(Operation, Way, Deed)>>);
 
 impl Meanwhile {
     /// A store with the layer around it.
@@ -22,7 +29,21 @@ impl Meanwhile {
     /// The deed is done on a thread of its own, as another connection would. The reply waits for its end, and is lost in a panic
     /// when it panics.
     pub(super) fn arm(&self, operation: Operation, deed: impl FnOnce() + Send + 'static) {
-        *self.0.lock().unwrap() = Some((operation, Box::new(deed)));
+        *self.0.lock().unwrap() = Some((operation, Way::Back, Box::new(deed)));
+    }
+
+    /// The same before the store has got the call.
+    pub(super) fn arm_before(&self, operation: Operation, deed: impl FnOnce() + Send + 'static) {
+        *self.0.lock().unwrap() = Some((operation, Way::There, Box::new(deed)));
+    }
+
+    fn pass(&self, operation: Operation, way: Way) {
+        let mut armed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let deed = armed.take_if(|(of, on, _)| *of == operation && *on == way);
+        drop(armed);
+        if let Some((_, _, deed)) = deed {
+            thread::spawn(deed).join().unwrap();
+        }
     }
 
     pub(super) fn is_done(&self) -> bool {
@@ -37,17 +58,13 @@ impl fmt::Debug for Meanwhile {
 }
 
 impl Interceptor for Meanwhile {
-    fn before(&self, _: Call) -> Verdict {
+    fn before(&self, call: Call) -> Verdict {
+        self.pass(call.operation, Way::There);
         Verdict::Proceed
     }
 
     fn after(&self, call: Call, _: Result<u64, &Error>) {
-        let mut armed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let deed = armed.take_if(|(operation, _)| *operation == call.operation);
-        drop(armed);
-        if let Some((_, deed)) = deed {
-            thread::spawn(deed).join().unwrap();
-        }
+        self.pass(call.operation, Way::Back);
     }
 
     fn refused(&self, _: Call, _: &Error) {}

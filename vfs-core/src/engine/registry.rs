@@ -61,6 +61,16 @@ impl Registry {
         if about_to { None } else { Some(false) }
     }
 
+    /// Whether somebody here uses the lease of a database of this name, or is taking it.
+    pub(super) fn is_used(&self, name: &DatabaseName, id: DatabaseId) -> bool {
+        self.all().into_iter().filter(|database| database.role == Role::Writer).any(|database| {
+            let taking = database.acquiring.try_lock().is_err();
+            let core = database.core();
+            let is_it = core.database.map_or(database.name == *name, |known| known == id);
+            is_it && core.stopped.is_none() && (taking || core.lease.is_some())
+        })
+    }
+
     /// Forgets a database that nobody uses any more.
     pub(super) fn forget(&self, database: &Arc<Database>) {
         let mut open = self.lock();
