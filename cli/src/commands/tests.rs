@@ -38,6 +38,27 @@ fn sample(folder: &Path, more: &str) -> Connection {
     source::open(&path, WAIT).unwrap()
 }
 
+/// Imports the sample. Returns what it was imported from.
+fn imported(session: &Session, folder: &Path, name: &DatabaseName) -> Result<Connection> {
+    let from = sample(folder, "");
+    import::database(session, &from, name, false, String::new())?;
+    Ok(from)
+}
+
+/// A verification finds nothing.
+fn is_whole(session: &Session, name: &DatabaseName) -> Result<()> {
+    let report = session.fleet.verify(name, &mut |_| ControlFlow::Continue(()))?;
+    assert_eq!(report.problems, [""; 0]);
+    Ok(())
+}
+
+/// What an export has in it.
+fn exported(session: &Session, folder: &Path, name: &DatabaseName) -> Result<Connection> {
+    let file = folder.join("exported.db");
+    export::database(session, name, &file, false)?;
+    Ok(Connection::open(&file).unwrap())
+}
+
 /// Runs a call of the memory store to its end.
 fn now<T>(call: impl Future<Output = T>) -> T {
     match std::pin::pin!(call).poll(&mut Context::from_waker(Waker::noop())) {
@@ -104,17 +125,14 @@ fn fingerprint(session: &Session, name: &DatabaseName) -> Fingerprint {
 #[test]
 fn round_trip() {
     in_memory(|session, folder, name| {
-        let from = sample(folder, "");
+        let from = imported(session, folder, name)?;
         let expected = Fingerprint::of(&from).unwrap();
-        import::database(session, &from, name, false, String::new())?;
         assert_eq!(fingerprint(session, name), expected);
 
         let again = import::database(session, &from, name, false, String::new()).unwrap_err();
         assert_eq!(again.exit(), Exit::Failed);
 
-        let file = folder.join("exported.db");
-        export::database(session, name, &file, false)?;
-        let exported = Connection::open(&file).unwrap();
+        let exported = exported(session, folder, name)?;
         assert_eq!(Fingerprint::of(&exported).unwrap(), expected);
         let ok: String = exported.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
         assert_eq!(ok, "ok");
@@ -129,8 +147,7 @@ fn replaced_by_another_page_size() {
             let from = sample(folder, more);
             import::database(session, &from, name, true, String::new())?;
             assert_eq!(fingerprint(session, name), Fingerprint::of(&from).unwrap(), "{more}");
-            let report = session.fleet.verify(name, &mut |_| ControlFlow::Continue(()))?;
-            assert_eq!(report.problems, [""; 0]);
+            is_whole(session, name)?;
         }
         Ok(())
     });
@@ -145,10 +162,9 @@ fn larger_than_what_a_transaction_buffers() {
         let expected = Fingerprint::of(&from).unwrap();
         import::database(session, &from, name, false, String::new())?;
         assert_eq!(fingerprint(session, name), expected);
-        export::database(session, name, &folder.join("exported.db"), false)?;
-        let exported = Connection::open(folder.join("exported.db")).unwrap();
+        let exported = exported(session, folder, name)?;
         assert_eq!(Fingerprint::of(&exported).unwrap(), expected);
-        assert_eq!(session.fleet.verify(name, &mut |_| ControlFlow::Continue(()))?.problems, [""; 0]);
+        is_whole(session, name)?;
         Ok(())
     });
 }
@@ -186,8 +202,7 @@ fn a_failed_import_changes_nothing() {
 #[test]
 fn a_damaged_database_is_replaced() {
     in_memory(|session, folder, name| {
-        let from = sample(folder, "");
-        import::database(session, &from, name, false, String::new())?;
+        let from = imported(session, folder, name)?;
         for damaged in [Damaged::Record, Damaged::Page] {
             damage(session, name, damaged);
             let refused = import::database(session, &from, name, false, String::new()).unwrap_err();
@@ -195,7 +210,7 @@ fn a_damaged_database_is_replaced() {
             import::database(session, &from, name, true, String::new())?;
             assert_eq!(fingerprint(session, name), Fingerprint::of(&from).unwrap());
             assert_eq!(session.fleet.list("", None, 10)?.len(), 1, "no other is left");
-            assert_eq!(session.fleet.verify(name, &mut |_| ControlFlow::Continue(()))?.problems, [""; 0]);
+            is_whole(session, name)?;
         }
         Ok(())
     });
@@ -205,10 +220,9 @@ fn a_damaged_database_is_replaced() {
 #[test]
 fn collection_goes_on_past_a_damaged_database() {
     in_memory(|session, folder, name| {
-        let from = sample(folder, "");
         let removed = DatabaseName::new("removed")?;
         for name in [name, &removed] {
-            import::database(session, &from, name, false, String::new())?;
+            imported(session, folder, name)?;
         }
         damage(session, name, Damaged::Record);
         session.fleet.remove(&removed, false)?;
@@ -224,8 +238,7 @@ fn collection_goes_on_past_a_damaged_database() {
 #[test]
 fn another_holder_is_waited_for_and_named() {
     in_memory(|session, folder, name| {
-        let from = sample(folder, "");
-        import::database(session, &from, name, false, String::new())?;
+        imported(session, folder, name)?;
         let writer = session.connect(name, Access::Write)?;
         writer.execute_batch("BEGIN IMMEDIATE").unwrap();
         let second = session.connect(name, Access::Write)?;
@@ -256,8 +269,7 @@ fn old_words_are_not_those_of_a_new_error() {
 #[test]
 fn maintenance() {
     in_memory(|session, folder, name| {
-        let from = sample(folder, "");
-        import::database(session, &from, name, false, String::new())?;
+        let from = imported(session, folder, name)?;
         session.fleet.collect(name, false)?;
         let other = DatabaseName::new("other")?;
         session.fleet.rename(name, &other, false)?;
