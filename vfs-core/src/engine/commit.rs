@@ -6,15 +6,14 @@ use tracing::Instrument;
 use super::buffer::Source;
 use super::database::{Database, Snapshot};
 use super::outcome::Fate;
+use super::stage::{shrunk_from, staged_pages};
 use super::{TransactionBuffer, header};
-use crate::codec::{Patch, PatchBase, Record, RecordBody, StagedPages, diff, image_checksum, zero_image};
+use crate::codec::{Patch, PatchBase, Record, RecordBody, diff, image_checksum, zero_image};
 use crate::config::LeaseMode;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::store::{CommitRequest, Staged};
-use crate::types::{CommitId, PageNo, PageSet, pages_for_size};
+use crate::types::{CommitId, PageNo, pages_for_size};
 
-/// Runs of staged pages that a record names before it says "any page".
-pub(super) const STAGED_RUNS: usize = 4096;
 /// What a record takes besides its patches, at most.
 const RECORD_OVERHEAD: usize = 64 << 10;
 /// How often a commit that certainly did not happen is tried again.
@@ -244,7 +243,7 @@ impl Database {
             commit_id: CommitId(self.fleet.randomness.id()),
             time: self.fleet.clock.unix(),
             size: buffer.size,
-            shrunk_from: if buffer.size < buffer.base_size { buffer.base_size } else { 0 },
+            shrunk_from: shrunk_from(buffer, &staged),
             zeroed: buffer.zeroed(),
             staged,
             pages: changes.patches,
@@ -379,16 +378,6 @@ impl Database {
         core.new_weight > settings.checkpoint_bytes
             || core.head.get() - core.checkpoint.get() >= settings.checkpoint_records as u64
             || core.new_pages.min(core.tail.patched_pages()) + more_pages > settings.checkpoint_pages
-    }
-}
-
-fn staged_pages(staged: &PageSet) -> StagedPages {
-    if staged.is_empty() {
-        StagedPages::None
-    } else if staged.run_count() > STAGED_RUNS {
-        StagedPages::All
-    } else {
-        StagedPages::These(staged.clone())
     }
 }
 

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{FleetSettings, LeaseMode};
-use crate::engine::commit::STAGED_RUNS;
 use crate::engine::database::{Database, Snapshot};
 use crate::engine::meanwhile::Meanwhile;
+use crate::engine::stage::STAGED_RUNS;
 use crate::engine::{Fleet, Role, TransactionBuffer};
 use crate::error::ErrorKind;
 use crate::store::{MemoryStore, Operation, PageStore};
-use crate::types::{DatabaseName, PAGE_SIZE, Txid};
+use crate::types::{DatabaseName, PAGE_SIZE, PageNo, Txid};
 
 const SIZE: u64 = PAGE_SIZE as u64;
 /// Pages that a transaction buffers before some are staged.
@@ -364,4 +364,24 @@ fn follower_goes_back_only_when_nobody_reads() {
     memory.fail_over_to(behind);
     assert_eq!(follower.look(), first);
     assert_eq!(follower.read_now(AT), [7; 8]);
+}
+
+/// The record named no staged pages, and those past the end of the file were not looked for: their rows stayed.
+#[test]
+fn rows_of_what_was_cut_off_again_are_collected() {
+    let store = memory();
+    let writer = Process::writer(&store);
+    writer.write(0, &[1; 2 * PAGE_SIZE]);
+    writer.commit(|database, buffer| {
+        for run in 0..=(STAGED_RUNS + BUFFERED) as u64 {
+            database.write(buffer, AT + 2 * run * SIZE, &[2; PAGE_SIZE]).unwrap();
+        }
+        database.truncate(buffer, 2 * SIZE).unwrap();
+    });
+    writer.maintain();
+    let id = writer.database.status().database.unwrap();
+    let rows = writer.fleet.wait(store.scan(id, None, usize::MAX)).unwrap();
+    let beyond: Vec<_> = rows.iter().filter(|row| row.page > PageNo(2)).map(|row| row.page).collect();
+    assert_eq!(beyond, []);
+    assert_eq!(writer.read_now(AT), [2; 8]);
 }

@@ -10,11 +10,13 @@ use tokio::sync::oneshot;
 use super::TransactionBuffer;
 use super::buffer::Source;
 use super::database::Database;
-use crate::codec::{encode_image, encode_zero};
+use crate::codec::{StagedPages, encode_image, encode_zero};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::store::{DiscardRequest, PageRow, StageRequest};
-use crate::types::{DatabaseId, Epoch, PageNo, pages_for_size};
+use crate::types::{DatabaseId, Epoch, PAGE_SIZE, PageNo, PageSet, pages_for_size};
 
+/// Runs of staged pages that a record names before it says "any page".
+pub(super) const STAGED_RUNS: usize = 4096;
 /// Pages in one stage call, where the store allows it: 1 MiB.
 const CHUNK: usize = 256;
 
@@ -261,6 +263,26 @@ fn next_request(buffer: &mut TransactionBuffer, database: DatabaseId, rows: Vec<
     let (expected, generation) = (buffer.base, buffer.generation);
     let (sequence, after) = (buffer.sequence, buffer.landed);
     StageRequest { database, epoch: Epoch(0), expected, generation, sequence, after, rows }
+}
+
+/// The staged pages as a record names them.
+pub(super) fn staged_pages(staged: &PageSet) -> StagedPages {
+    if staged.is_empty() {
+        StagedPages::None
+    } else if staged.run_count() > STAGED_RUNS {
+        StagedPages::All
+    } else {
+        StagedPages::These(staged.clone())
+    }
+}
+
+/// What the size was before, where it is less now. Where the record does not name the staged pages: also up to which of them there
+/// are rows, of what was cut off again. They are collected by it.
+pub(super) fn shrunk_from(buffer: &TransactionBuffer, staged: &StagedPages) -> u64 {
+    let last = buffer.staged.ranges().last().filter(|_| *staged == StagedPages::All);
+    let staged_to = last.map_or(0, |range| u64::from(range.last.get()) * PAGE_SIZE as u64);
+    let before = buffer.base_size.max(staged_to);
+    if buffer.size < before { before } else { 0 }
 }
 
 #[cfg(test)]
