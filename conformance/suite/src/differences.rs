@@ -1,13 +1,16 @@
 //! The reviewed list of expected differences.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
 use serde::Deserialize;
 
 use crate::Result;
+use crate::grave::Grave;
 use crate::outcome::FEWER;
 use crate::run::Settings;
+use crate::source::Release;
 
 /// Why a case differs. There is no "unknown".
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,10 +68,16 @@ pub(crate) struct Difference {
     pub(crate) cases: Vec<String>,
     /// With `(fewer cases)`: the most that may be missing.
     pub(crate) fewer: Option<usize>,
+    /// Each of the cases gets one of these, for the same reason. Without it the entry excuses another answer, and neither
+    /// damage nor an error of the disk nor a crash.
+    #[serde(default)]
+    pub(crate) got: BTreeSet<Grave>,
     /// Only over these stores.
     pub(crate) stores: Option<Vec<String>>,
     /// Only with this value of `locking`.
     pub(crate) locking: Option<String>,
+    /// Only with this release of SQLite: `pinned` or `newest`.
+    pub(crate) sqlite: Option<Release>,
     /// Only in this permutation of SQLite's. What is listed without one may differ in any, and need not.
     pub(crate) permutation: Option<String>,
     /// Fails in some runs and not in others: it need not fail.
@@ -84,12 +93,14 @@ struct List {
 
 impl Difference {
     pub(crate) fn applies(&self, settings: &Settings) -> bool {
-        self.is_for(settings.store.name(), settings.locking.name(), settings.permutation.as_deref())
+        let permutation = settings.permutation.as_deref();
+        self.is_for(settings.store.name(), settings.locking.name(), settings.sqlite, permutation)
     }
 
-    pub(crate) fn is_for(&self, store: &str, locking: &str, permutation: Option<&str>) -> bool {
+    pub(crate) fn is_for(&self, store: &str, locking: &str, sqlite: Release, permutation: Option<&str>) -> bool {
         self.stores.as_ref().is_none_or(|only| only.iter().any(|name| name == store))
             && self.locking.as_ref().is_none_or(|only| only == locking)
+            && self.sqlite.is_none_or(|only| only == sqlite)
             && self.permutation.as_deref().is_none_or(|only| Some(only) == permutation)
     }
 
@@ -98,10 +109,17 @@ impl Difference {
         !self.sometimes && self.permutation.as_deref() == permutation
     }
 
-    /// Whether it says why `count` cases of this name differ.
-    pub(crate) fn excuses(&self, case: &str, count: usize) -> bool {
+    /// Whether it says why `count` cases of this name differ, which got `grave`.
+    pub(crate) fn excuses(&self, case: &str, count: usize, grave: &BTreeSet<Grave>) -> bool {
         self.cases.iter().any(|pattern| Self::covers(pattern, case))
             && (case != FEWER || self.fewer.is_some_and(|most| count <= most))
+            && grave.is_subset(&self.got)
+            && self.is_got(grave)
+    }
+
+    /// Whether a case got what the entry says that it gets.
+    pub(crate) fn is_got(&self, grave: &BTreeSet<Grave>) -> bool {
+        self.got.is_empty() || !self.got.is_disjoint(grave)
     }
 
     pub(crate) fn covers(pattern: &str, case: &str) -> bool {

@@ -8,6 +8,7 @@ mod clock;
 mod differences;
 #[cfg(feature = "fdb")]
 mod fdb;
+mod grave;
 mod others;
 mod outcome;
 mod page;
@@ -144,6 +145,7 @@ fn suite(arguments: &Arguments) -> Result<bool> {
         let settings = run::Settings {
             store: arguments.store,
             locking: arguments.locking,
+            sqlite: arguments.sqlite,
             jobs: arguments.jobs.max(1),
             limit: Duration::from_secs(arguments.seconds),
             outputs: arguments.outputs.clone(),

@@ -1,9 +1,11 @@
 //! What a run of one test file said.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+use crate::grave::{self, Grave};
 
 /// How a process ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +41,9 @@ pub(crate) struct Outcome {
     pub(crate) ran: BTreeMap<String, usize>,
     /// How often which failed. Cases of our own naming stand in brackets.
     pub(crate) failed: BTreeMap<String, usize>,
+    /// Of those, the ones that got more than another answer.
+    #[serde(default)]
+    pub(crate) grave: BTreeMap<String, BTreeSet<Grave>>,
     /// What the file left out: names and its reasons.
     pub(crate) omitted: Vec<String>,
     /// How the run ended, where not by its own summary.
@@ -73,8 +78,9 @@ impl Outcome {
     pub(crate) fn read(text: &str, prefix: &str, end: &End, seconds: f64) -> Self {
         let mut outcome = Self { seconds, ..Self::default() };
         let lines = outcome.read_lines(text, prefix);
+        let graves = grave::read(text, case);
         for name in lines.names() {
-            outcome.fail(name.strip_prefix(prefix).unwrap_or(name));
+            outcome.fail_with(name.strip_prefix(prefix).unwrap_or(name), graves.of(name));
         }
         let case = lines.case.strip_prefix(prefix).unwrap_or(lines.case);
         outcome.cases = lines.summary.map_or(lines.counted, |(_, cases)| cases);
@@ -90,14 +96,25 @@ impl Outcome {
             (End::Exit(code), Some(_)) => Some(format!("(exit code {code})")),
         };
         if let Some(words) = words {
-            outcome.fail(&words);
+            let grave = match end {
+                End::Signal(_) => BTreeSet::from([Grave::Signal]),
+                End::Exit(_) | End::Late(_) => graves.of_end(),
+            };
+            outcome.fail_with(&words, grave);
             outcome.end = Some(end.to_string());
         }
         outcome
     }
 
     pub(crate) fn fail(&mut self, case: &str) {
+        self.fail_with(case, BTreeSet::new());
+    }
+
+    fn fail_with(&mut self, case: &str, grave: BTreeSet<Grave>) {
         *self.failed.entry(case.to_owned()).or_default() += 1;
+        if !grave.is_empty() {
+            self.grave.entry(case.to_owned()).or_default().extend(grave);
+        }
     }
 
     fn read_lines<'a>(&mut self, text: &'a str, prefix: &str) -> Lines<'a> {
@@ -112,7 +129,7 @@ impl Outcome {
                 omitting = false;
             }
             if line.contains("thread '") && line.contains(" panicked at ") {
-                self.fail(PANICKED);
+                self.fail_with(PANICKED, BTreeSet::from([Grave::Panic]));
             }
             if let Some(rest) = line.strip_prefix("! ") {
                 lines.failed.extend(rest.split_once(" expected:").map(|(name, _)| name.trim()));
@@ -194,6 +211,31 @@ mod tests {
         let text = "a-1... Ok\n\nthread '<unnamed>' (77) panicked at src/a.rs:1:2:\ninjected\na-2... Ok\n\
                     0 errors out of 3 tests on host\n";
         assert_eq!(names(&read(text, &End::Exit(0))), [("(panicked)", 1)]);
+    }
+
+    #[test]
+    fn what_is_more_than_another_answer_is_seen() {
+        let text = "a-1... Ok\na-2...\n! a-2 expected: [1\n2]\n! a-2 got:      [1\ndatabase disk image is malformed]\n\
+                    a-3...\n! a-3 expected: [1]\n! a-3 got:      [2]\na-4...\nError: disk I/O error\n\
+                    3 errors out of 5 tests on host\n!Failures on these tests: a-2 a-3 a-4\n";
+        let expected = [("a-2", Grave::Malformed), ("a-4", Grave::IoError)];
+        assert_eq!(read(text, &End::Exit(1)).grave, expected.map(|(case, got)| (case.into(), [got].into())).into());
+    }
+
+    #[test]
+    fn what_a_case_wanted_is_no_surprise() {
+        let text = "a-1...\n! a-1 expected: [1 {disk I/O error} 7]\n! a-1 got:      [1 {disk I/O error} 8]\n\
+                    1 errors out of 2 tests on host\n!Failures on these tests: a-1\n";
+        assert!(read(text, &End::Exit(1)).grave.is_empty());
+    }
+
+    #[test]
+    fn how_a_script_stopped_is_seen() {
+        let grave = |text, end| read(text, &end).grave.into_values().flatten().collect::<Vec<_>>();
+        let stopped = "a-1... Ok\n./testfixture: database disk image is malformed\n    while executing\n";
+        assert_eq!(grave(stopped, End::Exit(1)), [Grave::Malformed]);
+        assert_eq!(grave("a-1... Ok\n", End::Signal(11)), [Grave::Signal]);
+        assert_eq!(grave("a-1... Ok\nthread 'x' (7) panicked at src/a.rs:1:2:\n", End::Late(9)), [Grave::Panic]);
     }
 
     #[test]

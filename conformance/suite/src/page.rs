@@ -51,8 +51,8 @@ fn explain(mut report: Report, differences: &[Difference]) -> Report {
         for case in &mut file.differing {
             let entry = differences.iter().find(|d| {
                 d.file == file.file
-                    && d.is_for(&report.run.store, &report.run.locking, report.run.permutation())
-                    && d.excuses(&case.case, case.count)
+                    && d.is_for(&report.run.store, &report.run.locking, report.run.release(), report.run.permutation())
+                    && d.excuses(&case.case, case.count, &case.got)
             });
             case.category = entry.map(|d| d.category.name().to_owned());
             case.reason = entry.map(|d| d.reason.clone());

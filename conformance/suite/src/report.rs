@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Result;
 use crate::selection::PERMUTATION;
+use crate::source::Release;
 use crate::verdict::{Differing, FileVerdict};
 
 /// What was run.
@@ -25,6 +26,10 @@ pub(crate) struct Run {
 }
 
 impl Run {
+    pub(crate) fn release(&self) -> Release {
+        if self.newest { Release::Newest } else { Release::Pinned }
+    }
+
     /// The permutation of SQLite's that was run.
     pub(crate) fn permutation(&self) -> Option<&str> {
         let (word, name) = self.selection.split_once(' ')?;

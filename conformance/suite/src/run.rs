@@ -16,7 +16,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, geteuid, getrlimit, kill_pr
 use crate::outcome::{End, OWN_STORE, Outcome};
 use crate::programs::Programs;
 use crate::server::Server;
-use crate::source::Tree;
+use crate::source::{Release, Tree};
 use crate::stores::{self, Place};
 use crate::{Locking, Result, Store, clock};
 
@@ -46,6 +46,7 @@ pub(crate) struct Settings {
     pub(crate) jobs: usize,
     pub(crate) limit: Duration,
     pub(crate) outputs: Option<PathBuf>,
+    pub(crate) sqlite: Release,
     /// One of SQLite's: the same tests with another setting.
     pub(crate) permutation: Option<String>,
     /// With the store on Postgres.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use clap::ValueEnum;
+use serde::Deserialize;
 use sha1::Digest as _;
 
 use crate::Result;
@@ -13,7 +14,8 @@ use crate::Result;
 mod newest;
 
 /// A release of SQLite.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Release {
     /// The one that the list of differences was made with.
     Pinned,

@@ -1,10 +1,11 @@
 //! Compares a run with SQLite's own VFS, and with what is expected.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::differences::Difference;
+use crate::grave::Grave;
 use crate::outcome::{FEWER, Outcome};
 use crate::run::{Outcomes, Settings};
 
@@ -14,15 +15,23 @@ pub(crate) struct Differing {
     pub(crate) case: String,
     /// How many cases it stands for: those that failed under this name, or did not run.
     pub(crate) count: usize,
+    /// What it got, where that is more than another answer: it is excused only by an entry that says so.
+    #[serde(default)]
+    pub(crate) got: BTreeSet<Grave>,
     /// `None`: it is not in the list.
     pub(crate) category: Option<String>,
     pub(crate) reason: Option<String>,
 }
 
 impl Differing {
-    /// Its name; with how many cases did not run.
+    /// Its name; with how many cases did not run, or what it got.
     pub(crate) fn words(&self) -> String {
-        if self.case == FEWER { format!("{FEWER}: {}", self.count) } else { self.case.clone() }
+        if self.case == FEWER {
+            return format!("{FEWER}: {}", self.count);
+        }
+        let got = self.got.iter().filter(|&&got| got != Grave::Signal && got != Grave::Panic);
+        let got: Vec<&str> = got.map(|got| got.words()).collect();
+        if got.is_empty() { self.case.clone() } else { format!("{} [{}]", self.case, got.join(", ")) }
     }
 }
 
@@ -89,17 +98,22 @@ fn judge_one(
     let listed: Vec<&Difference> = differences.iter().filter(|d| d.file == file && d.applies(settings)).collect();
     let missing = missing(&stock.ran, &ours.ran);
     let failed = failed(stock, ours, &missing);
-    let differing = failed.iter().map(|(case, &count)| {
-        let entry = listed.iter().find(|d| d.excuses(case, count));
+    let differing = failed.iter().map(|(case, (count, grave))| {
+        let entry = listed.iter().find(|d| d.excuses(case, *count, grave));
         Differing {
             case: case.clone(),
-            count,
+            count: *count,
+            got: grave.clone(),
             category: entry.map(|d| d.category.name().to_owned()),
             reason: entry.map(|d| d.reason.clone()),
         }
     });
-    let passes = |pattern: &&String| !failed.keys().any(|case| Difference::covers(pattern, case));
+    // One that gets another answer than its entry says passes as far as that entry goes.
+    let passes = |entry: &Difference, pattern: &str| {
+        !failed.iter().any(|(case, (_, grave))| Difference::covers(pattern, case) && entry.is_got(grave))
+    };
     let must = listed.iter().filter(|d| d.is_binding(settings.permutation.as_deref()));
+    let passing = must.flat_map(|&entry| entry.cases.iter().filter(move |pattern| passes(entry, pattern)));
     let passed = ours.ran.iter().filter_map(|(case, times)| {
         let passed = times.saturating_sub(ours.failed.get(case).copied().unwrap_or_default());
         (passed > 0).then(|| (case.clone(), passed))
@@ -112,7 +126,7 @@ fn judge_one(
         stock_seconds: stock.seconds,
         passed: passed.collect(),
         differing: differing.collect(),
-        passing: must.flat_map(|d| &d.cases).filter(passes).cloned().collect(),
+        passing: passing.cloned().collect(),
         omitted: ours.omitted.clone(),
         end: ours.end.clone(),
         stock_failed: stock.failed.clone(),
@@ -121,21 +135,24 @@ fn judge_one(
     }
 }
 
-/// What fails here and not with SQLite's own VFS, and how often. Of a name that is used several times and fails only
-/// sometimes, the name says so.
-fn failed(stock: &Outcome, ours: &Outcome, missing: &BTreeMap<String, usize>) -> BTreeMap<String, usize> {
+/// How often a case fails, and what it got where that is more than another answer.
+type Failed = BTreeMap<String, (usize, BTreeSet<Grave>)>;
+
+/// What fails here and not with SQLite's own VFS. Of a name that is used several times and fails only sometimes, the name says
+/// so.
+fn failed(stock: &Outcome, ours: &Outcome, missing: &BTreeMap<String, usize>) -> Failed {
     let mut failed = BTreeMap::new();
     for (case, &times) in &ours.failed {
         let more = times.saturating_sub(stock.failed.get(case).copied().unwrap_or_default());
         let ran = ours.ran.get(case).copied().unwrap_or(times);
         if more > 0 {
             let name = if times < ran { format!("{case} ({times} of {ran})") } else { case.clone() };
-            failed.insert(name, more);
+            failed.insert(name, (more, ours.grave.get(case).cloned().unwrap_or_default()));
         }
     }
     let fewer = missing.values().sum::<usize>().max(stock.cases.saturating_sub(ours.cases));
     if fewer > 0 {
-        failed.insert(FEWER.into(), fewer);
+        failed.insert(FEWER.into(), (fewer, BTreeSet::new()));
     }
     failed
 }
@@ -185,6 +202,7 @@ mod tests {
 
     use super::*;
     use crate::differences::Category;
+    use crate::source::Release;
     use crate::{Locking, Store};
 
     fn ran(cases: &[&str]) -> BTreeMap<String, usize> {
@@ -196,20 +214,33 @@ mod tests {
     }
 
     fn judged_runs(stock: &Outcome, ours: &Outcome, listed: &[&str], fewer: Option<usize>) -> FileVerdict {
+        judged_grave(stock, ours, listed, fewer, &[])
+    }
+
+    fn judged_grave(
+        stock: &Outcome,
+        ours: &Outcome,
+        listed: &[&str],
+        fewer: Option<usize>,
+        got: &[Grave],
+    ) -> FileVerdict {
         let difference = Difference {
             file: "test/a.test".into(),
             category: Category::Host,
             reason: "why".into(),
             cases: listed.iter().map(|&case| case.to_owned()).collect(),
             fewer,
+            got: got.iter().copied().collect(),
             stores: None,
             locking: Some("sqlite".into()),
+            sqlite: None,
             permutation: None,
             sometimes: false,
         };
         let settings = Settings {
             store: Store::Memory,
             locking: Locking::Sqlite,
+            sqlite: Release::Pinned,
             jobs: 1,
             limit: Duration::ZERO,
             outputs: None,
@@ -277,6 +308,31 @@ mod tests {
         let ours = Outcome { failed: ran(&["a-1"]), ..stock.clone() };
         assert!(!judged_runs(&stock, &ours, &["a-1"], None).is_expected());
         assert!(judged_runs(&stock, &ours, &["a-1 (1 of 2)"], None).is_expected());
+    }
+
+    #[test]
+    fn a_listed_case_that_finds_damage_is_not_excused() {
+        let stock = Outcome { cases: 2, ran: ran(&["a-1"]), ..Outcome::default() };
+        let ours = |grave: &[Grave]| Outcome {
+            failed: ran(&["a-1"]),
+            grave: BTreeMap::from([("a-1".to_owned(), grave.iter().copied().collect())]),
+            ..stock.clone()
+        };
+        let listed = |grave: &[Grave], got: &[Grave]| judged_grave(&stock, &ours(grave), &["a-1"], None, got);
+        assert!(listed(&[], &[]).is_expected());
+        for grave in [Grave::Malformed, Grave::IoError, Grave::Signal, Grave::Panic] {
+            assert!(!listed(&[grave], &[]).is_expected(), "{grave:?}");
+            assert!(listed(&[grave], &[grave]).is_expected(), "{grave:?}");
+        }
+        assert!(!listed(&[Grave::Malformed, Grave::IoError], &[Grave::IoError]).is_expected());
+    }
+
+    #[test]
+    fn an_entry_that_says_damage_is_true() {
+        let stock = Outcome { cases: 2, ran: ran(&["a-1"]), ..Outcome::default() };
+        let ours = Outcome { failed: ran(&["a-1"]), ..stock.clone() };
+        let verdict = judged_grave(&stock, &ours, &["a-1"], None, &[Grave::Malformed]);
+        assert_eq!((verdict.is_expected(), verdict.passing), (false, vec!["a-1".to_owned()]));
     }
 
     #[test]
