@@ -37,10 +37,16 @@ unsafe fn name(name: *const c_char) -> Result<DatabaseName> {
 }
 
 /// Opens the store where it is not open, and registers the VFS where it is new, or `again`: after `sqlite3_shutdown`.
-/// 1 when it was registered, else 0, or -1 after an error.
+/// 1 when it was registered, else 0, or -1 after an error, or -2 where another process of the test has the store.
 #[unsafe(no_mangle)]
 pub extern "C" fn litefleet_suite_start(again: c_int) -> c_int {
-    guarded("start", -1, || place::start(again != 0).map(c_int::from))
+    guarded("start", -1, || Ok(place::start(again != 0)?.map_or(-2, c_int::from)))
+}
+
+/// Says that a script wanted to see a database of a store that another process had.
+#[unsafe(no_mangle)]
+pub extern "C" fn litefleet_suite_unseen() {
+    guarded("unseen", (), || place::mark(place::UNSEEN));
 }
 
 /// Closes the store, so that another process can open it. No database may be open.

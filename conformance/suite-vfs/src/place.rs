@@ -16,7 +16,7 @@ use litefleet_postgres::{PostgresConfig, PostgresStore};
 const STORE: &str = "LITEFLEET_SUITE_STORE";
 /// Settings of all databases, as in a URI: `locking=sqlite&lease=transaction`.
 const SETTINGS: &str = "LITEFLEET_SUITE_SETTINGS";
-/// A folder where a process says that it has a store of its own.
+/// A folder where a process says that it has a store of its own, or that another had the store when it wanted to see it.
 const MARKS: &str = "LITEFLEET_SUITE_MARKS";
 const VFS: &str = "litefleet";
 /// Connections of one process: a test that starts many processes must not use up the server's.
@@ -29,7 +29,12 @@ const SHARED_MARGIN: Duration = Duration::from_millis(600);
 const CLOSING: Duration = Duration::from_secs(10);
 /// And how long its lock, from then on.
 const UNLOCKING: Duration = Duration::from_secs(1);
+/// How long another process may have the store before that is an answer: it may be about to give it up.
+const TURN: Duration = Duration::from_millis(100);
 const LOOK: Duration = Duration::from_millis(1);
+
+const OWN: &str = "own";
+pub(crate) const UNSEEN: &str = "unseen";
 
 static FLEET: Mutex<Option<Fleet>> = Mutex::new(None);
 /// What this process has opened last.
@@ -60,45 +65,50 @@ fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_default()
 }
 
-fn open_store(text: &str) -> Result<Arc<dyn PageStore>> {
-    if let Some(folder) = text.strip_prefix("embedded:") {
-        // The test programs are many and small: no store of theirs needs the usual memory.
-        let config = EmbeddedConfig::new(folder).cache_bytes(4 << 20).memtable_bytes(4 << 20).reserve_bytes(0);
-        let is_ours = lock(&OPENED).is_some();
-        let opened = until(UNLOCKING, || match EmbeddedStore::open(config.clone()) {
-            // This process itself may have it still.
-            Err(error) if error.kind() == ErrorKind::Unavailable && is_ours => None,
-            opened => Some(opened),
-        });
-        return match opened.unwrap_or_else(|| EmbeddedStore::open(config)) {
-            Ok(store) => Ok(Arc::new(store)),
-            // An embedded store has one process. The others see an empty store of their own, so that a test that needs
-            // several goes on; the mark says that it did not have what it needs.
-            Err(error) if error.kind() == ErrorKind::Unavailable && marks().is_some() => {
-                mark_own_store()?;
-                Ok(Arc::new(MemoryStore::default()))
-            }
-            Err(error) => Err(error),
-        };
+/// `None` where another process of the test has it, which can be had by one at a time.
+fn open_embedded(folder: &str) -> Result<Option<Arc<dyn PageStore>>> {
+    // The test programs are many and small: no store of theirs needs the usual memory.
+    let config = EmbeddedConfig::new(folder).cache_bytes(4 << 20).memtable_bytes(4 << 20).reserve_bytes(0);
+    // This process itself may have it still.
+    let is_ours = lock(&OPENED).as_ref().is_some_and(|store| store.strong_count() > 0);
+    let is_taken = |error: &Error| error.kind() == ErrorKind::Unavailable;
+    let opened = until(if is_ours { UNLOCKING } else { TURN }, || match EmbeddedStore::open(config.clone()) {
+        Err(error) if is_taken(&error) => None,
+        opened => Some(opened),
+    });
+    match opened.unwrap_or_else(|| EmbeddedStore::open(config)) {
+        Ok(store) => Ok(Some(Arc::new(store))),
+        Err(error) if is_taken(&error) && marks().is_some() => Ok(None),
+        Err(error) => Err(error),
     }
-    match text {
+}
+
+fn open_store(text: &str) -> Result<Option<Arc<dyn PageStore>>> {
+    if let Some(folder) = text.strip_prefix("embedded:") {
+        return open_embedded(folder);
+    }
+    let store: Arc<dyn PageStore> = match text {
         "memory" => {
             if !is_first()? {
-                mark_own_store()?;
+                mark(OWN)?;
             }
-            Ok(Arc::new(MemoryStore::default()))
+            Arc::new(MemoryStore::default())
         }
         url if url.starts_with("postgres:") => {
             let config = PostgresConfig::from_url(url)?.pool_size(POOL);
-            Ok(Arc::new(PostgresStore::connect_blocking(config)?))
+            Arc::new(PostgresStore::connect_blocking(config)?)
         }
         #[cfg(feature = "fdb")]
         url if url.starts_with("fdb:") => {
             let config = litefleet_fdb::FdbConfig::from_url(url)?;
-            Ok(Arc::new(litefleet_fdb::FdbStore::open_blocking(config)?))
+            Arc::new(litefleet_fdb::FdbStore::open_blocking(config)?)
         }
-        _ => Err(Error::invalid(format!("{STORE}={text}: expected memory, embedded:FOLDER, postgres://… or fdb:…"))),
-    }
+        _ => {
+            let words = format!("{STORE}={text}: expected memory, embedded:FOLDER, postgres://… or fdb:…");
+            return Err(Error::invalid(words));
+        }
+    };
+    Ok(Some(store))
 }
 
 fn marks() -> Option<PathBuf> {
@@ -115,10 +125,10 @@ fn is_first() -> Result<bool> {
     }
 }
 
-/// Says that this process has a store that no other sees.
-fn mark_own_store() -> Result<()> {
+/// Says that this process has a store that no other sees, or that it did not see the store.
+pub(crate) fn mark(what: &str) -> Result<()> {
     let Some(folder) = marks() else { return Ok(()) };
-    let mark = folder.join(format!("own-{}", std::process::id()));
+    let mark = folder.join(format!("{what}-{}", std::process::id()));
     File::create(&mark).map(drop).map_err(|error| Error::internal(format!("{}: {error}", mark.display())))
 }
 
@@ -127,7 +137,7 @@ fn is_shared(text: &str) -> bool {
     text.starts_with("postgres:") || text.starts_with("fdb:")
 }
 
-fn open() -> Result<Fleet> {
+fn open() -> Result<Option<Fleet>> {
     let store = variable(STORE);
     let mut settings = FleetSettings { worker_threads: 1, ..FleetSettings::default() };
     if is_shared(&store) {
@@ -138,23 +148,24 @@ fn open() -> Result<Fleet> {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         settings.database.set(name, value)?;
     }
-    let store = open_store(&store)?;
+    let Some(store) = open_store(&store)? else { return Ok(None) };
     *lock(&OPENED) = Some(Arc::downgrade(&store));
-    Fleet::builder(store).settings(settings).build()
+    Fleet::builder(store).settings(settings).build().map(Some)
 }
 
 /// Opens the store where it is not open, and registers the VFS where it is new, or `again`: after `sqlite3_shutdown`.
-/// Whether it was registered.
-pub(crate) fn start(again: bool) -> Result<bool> {
+/// Whether it was registered; `None` where another process has the store.
+pub(crate) fn start(again: bool) -> Result<Option<bool>> {
     let mut slot = slot();
     let new = slot.is_none();
     if new {
-        *slot = Some(open()?);
+        let Some(fleet) = open()? else { return Ok(None) };
+        *slot = Some(fleet);
     }
     if let Some(fleet) = slot.as_ref().filter(|_| new || again) {
         fleet.register(VFS, false)?;
     }
-    Ok(new || again)
+    Ok(Some(new || again))
 }
 
 /// Closes the store.

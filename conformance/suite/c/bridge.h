@@ -12,9 +12,10 @@
 #define PATH_ROOM 1100
 
 /* The static library. */
-int litefleet_suite_start(int again);
+int litefleet_suite_start(int again); /* 1: registered, 0; -1: failed, -2: another process has the store */
 int litefleet_suite_stop(void);
 void litefleet_suite_leave(void);
+void litefleet_suite_unseen(void);
 int64_t litefleet_suite_size(const char *path);
 int64_t litefleet_suite_read(const char *path, uint64_t at, void *out, size_t count);
 int litefleet_suite_write(const char *path, uint64_t at, const void *bytes, size_t count);

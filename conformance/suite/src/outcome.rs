@@ -56,6 +56,8 @@ pub(crate) const FEWER: &str = "(fewer cases)";
 const LEFT: &str = "(left behind)";
 /// A process of the test had a store that no other process sees.
 pub(crate) const OWN_STORE: &str = "(store of its own)";
+/// A script wanted to see a database while another process had the store.
+pub(crate) const UNSEEN: &str = "(store not seen)";
 
 /// The VFS under test has panicked, which SQLite sees as an I/O error: cases that make errors happen would take it for theirs.
 const PANICKED: &str = "(panicked)";

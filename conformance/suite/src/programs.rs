@@ -9,7 +9,7 @@ use sha1::Digest as _;
 use crate::Result;
 use crate::source::{self, Tree, command, target};
 
-const BRIDGE: &[&str] = &["vfs.c", "stdio.c", "tclfs.c", "folder.c"];
+const BRIDGE: &[&str] = &["vfs.c", "scripts.c", "turns.c", "stdio.c", "tclfs.c", "folder.c"];
 const WRAPPED: &str = "-Wl,--wrap=fopen,--wrap=fopen64,--wrap=open,--wrap=open64,--wrap=opendir,--wrap=readdir,\
                        --wrap=readdir64,--wrap=closedir";
 #[cfg(feature = "fdb")]

@@ -15,7 +15,7 @@ const SOURCES: &[(&str, &[&str])] = &[
     ("threadtest3", &["test/threadtest3.c", "src/test_multiplex.c"]),
     ("mptester", &["mptest/mptest.c"]),
 ];
-const BRIDGE: &[&str] = &["vfs.c", "stdio.c", "posix.c"];
+const BRIDGE: &[&str] = &["vfs.c", "scripts.c", "turns.c", "stdio.c", "posix.c"];
 const WRAPPED: &str = "-Wl,--wrap=fopen,--wrap=fopen64,--wrap=unlink,--wrap=stat,--wrap=access";
 const LIBRARIES: &[&str] = &["-lm", "-lz", "-lpthread", "-ldl"];
 const OPTIONS: &[&str] = &["-DSQLITE_ENABLE_RTREE", "-DSQLITE_ENABLE_FTS5", "-DSQLITE_EXTRA_INIT=litefleet_suite_init"];
