@@ -7,7 +7,7 @@ use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use litefleet::store::{LeaseRequest, ListEntry, OpenRequest, PageStore, SessionRequest};
-use litefleet::{DatabaseName, ErrorKind, SessionId, Txid};
+use litefleet::{DatabaseName, Epoch, ErrorKind, SessionId, Txid};
 use litefleet_postgres::testing::{Server, ServerOptions, wait_until};
 use litefleet_postgres::{PostgresConfig, PostgresStore};
 use support::writer::Writer;
@@ -336,4 +336,13 @@ fn damaged_heads_are_listed_beside_the_others() {
         let request = OpenRequest { name, create: true, lease, known: None, tail_bytes: 1 << 20 };
         refused(a.runtime.block_on(store.open(request)), ErrorKind::Corrupt, &["the head of b is missing"]);
     }
+    // Whoever cannot know an epoch can still remove them.
+    for entry in listed.iter().take(3) {
+        let database = entry.database.expect("the id can be read");
+        a.runtime.block_on(store.delete(database, Epoch(0))).expect("it is damaged");
+    }
+    let left = a.runtime.block_on(store.list("", None, 10)).expect("it lists");
+    assert_eq!(left.iter().map(|entry| entry.name.as_str()).collect::<Vec<_>>(), ["d"]);
+    let healthy = left.first().and_then(|entry| entry.database).expect("it is whole");
+    refused(a.runtime.block_on(store.delete(healthy, Epoch(0))), ErrorKind::Fenced, &[]);
 }

@@ -259,7 +259,7 @@ pub trait PageStore: Debug + Send + Sync + 'static {
     ///
     /// A database whose head is damaged has no epoch that could be known, nobody can write to it, and there is no other mend
     /// than this one: it is deleted whatever the epoch (`backend-embedded/tests/embedded/listing.rs`,
-    /// `backend-fdb/tests/scenarios.rs`).
+    /// `backend-fdb/tests/scenarios.rs`, `backend-postgres/tests/errors.rs`).
     async fn delete(&self, database: DatabaseId, epoch: Epoch) -> Result<()>;
 
     /// Removes up to about `limit` rows and records of deleted databases, and sessions and epoch ends that are old

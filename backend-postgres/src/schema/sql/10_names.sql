@@ -48,14 +48,23 @@ DECLARE
 BEGIN
     SELECT * INTO head FROM {schema}.heads h WHERE h.id = wanted FOR UPDATE;
     outcome := {schema}.fence(head, delete.epoch);
+    -- A head that cannot be read has no epoch that anybody could know.
+    IF least(head.epoch, head.txid, head.size, head.checkpoint, head.horizon, head.generation) < 0 THEN outcome := 0; END IF;
     IF head.id IS NULL THEN
-        -- For whoever asks again, this says that it is deleted. That rests on what was seen, which its synchronous standby may
-        -- not have yet: so there is something to write, which comes later in the server's log, and waits for the standby.
-        PERFORM pg_logical_emit_message(true, 'litefleet', '');
+        -- A name without a head is damage, and this its only mend.
+        DELETE FROM {schema}.names n WHERE n.database = wanted;
+        IF FOUND THEN
+            INSERT INTO {schema}.condemned VALUES (wanted) ON CONFLICT DO NOTHING;
+            outcome := 0;
+        ELSE
+            -- For whoever asks again, this says that it is deleted. That rests on what was seen, which its synchronous standby
+            -- may not have yet: so there is something to write, which comes later in the server's log, and waits for the standby.
+            PERFORM pg_logical_emit_message(true, 'litefleet', '');
+        END IF;
     ELSIF outcome = 0 THEN
         INSERT INTO {schema}.condemned VALUES (wanted);
         DELETE FROM {schema}.names n WHERE n.database = wanted;
         DELETE FROM {schema}.heads h WHERE h.id = wanted;
     END IF;
-    RETURN ARRAY[outcome, coalesce(head.epoch, 0), coalesce(head.txid, 0)];
+    RETURN ARRAY[outcome, greatest(head.epoch, 0), greatest(head.txid, 0)];
 END $$;
