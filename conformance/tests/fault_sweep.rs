@@ -1,7 +1,9 @@
 //! Every call to the store fails in every way, under SQLite. `LITEFLEET_SWEEP=full` runs all of it, else a sample.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::io::Write as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use litefleet::store::{Effect, MemoryStore, Operation, PageStore};
 use litefleet_conformance::faults::{Case, Spoil, cases, measure, run_case, run_case_over};
@@ -9,35 +11,62 @@ use litefleet_embedded::{EmbeddedConfig, EmbeddedStore};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
+use tempfile::TempDir;
+
+/// Cases that are run at once: most of the time of each is waiting, for the disk or until a call is tried again.
+const AT_ONCE: usize = 4;
 
 fn counts() -> &'static BTreeMap<Operation, u64> {
     static COUNTS: OnceLock<BTreeMap<Operation, u64>> = OnceLock::new();
     COUNTS.get_or_init(measure)
 }
 
+/// A store, and the folder that it is in.
+type Place = (Arc<dyn PageStore>, Option<TempDir>);
+
 /// Runs the cases over the memory store, or as many as the sample has.
 fn sweep(spoils: &[Spoil], times: &[u64], sample: usize) {
-    sweep_over(&|| Arc::new(MemoryStore::default()), spoils, times, sample);
+    sweep_over(&|| (Arc::new(MemoryStore::default()), None), spoils, cases(counts(), spoils, times), sample);
 }
 
-fn sweep_over(store: &dyn Fn() -> Arc<dyn PageStore>, spoils: &[Spoil], times: &[u64], sample: usize) {
-    let mut all = cases(counts(), spoils, times);
+/// Says how far it is, also where what a test prints is kept until its end.
+fn progress(spoils: &[Spoil], done: usize, all: usize) {
+    let _nobody_reads = writeln!(std::io::stderr(), "{spoils:?}: {done} of {all} cases");
+}
+
+fn sweep_over(place: &(dyn Fn() -> Place + Sync), spoils: &[Spoil], mut all: Vec<Case>, sample: usize) {
     let full = std::env::var("LITEFLEET_SWEEP").is_ok_and(|value| value == "full");
     let seed = std::env::var("LITEFLEET_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| rand::rng().random::<u64>());
-    if !full {
+    if full {
+        progress(spoils, 0, all.len());
+    } else {
         all.shuffle(&mut StdRng::seed_from_u64(seed));
         all.truncate(sample);
     }
-    let mut failed = Vec::new();
-    let mut surfaced = 0;
-    for case in &all {
-        match run_case_over(store(), *case) {
-            Ok(errors) => surfaced += usize::from(!errors.is_empty()),
-            Err(wrong) => failed.push(wrong),
+    let (next, done, surfaced) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+    let failed = Mutex::new(Vec::new());
+    let work = || {
+        while let Some(case) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let (store, folder) = place();
+            match run_case_over(store, *case) {
+                Ok(errors) => _ = surfaced.fetch_add(usize::from(!errors.is_empty()), Ordering::Relaxed),
+                Err(wrong) => failed.lock().expect("no case panics with it").push(wrong),
+            }
+            drop(folder);
+            let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+            if full && done % (all.len() / 10).max(1) == 0 {
+                progress(spoils, done, all.len());
+            }
         }
-    }
-    eprintln!("{spoils:?}: {} cases, SQLite saw an error in {surfaced}", all.len());
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(work);
+        }
+    });
+    let failed = failed.into_inner().expect("no case panics with it");
+    eprintln!("{spoils:?}: {} cases, SQLite saw an error in {surfaced:?}", all.len());
     assert!(failed.is_empty(), "{} of {} (LITEFLEET_SEED={seed}):\n{}", failed.len(), all.len(), failed.join("\n"));
 }
 
@@ -91,16 +120,20 @@ fn lease_taken_away() {
 /// The same over a store on disk, whose calls come back at other moments.
 #[test]
 fn on_disk() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let store = || -> Arc<dyn PageStore> {
-        let directory = tempfile::tempdir_in(folder.path()).expect("a folder").keep();
-        let config = EmbeddedConfig::new(directory.join("store")).memtable_bytes(256 << 10);
-        Arc::new(EmbeddedStore::open(config).expect("a new store opens"))
+    let place = || -> Place {
+        let folder = tempfile::tempdir().expect("a folder");
+        let config = EmbeddedConfig::new(folder.path().join("store")).memtable_bytes(256 << 10);
+        (Arc::new(EmbeddedStore::open(config).expect("a new store opens")), Some(folder))
     };
     let effects = [Effect::Refuse, Effect::LoseRequest, Effect::LoseReply, Effect::Late, Effect::Full];
     let mut spoils = effects.map(Spoil::Effect).to_vec();
     spoils.extend([Spoil::LateSoon, Spoil::Steal, Spoil::StealAndWrite]);
-    sweep_over(&store, &spoils, &[1, 3], 24);
+    // Each case takes many times as long as in memory, where every number of spoiled calls is tried.
+    let mut all = cases(counts(), &spoils, &[1]);
+    for case in all.iter_mut().filter(|case| case.after % 2 == 1) {
+        case.times = 3;
+    }
+    sweep_over(&place, &spoils, all, 24);
 }
 
 /// A spilled page met "busy", after which SQLite goes on with what it has cached: the rollback was interrupted by the same,

@@ -217,13 +217,15 @@ fn run(store: Arc<dyn PageStore>, case: Option<Case>) -> Result<(BTreeMap<Operat
     Ok((counts, workload.errors))
 }
 
-/// Every case of some ways to spoil a call, for the calls that [`measure`] counted.
+/// Every case of some ways to spoil a call, for the calls that [`measure`] counted. A theft is one, however many calls are to
+/// be spoiled.
 pub fn cases(counts: &BTreeMap<Operation, u64>, spoils: &[Spoil], times: &[u64]) -> Vec<Case> {
     let mut all = Vec::new();
     for (operation, count) in counts {
         for after in 0..*count {
             for spoil in spoils {
-                for times in times {
+                let theft = matches!(spoil, Spoil::Steal | Spoil::StealAndWrite);
+                for times in times.iter().take(if theft { 1 } else { times.len() }) {
                     all.push(Case { operation: *operation, after, spoil: *spoil, times: *times });
                 }
             }
