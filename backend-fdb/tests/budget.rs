@@ -449,6 +449,25 @@ async fn a_purge_reads_no_values() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[cfg_attr(real_cluster, ignore = "counts requests, which only the stand-in tells")]
+async fn a_purge_walks_over_its_rows_about_twice() {
+    // One request walks over half a megabyte, which is about 120 pages. The end was looked for from the beginning each time.
+    let place = Place::new();
+    let store = store(&place).await;
+    let mut holder = Holder::new(&store, session(&store, LONG).await, "a").await;
+    holder.commit(b"record").await.expect("the holder can");
+    for chunk in 0..16_u32 {
+        let rows = (1..=60).map(|page| image(chunk * 60 + page, holder.txid)).collect();
+        holder.checkpoint(rows, chunk == 15).await.expect("the holder can");
+    }
+    store.delete(holder.database, holder.epoch).await.expect("the holder can");
+    let before = place.counter("get_keys");
+    assert_eq!(store.purge(1_000).await.expect("a purge").removed, 961);
+    let walked = place.counter("get_keys") - before;
+    assert!(walked <= 30, "{walked} requests: one for the first key, 8 to the end, and 17 to count what is left");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(real_cluster, ignore = "counts requests, which only the stand-in tells")]
 async fn misses_in_a_row_take_one_read_each() {
     let place = Place::new();
     let store = store(&place).await;

@@ -28,18 +28,21 @@ const SESSION_KEYS: usize = 1_000;
 const SESSION_BYTES: usize = 600;
 
 /// How many keys a range has that has one at least, and fewer than `most`, or as many: by halves, since to list them would
-/// bring their values along.
+/// bring their values along. Each step begins where one has found a key, so that no key is walked over again and again.
 async fn count_keys(tx: &Tx, range: &Range, most: usize) -> Outcome<usize> {
-    let (mut there, mut gone) = (0, most);
-    while gone - there > 1 {
-        let middle = there + (gone - there) / 2;
-        if tx.peek_key(range, middle).await?.is_some() {
-            there = middle;
-        } else {
-            gone = middle;
+    let (mut rest, mut passed, mut most) = (range.clone(), 0, most);
+    while most > 1 {
+        let half = most / 2;
+        match tx.peek_key(&rest, half).await? {
+            Some(key) => {
+                rest.0 = key;
+                passed += half;
+                most -= half;
+            }
+            None => most = half,
         }
     }
-    Ok(there + 1)
+    Ok(passed + 1)
 }
 
 /// What a step of a purge has come to.

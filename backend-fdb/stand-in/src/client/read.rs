@@ -79,9 +79,15 @@ impl Reader {
             self.resolve(writes, selector).await?.0
         } else {
             let version = self.version().await?;
-            let request = Request::GetKey { version, selector: selector.clone(), bound: self.bound.clone() };
-            let Reply::Key(key) = self.link.call(request).await? else { return Err(code::OPERATION_FAILED) };
-            key
+            let mut selector = selector.clone();
+            loop {
+                let request = Request::GetKey { version, selector, bound: self.bound.clone() };
+                match self.link.call(request).await? {
+                    Reply::Key(key) => break key,
+                    Reply::Further(rest) => selector = rest,
+                    _ => return Err(code::OPERATION_FAILED),
+                }
+            }
         };
         let plain = selector.clone().without_or_equal();
         if plain.offset <= 0 {

@@ -140,7 +140,8 @@ impl Cluster {
             Request::GetKey { version, selector, bound } => {
                 self.lock().counters.get_keys += 1;
                 self.readable(version).await?;
-                Ok(Reply::Key(self.lock().store.resolve(&selector, &bound, version)))
+                let found = self.lock().store.resolve(&selector, &bound, version);
+                Ok(found.map_or_else(Reply::Further, Reply::Key))
             }
             Request::GetRange(request) => {
                 self.lock().counters.ranges += 1;

@@ -150,8 +150,13 @@ pub(crate) enum Reply {
     Version(Version),
     Value(Option<Bytes>),
     Key(Bytes),
+    /// Where to go on looking for a key: one request looks no further.
+    Further(Selector),
     Rows(Rows),
-    Committed { version: Version, batch_index: u16 },
+    Committed {
+        version: Version,
+        batch_index: u16,
+    },
     Size(u64),
     Keys(Vec<Bytes>),
 }

@@ -14,6 +14,9 @@ use super::protocol::{Mutation, Range, RangeRequest, Rows, Selector, Version, af
 /// The most bytes that one reply carries. Source: the client's constant of the same meaning; the documentation only
 /// says that a range read may return less than asked for.
 const REPLY_BYTES: usize = 80_000;
+/// How many bytes of keys and values one request for a key walks over. Source: seen in the storage server's code, 7.3.79:
+/// it says how much of the offset is left, and the client asks on.
+const SELECTOR_BYTES: usize = 500_000;
 /// What a row costs besides its key and value, for bounds in bytes.
 const ROW_OVERHEAD: usize = 8;
 
@@ -110,9 +113,24 @@ impl Store {
             .filter_map(move |(key, history)| value_at(history, version).map(|value| (key, value)))
     }
 
-    /// The key that a selector names; the bound where there is none.
-    pub(crate) fn resolve(&self, selector: &Selector, bound: &[u8], version: Version) -> Bytes {
-        self.resolved(selector, bound, version).key
+    /// The key that a selector names; the bound where there is none. Or from where the rest of the way is asked for, when it
+    /// is longer than one request goes. (Backwards any way is gone at once: no user of this goes a long one.)
+    pub(crate) fn resolve(&self, selector: &Selector, bound: &[u8], version: Version) -> Result<Bytes, Selector> {
+        let forward = selector.clone().without_or_equal();
+        if forward.offset > 1 {
+            let (mut bytes, mut left) = (0, forward.offset);
+            for (key, value) in self.present(&forward.key, bound, version) {
+                left -= 1;
+                bytes += key.len() + value.len() + ROW_OVERHEAD;
+                if left == 0 {
+                    break;
+                }
+                if bytes >= SELECTOR_BYTES {
+                    return Err(Selector { key: after(key), or_equal: false, offset: left });
+                }
+            }
+        }
+        Ok(self.resolved(selector, bound, version).key)
     }
 
     fn resolved(&self, selector: &Selector, bound: &[u8], version: Version) -> Resolved {
