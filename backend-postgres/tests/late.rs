@@ -67,6 +67,7 @@ impl Place {
             epoch: self.writer.epoch,
             txid,
             since: Txid(0),
+            attempt: 1,
             piece: 0,
             rows: vec![PageRow { page: PAGE, txid, kind, bytes: bytes.into() }],
             last,
