@@ -440,6 +440,40 @@ async fn databases_are_listed_beside_damaged_ones() {
     refused(store.delete(a, Epoch(0)).await, ErrorKind::NotFound);
 }
 
+/// Its checkpoint's place cannot be read, so nobody can open it. But its holder can write, and what it is told is durable.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_opened_is_deleted_only_when_nobody_holds_it() {
+    let place = Place::new();
+    let store = store(&place).await;
+    let session = session(&store, LONG).await;
+    let mut holder = Holder::new(&store, session, "a").await;
+    holder.commit(b"first").await.expect("the holder can");
+    let id = holder.head().await.commit_id.0;
+    let database = foundationdb::Database::from_path(place.cluster_file.to_str().expect("UTF-8")).expect("a database");
+    let prefix = place.prefix.as_slice();
+    let damage = database.run(|trx, _| async move {
+        let end = [prefix, &[0xff]].concat();
+        let range = foundationdb::RangeOption::from((prefix, end.as_slice()));
+        let found = trx.get_range(&range, 1, false).await?;
+        // The head has the commit's id, as has the record, whose key is longer.
+        let heads = found.iter().filter(|pair| pair.value().windows(16).any(|part| part == id));
+        let mut key = heads.map(|pair| pair.key().to_vec()).min_by_key(Vec::len).expect("a head");
+        *key.last_mut().expect("its kind") = 3;
+        let mut value = trx.get(&key, false).await?.expect("how far checkpoints have got").to_vec();
+        value[1] ^= 1;
+        trx.set(&key, &value);
+        Ok(())
+    });
+    damage.await.expect("it is written");
+    let (a, epoch) = (holder.database, holder.epoch);
+    refused(take(&store, "a", session, true).await, ErrorKind::Corrupt);
+    holder.commit(b"second").await.expect("the holder can");
+    refused(store.delete(a, Epoch(epoch.get() + 1)).await, ErrorKind::Fenced);
+    store.end_session(session).await.expect("it ends");
+    store.delete(a, Epoch(0)).await.expect("nobody can take its lease any more");
+    refused(store.delete(a, Epoch(0)).await, ErrorKind::NotFound);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[cfg_attr(real_cluster, ignore = "needs a cluster that can be told to recover")]
 async fn a_recovery_loses_nothing() {

@@ -8,7 +8,7 @@ use super::FdbStore;
 use super::read::{Singles, missing};
 use crate::error::Outcome;
 use crate::keys::Kind;
-use crate::knowledge::Touch;
+use crate::knowledge::{Core, Touch};
 use crate::transact::{Priority, Step, Tx};
 use crate::values::Value;
 
@@ -132,6 +132,12 @@ impl FdbStore {
         Ok(())
     }
 
+    /// Whether nobody holds the lease, or only a session that has ended.
+    async fn is_free(&self, tx: &Tx, core: &Core) -> Outcome<bool> {
+        let Some(holder) = &core.lease.holder else { return Ok(true) };
+        Ok(self.session(tx, holder.session).await?.is_none_or(|record| record.ended.is_some()))
+    }
+
     async fn try_delete(
         &self,
         tx: Tx,
@@ -152,8 +158,7 @@ impl FdbStore {
             // A try whose reply was lost had found it: so it is gone, whether by that one or not.
             return if unknown && singles.is_empty() { Ok(Step::Return(())) } else { Err(missing(database).into()) };
         };
-        // An open needs all of it, and who cannot open it has no epoch.
-        let core = match singles.whole() {
+        let core = match singles.core() {
             Ok(core) => Some(core),
             Err(error) if error.kind() == ErrorKind::Corrupt => None,
             Err(error) => return Err(error.into()),
@@ -161,7 +166,12 @@ impl FdbStore {
         match &core {
             Some(core) => {
                 self.rely_on(&tx, database, core)?;
-                core.fence(epoch)?;
+                // Who cannot open it has no epoch. Its holder can still write, as long as there is one.
+                if let Err(fenced) = core.fence(epoch)
+                    && !(singles.cannot_be_opened() && self.is_free(&tx, core).await?)
+                {
+                    return Err(fenced.into());
+                }
             }
             None => tx.conflict_with_writers(&self.keys.singles(database))?,
         }

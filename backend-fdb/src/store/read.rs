@@ -55,10 +55,9 @@ impl<'r> Singles<'r> {
         self.get(Kind::Progress)
     }
 
-    /// The core, where nothing that an open needs beside it is damaged.
-    pub(super) fn whole(&self) -> Result<Core> {
-        let core = self.core()?;
-        self.progress().and(self.warm()).map(|_| core)
+    /// Whether something that an open needs beside the core is damaged.
+    pub(super) fn cannot_be_opened(&self) -> bool {
+        self.progress().is_err() || self.warm().is_err()
     }
 
     pub(super) fn name(&self) -> Result<DatabaseName> {
