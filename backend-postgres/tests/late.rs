@@ -17,8 +17,6 @@ use tokio_postgres::{Client, NoTls};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const PAGE: PageNo = PageNo(5);
-/// What late pieces wait for.
-const GATE: u64 = 7;
 
 /// A database with three commits, and somebody who can hold up what is written as of txid 1.
 struct Place {
@@ -31,13 +29,15 @@ impl Place {
     /// `trigger` says when it is held up.
     fn new(trigger: &str) -> Self {
         let schema = fresh_schema();
-        let mut writer = Writer::new(connect(&server().url(), &schema, |config| config), "a");
+        // They wait for as long as the test does.
+        let url = format!("{}&options=-c%20lock_timeout%3D60s", server().url());
+        let mut writer = Writer::new(connect(&url, &schema, |config| config), "a");
         for _ in 0..3 {
             writer.commit(10).unwrap();
         }
         server().sql(&format!(
             "CREATE FUNCTION {schema}.waits() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
-             IF NEW.txid = 1 THEN PERFORM pg_advisory_xact_lock_shared({GATE}); END IF; RETURN NEW; END $$; \
+             IF NEW.txid = 1 THEN PERFORM pg_advisory_xact_lock_shared(hashtext('{schema}')); END IF; RETURN NEW; END $$; \
              CREATE {trigger} FOR EACH ROW EXECUTE FUNCTION {schema}.waits()",
             trigger = trigger.replace("S.", &format!("{schema}."))
         ));
@@ -47,7 +47,10 @@ impl Place {
     }
 
     fn at_gate(&self, what: &str) {
-        self.writer.runtime.block_on(self.gate.batch_execute(&format!("SELECT pg_{what}({GATE})"))).unwrap();
+        self.writer
+            .runtime
+            .block_on(self.gate.batch_execute(&format!("SELECT pg_{what}(hashtext('{}'))", self.schema)))
+            .unwrap();
     }
 
     /// Only calls of this test: other tests use the server at the same time.

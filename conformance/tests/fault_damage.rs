@@ -190,10 +190,10 @@ fn removed_databases_are_purged_beside_a_damaged_one() {
     for database in ["a", "b"] {
         process.fleet().remove(&name(database), false).unwrap();
     }
-    let removed = process.fleet().purge().unwrap();
+    let removed = process.fleet().purge(&mut |_| ControlFlow::Continue(())).unwrap();
     // All of the one, and the most of the other, from both ends.
     assert!(removed > report.rows + report.records + 150, "{removed}: {report:?}");
-    assert_eq!(process.fleet().purge().unwrap(), 0);
+    assert_eq!(process.fleet().purge(&mut |_| ControlFlow::Continue(())).unwrap(), 0);
     assert_eq!(sum(&process.open("c", "")).unwrap(), 600_000);
 }
 

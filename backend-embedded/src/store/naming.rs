@@ -49,14 +49,13 @@ impl EmbeddedStore {
     pub(super) fn rename_database(&self, id: DatabaseId, epoch: Epoch, name: &DatabaseName) -> Result<()> {
         Ok(self.write(|engine, _| {
             let view = engine.view();
-            stored::fence(&stored::head(&view, id)?, epoch)?;
-            match stored::find(&view, name)? {
-                Some(other) if other == id => return Ok(()),
-                Some(_) => {
-                    let message = format!("there is a database named {name} already");
-                    return Err(Error::conflict(message).into());
-                }
-                None => {}
+            let (head, found) = (stored::head(&view, id)?, stored::find(&view, name)?);
+            if found == Some(id) {
+                return Ok(());
+            }
+            stored::fence(&head, epoch)?;
+            if found.is_some() {
+                return Err(Error::conflict(format!("there is a database named {name} already")).into());
             }
             let old = stored::name(&view, id)?;
             let mut changes = engine.changes();

@@ -82,7 +82,7 @@ impl FdbStore {
     }
 
     pub(super) async fn rename_database(&self, database: DatabaseId, epoch: Epoch, name: &DatabaseName) -> Result<()> {
-        let body = |tx, unknown| self.try_rename(tx, database, epoch, name, unknown);
+        let body = |tx, _| self.try_rename(tx, database, epoch, name);
         let done = self.cluster.run("rename", Priority::Normal, body).await?;
         if let Some(committed) = done.committed {
             self.knowledge.committed(committed);
@@ -90,29 +90,19 @@ impl FdbStore {
         Ok(())
     }
 
-    async fn try_rename(
-        &self,
-        tx: Tx,
-        database: DatabaseId,
-        epoch: Epoch,
-        name: &DatabaseName,
-        unknown: bool,
-    ) -> Outcome<Step<()>> {
+    async fn try_rename(&self, tx: Tx, database: DatabaseId, epoch: Epoch, name: &DatabaseName) -> Outcome<Step<()>> {
         let (new_key, of_key) = (self.keys.name(name), self.keys.of(database, Kind::Name));
         // Neither head, staging entry nor lease is changed: those who rely on them need not be told.
         let (core, old, taken) =
             futures_util::try_join!(self.core(&tx, database), tx.get::<String>(&of_key), tx.get::<u64>(&new_key))?;
         let (Some(core), Some(old)) = (core, old) else { return Err(missing(database).into()) };
-        let renamed = taken == Some(database.get());
-        if unknown && renamed {
+        if taken == Some(database.get()) {
             // A try whose reply was lost has done it, whoever has the lease now.
             return Ok(Step::Return(()));
         }
         core.fence(epoch)?;
-        match taken {
-            Some(_) if renamed => return Ok(Step::Return(())),
-            Some(_) => return Err(Error::conflict(format!("there is a database named {name} already")).into()),
-            None => {}
+        if taken.is_some() {
+            return Err(Error::conflict(format!("there is a database named {name} already")).into());
         }
         tx.clear(&self.keys.name(&DatabaseName::new(&old)?));
         tx.put(&new_key, &database.get())?;

@@ -1,5 +1,7 @@
 //! `litefleet gc`
 
+use std::ops::ControlFlow;
+
 use indicatif::ProgressBar;
 use litefleet::{CollectReport, DatabaseName, ErrorKind};
 use serde_json::json;
@@ -52,7 +54,11 @@ impl Work<'_> {
         })?;
         check_cancelled()?;
         self.bar.set_message("deleting what was removed");
-        let purged = self.session.fleet.purge()?;
+        let purged = self.session.fleet.purge(&mut |removed| {
+            self.bar.set_message(format!("deleting what was removed: {removed} rows and records"));
+            if cancel::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        check_cancelled()?;
         if self.args.json {
             return self.say(json!({ "in_use": self.in_use, "purged": purged }));
         }

@@ -228,7 +228,7 @@ fn collection_goes_on_past_a_damaged_database() {
         session.fleet.remove(&removed, false)?;
         let damaged = gc::run(session, &GcArgs { names: Vec::new(), force: false, json: false }).unwrap_err();
         assert_eq!(damaged.exit(), Exit::Corrupt);
-        assert_eq!(session.fleet.purge()?, 0, "what was removed is gone");
+        assert_eq!(session.fleet.purge(&mut |_| ControlFlow::Continue(()))?, 0, "what was removed is gone");
         let named = GcArgs { names: vec![name.clone()], force: false, json: true };
         assert_eq!(gc::run(session, &named).unwrap_err().exit(), Exit::Corrupt);
         Ok(())
@@ -277,7 +277,7 @@ fn maintenance() {
         assert_eq!(fingerprint(session, &other), Fingerprint::of(&from).unwrap());
         session.fleet.remove(&other, false)?;
         assert_eq!(session.connect(&other, Access::Write).unwrap_err().exit(), Exit::NotFound);
-        session.fleet.purge()?;
+        session.fleet.purge(&mut |_| ControlFlow::Continue(()))?;
         Ok(())
     });
 }

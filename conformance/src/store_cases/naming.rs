@@ -163,7 +163,8 @@ pub async fn rename_moves_the_name(harness: &dyn Harness) {
     writer.checkpoint(1, &[image(1, 1, b"row")]).await;
     let taken = Writer::new(&store, "taken").await;
     let before = picture(&store, writer.database).await;
-    let rename = |text: &str| store.rename(writer.database, writer.epoch, name(text));
+    let (id, epoch) = (writer.database, writer.epoch);
+    let rename = |text: &str| store.rename(id, epoch, name(text));
     refused(rename("taken").await, ErrorKind::Conflict, "a name that is taken");
     assert_eq!(picture(&store, writer.database).await, before);
     for _ in 0..2 {
@@ -185,6 +186,12 @@ pub async fn rename_moves_the_name(harness: &dyn Harness) {
         ErrorKind::Conflict,
         "a name that was its own once",
     );
+    // One that is done is done, also for who has lost the lease since, and its reply before.
+    store.release(id, epoch, Vec::new()).await.expect("held");
+    let next = Writer::new(&store, "new").await;
+    rename("new").await.expect("it has that name");
+    refused(rename("newer").await, ErrorKind::Fenced, "the lease is another's");
+    let writer = next;
     // A name that was deleted is free.
     store.delete(taken.database, taken.epoch).await.expect("held");
     store.rename(writer.database, writer.epoch, name("taken")).await.expect("the name is free");

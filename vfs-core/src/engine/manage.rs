@@ -272,15 +272,24 @@ impl Fleet {
         report
     }
 
-    /// Removes the bytes of deleted databases. Returns how many rows and records there were.
-    pub fn purge(&self) -> Result<u64> {
+    /// Removes the bytes of deleted databases, until `progress`, which is told how many rows and records that were so far,
+    /// wants it to end. Returns how many there were. `Unavailable` when others, who are at it as well, get no further.
+    pub fn purge(&self, progress: &mut (dyn FnMut(u64) -> ControlFlow<()> + Send)) -> Result<u64> {
         self.wait(async {
-            let mut removed = 0;
+            let (mut removed, mut moved) = (0, self.inner.clock.monotonic());
             loop {
                 let purged = self.inner.store.purge(PURGE_STEP).await.context("purge")?;
                 removed += purged.removed;
-                if purged.done {
+                if purged.done || progress(removed).is_break() {
                     return Ok(removed);
+                }
+                let now = self.inner.clock.monotonic();
+                if purged.removed > 0 {
+                    moved = now;
+                } else if now.saturating_sub(moved) > self.inner.settings.database.store_timeout {
+                    let what =
+                        "what is left of removed databases is held by somebody else who removes it; try again later";
+                    return Err(Error::unavailable(what).context("purge"));
                 }
             }
         })

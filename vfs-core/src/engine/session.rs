@@ -151,8 +151,9 @@ impl Session {
     pub(crate) async fn give_up(&self, session: SessionId) -> Result<()> {
         let _one = self.turn().await?;
         if self.current() == Some(session) {
-            self.store.end_session(session).await?;
+            // First of all nobody here relies on it any more, whatever becomes of the call: what nobody renews ends by itself.
             *self.lock() = None;
+            self.store.end_session(session).await?;
         }
         Ok(())
     }

@@ -126,10 +126,11 @@ impl FleetInner {
                     }
                 }
                 // One that cannot be given back does not stand in the way of others.
-                Err(error) => {
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
                     tracing::warn!(%error, "a lease could not be given back");
                     self.unreturned.found_nothing(&key);
                 }
+                Err(error) => tracing::debug!(%error, "a lease is still to be given back"),
             }
         }
     }

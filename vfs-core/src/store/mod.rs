@@ -250,8 +250,8 @@ pub trait PageStore: Debug + Send + Sync + 'static {
     /// same (`backend-embedded/tests/embedded/listing.rs`).
     async fn list(&self, prefix: &str, after: Option<&DatabaseName>, limit: usize) -> Result<Vec<ListEntry>>;
 
-    /// Gives a database another name. On condition of the epoch; `Conflict` when another database has
-    /// the name (cases: `rename_moves_the_name`, `one_of_many_gets_a_name`).
+    /// Gives a database another name. On condition of the epoch, unless it has that name already: a try whose reply was lost may
+    /// have given it, and the lease may be gone since. `Conflict` when another database has the name (cases: `rename_moves_the_name`, `one_of_many_gets_a_name`).
     async fn rename(&self, database: DatabaseId, epoch: Epoch, name: DatabaseName) -> Result<()>;
 
     /// Deletes a database: its name is free and its content unreadable at once; [`purge`](Self::purge) removes the

@@ -29,10 +29,14 @@ DECLARE
     outcome integer;
 BEGIN
     SELECT * INTO head FROM {schema}.heads h WHERE h.id = wanted FOR NO KEY UPDATE;
+    IF head.id IS NOT NULL AND EXISTS (SELECT FROM {schema}.names n WHERE n.database = wanted AND n.name = rename.name) THEN
+        -- It was done by a try whose answer was lost, whoever has the lease now.
+        RETURN ARRAY[0, head.epoch, head.txid];
+    END IF;
     outcome := {schema}.fence(head, rename.epoch);
     IF outcome = 0 THEN
         BEGIN
-            UPDATE {schema}.names n SET name = rename.name WHERE n.database = wanted AND n.name <> rename.name;
+            UPDATE {schema}.names n SET name = rename.name WHERE n.database = wanted;
         EXCEPTION WHEN unique_violation THEN
             outcome := 10;
         END;

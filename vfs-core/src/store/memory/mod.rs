@@ -307,14 +307,13 @@ impl PageStore for MemoryStore {
     async fn rename(&self, database: DatabaseId, epoch: Epoch, name: DatabaseName) -> Result<()> {
         let mut state = self.lock();
         let found = state.database(database)?;
-        found.fence(epoch)?;
         let old = found.name.clone();
-        match state.names.get(&name) {
-            Some(other) if *other == database => return Ok(()),
-            Some(_) => {
-                return Err(Error::conflict(format!("there is a database named {name} already")));
-            }
-            None => {}
+        if old == name {
+            return Ok(());
+        }
+        found.fence(epoch)?;
+        if state.names.contains_key(&name) {
+            return Err(Error::conflict(format!("there is a database named {name} already")));
         }
         state.names.remove(&old);
         state.names.insert(name.clone(), database);
