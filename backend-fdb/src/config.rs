@@ -237,9 +237,10 @@ impl FdbConfig {
 }
 
 /// What a commit takes of a transaction besides the record, when its keys have so many bytes: head and record are the
-/// key three times each, with the conflict ranges that they make, and the slot four times.
+/// key three times each, with the conflict ranges that they make, the slot four times, and the lease twice where it was
+/// read.
 pub(crate) fn commit_bytes(key: usize) -> usize {
-    10 * key + 384
+    12 * key + 416
 }
 
 /// About what a row of a page that does not compress costs in a transaction, besides its key.

@@ -15,7 +15,7 @@ use litefleet::store::Head;
 use litefleet::{DatabaseId, Epoch, Error, Result, SessionId, Txid};
 
 use crate::keys::put_number;
-use crate::values::{Entry, FenceValue, HeadValue, LeaseValue, ProgressValue, StagingValue};
+use crate::values::{Entry, FenceValue, HeadValue, LeaseValue, ProgressValue, StagingValue, Tenure};
 
 /// For how long a version of ours serves as a read version of a commit. FoundationDB forgets after five seconds; what is
 /// over is for the commit to arrive in. It is a little longer than from one renewal of a session to the next, by the
@@ -40,7 +40,7 @@ impl Core {
     }
 
     pub(crate) fn holder(&self) -> Option<SessionId> {
-        self.lease.holder.as_ref().map(|holder| holder.session)
+        self.lease.holder().map(|holder| holder.session)
     }
 
     /// Bytes that say which state of the database this is, and that no other of its states has: epochs, txids and
@@ -51,7 +51,7 @@ impl Core {
         put_number(&mut out, self.lease.epoch.get());
         put_number(&mut out, self.head.txid.get());
         put_number(&mut out, self.staging.generation);
-        let held = u8::from(self.lease.holder.is_some());
+        let held = u8::from(self.lease.holder().is_some());
         match self.staging.entry {
             Entry::Discarding => out.push(held),
             Entry::None => out.push(2 | held),
@@ -69,10 +69,11 @@ impl Core {
         if current != epoch {
             return Err(Error::fenced(format!("epoch {epoch} is over, the current one is {current}")));
         }
-        if self.lease.holder.is_none() {
-            return Err(Error::fenced(format!("the lease of epoch {epoch} was released")));
+        match self.lease.tenure {
+            Tenure::Held(_) => Ok(()),
+            Tenure::Free => Err(Error::fenced(format!("the lease of epoch {epoch} was released"))),
+            Tenure::Deposed(_) => Err(Error::fenced(format!("the lease of epoch {epoch} was taken away"))),
         }
-        Ok(())
     }
 
     /// `Conflict` unless the head is where it is expected.
@@ -88,7 +89,7 @@ impl Core {
     pub(crate) fn public(&self, progress: &ProgressValue) -> Head {
         Head {
             epoch: self.lease.epoch,
-            holder: self.lease.holder.as_ref().map(|holder| litefleet::store::Holder {
+            holder: self.lease.holder().map(|holder| litefleet::store::Holder {
                 session: holder.session,
                 label: holder.label.clone(),
                 expires_in: None,

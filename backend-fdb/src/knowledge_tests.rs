@@ -161,7 +161,7 @@ fn no_two_states_have_the_same_identity() {
                         let mut core = Core::empty();
                         core.lease.epoch = Epoch(epoch);
                         let holder = crate::values::HolderValue { session: SESSION, label: "label".into() };
-                        core.lease.holder = held.then_some(holder);
+                        core.lease.tenure = if held { Tenure::Held(holder) } else { Tenure::Free };
                         core.head.txid = Txid(txid);
                         core.staging = StagingValue { generation, entry };
                         seen.insert(core.identity());

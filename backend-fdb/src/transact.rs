@@ -342,6 +342,11 @@ pub(crate) fn says_read_first(fault: &Fault) -> bool {
     matches!(fault, Fault::Client(error) if codes.contains(&error.code()))
 }
 
+/// Whether a commit was refused because somebody else changed what it relies on.
+pub(crate) fn lost_a_race(fault: &Fault) -> bool {
+    matches!(fault, Fault::Client(error) if error.code() == code::NOT_COMMITTED)
+}
+
 /// A try that failed, and its transaction.
 pub(crate) struct Failed {
     pub(crate) fault: Fault,

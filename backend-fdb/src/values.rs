@@ -8,7 +8,10 @@ use litefleet::store::{EpochEnd, Pieces, RowKind};
 use litefleet::{CommitId, Epoch, Error, PageNo, PageRange, PageSet, Result, SessionId, Txid, UnixMillis};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+pub(crate) use self::lease::{HolderValue, LeaseValue, Tenure};
 use crate::keys::{put_number, take_number};
+
+mod lease;
 
 /// The version of this format, in every sealed value.
 const VERSION: u8 = 1;
@@ -44,20 +47,6 @@ impl Default for StagingValue {
     fn default() -> Self {
         Self { generation: 0, entry: Entry::None }
     }
-}
-
-/// Who holds a lease.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct HolderValue {
-    pub(crate) session: SessionId,
-    pub(crate) label: String,
-}
-
-/// The lease.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct LeaseValue {
-    pub(crate) epoch: Epoch,
-    pub(crate) holder: Option<HolderValue>,
 }
 
 /// How far checkpoints and collections have got.
@@ -218,29 +207,6 @@ impl Value for StagingValue {
             [other] => return Err(Error::corrupt(format!("a staging entry of the kind {other}"))),
         };
         Ok(Self { generation, entry })
-    }
-}
-
-impl Value for LeaseValue {
-    const WHAT: &'static str = "the lease of a database";
-
-    fn write(&self, out: &mut Vec<u8>) {
-        put_number(out, self.epoch.get());
-        if let Some(holder) = &self.holder {
-            out.extend_from_slice(&holder.session.bytes());
-            out.extend_from_slice(holder.label.as_bytes());
-        }
-    }
-
-    fn read(body: &mut &[u8]) -> Result<Self> {
-        let epoch = Epoch(take_number(body)?);
-        let holder = if body.is_empty() {
-            None
-        } else {
-            let session = SessionId(array(body)?);
-            Some(HolderValue { session, label: text(body)? })
-        };
-        Ok(Self { epoch, holder })
     }
 }
 

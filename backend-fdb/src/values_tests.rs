@@ -24,8 +24,10 @@ fn values_come_back_and_damage_is_found() {
         comes_back(StagingValue { generation: 9, entry });
     }
     let holder = HolderValue { session: SessionId([9; 16]), label: "host:17".into() };
-    comes_back(LeaseValue { epoch: Epoch(4), holder: Some(holder) });
-    comes_back(LeaseValue { epoch: Epoch(4), holder: None });
+    let unnamed = HolderValue { label: String::new(), ..holder.clone() };
+    for tenure in [Tenure::Free, Tenure::Deposed(holder.session), Tenure::Held(holder), Tenure::Held(unnamed)] {
+        comes_back(LeaseValue { epoch: Epoch(4), tenure });
+    }
     let pieces = Pieces { epoch: Epoch(2), attempt: 4, txid: Txid(7), count: 300 };
     for pieces in [Pieces::default(), pieces] {
         comes_back(ProgressValue { checkpoint: Txid(5), horizon: Txid(4), log_start: Txid(3), pieces });

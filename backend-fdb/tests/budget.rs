@@ -91,8 +91,25 @@ async fn a_grant_reads_and_writes_little() {
     let (spent, (ranges, opened)) = counted(&place, granting).await;
     opened.expect("the lease is free");
     assert_eq!(spent, Requests { versions: 0, reads: 3, commits: 1 }, "name; small values, tail");
-    assert_eq!(ranges, (4, 2), "name, fence, slot, progress; slot, lease");
+    assert_eq!(ranges, (5, 2), "name, fence, slot, lease, progress; slot, lease");
     assert_eq!(place.counter("conflicts"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(real_cluster, ignore = "counts requests, which only the stand-in tells")]
+async fn a_takeover_from_a_quicker_holder_costs_one_transaction_more() {
+    let place = Place::new();
+    let (ours, theirs) = (store(&place).await, store(&place).await);
+    let our_session = session(&ours, LONG).await;
+    let mut holder = Holder::new(&ours, our_session, "a").await;
+    holder.commit(b"record").await.expect("the holder can");
+    let their_session = session(&theirs, LONG).await;
+    place.command("next commit.not_committed");
+    let (spent, taken) = counted(&place, Holder::taking(&theirs, their_session, "a", true)).await;
+    taken.expect("force takes over");
+    // Of these two versions, twelve reads and two commits are the grant's, and the first five reads of an older version.
+    let all = Requests { versions: 3, reads: 22, commits: 3 };
+    assert_eq!(spent, all, "the grant twice, and in between the deposition");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -310,7 +310,7 @@ impl FdbStore {
     pub(super) async fn core(&self, tx: &Tx, database: DatabaseId) -> Outcome<Option<Core>> {
         let core = self.peek_core(tx, database).await?;
         match &core {
-            Some(core) => self.rely_on(tx, database, core)?,
+            Some(core) => self.rely_on_read(tx, database, core)?,
             None => tx.conflict_with_writers(&self.keys.core(database))?,
         }
         Ok(core)
@@ -336,8 +336,16 @@ impl FdbStore {
         tx.conflict_with_writers(&only(self.slot(database, core)))
     }
 
-    /// A transaction changes the database from this state. Every one does this: so whoever relies on the state conflicts,
-    /// however late its request arrives. Hence nobody needs to conflict on the head or the staging entry.
+    /// The same for a state that was read: also with whoever takes the lease away without knowing the state. Whoever knows
+    /// of it conflicts on the fence, which is written then.
+    pub(super) fn rely_on_read(&self, tx: &Tx, database: DatabaseId, core: &Core) -> Outcome<()> {
+        self.rely_on(tx, database, core)?;
+        tx.conflict_with_writers(&only(self.keys.of(database, crate::keys::Kind::Lease)))
+    }
+
+    /// A transaction changes the database from this state. Every one does this, unless it only takes the lease away: so
+    /// whoever relies on the state conflicts, however late its request arrives. Hence nobody needs to conflict on the
+    /// head or the staging entry.
     pub(super) fn leave(&self, tx: &Tx, database: DatabaseId, core: &Core) -> Outcome<()> {
         tx.conflict_with_readers(&self.slot(database, core))
     }

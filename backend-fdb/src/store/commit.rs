@@ -11,7 +11,7 @@ use crate::config::commit_bytes;
 use crate::error::{Fault, Outcome};
 use crate::knowledge::Core;
 use crate::transact::Tx;
-use crate::values::{Entry, HeadValue, LeaseValue, StagingValue};
+use crate::values::{Entry, HeadValue, LeaseValue, StagingValue, Tenure};
 
 /// The most bytes that commits are gathered to in one transaction. A larger one goes alone.
 const SHARED_BYTES: usize = 400_000;
@@ -63,7 +63,7 @@ impl Change for Committing<'_> {
         }
         let mut lease = core.lease.clone();
         if request.release {
-            lease = LeaseValue { holder: None, ..lease };
+            lease = LeaseValue { tenure: Tenure::Free, ..lease };
             store.put_lease(tx, id, &lease)?;
         }
         Ok(Core { head, staging, lease })

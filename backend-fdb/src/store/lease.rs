@@ -13,8 +13,8 @@ use crate::error::{Fault, Outcome};
 use crate::keys::{Kind, after_key};
 use crate::knowledge::{Core, Witness};
 use crate::sessions::Standing;
-use crate::transact::Tx;
-use crate::values::{EpochEndValue, HolderValue, LeaseValue, SessionValue, Value};
+use crate::transact::{Cluster, Priority, Step, Tx};
+use crate::values::{EpochEndValue, HolderValue, LeaseValue, SessionValue, Tenure, Value};
 
 /// For how long the ends of epochs are kept, in FoundationDB's versions, of which there are a million in a second, and
 /// more only where a recovery skips a hundred seconds' worth: two days, so that it is a day at least.
@@ -38,19 +38,17 @@ impl FdbStore {
         core: &Core,
         asking: &Asking,
     ) -> Outcome<Core> {
-        let other = core.lease.holder.as_ref().filter(|holder| holder.session != asking.lease.session);
+        let other = core.lease.holder().filter(|holder| holder.session != asking.lease.session);
         call.tries().holder = other.map(|holder| holder.session);
-        if other.is_some() && asking.assumed {
-            // Whether its session is alive can only be told of now.
+        let deposed = matches!(core.lease.tenure, Tenure::Deposed(_));
+        if (other.is_some() || deposed) && asking.assumed {
+            // Whether its session is alive can only be told of now. And where others want the lease too, a grant whose reply
+            // was lost must be known again, which it is not when it was read at an older version.
             return Err(Error::lease_held(format!("{} was held a moment ago", call.request.name)).into());
         }
         call.tries().ended.clear();
         if let Some(holder) = other {
-            let record = match &asking.holder {
-                Some((session, record)) if holder.session == *session => record.clone(),
-                Some(_) | None => self.record_of_holder(tx, call, holder.session).await?,
-            };
-            self.end_holder(tx, call, asking, holder, record).await?;
+            self.end_holder(tx, call, asking, holder).await?;
         }
         if core.lease.epoch.get() % EPOCH_ENDS == EPOCH_ENDS - 1 {
             self.forget_old_ends(tx, id, core.lease.epoch).await?;
@@ -84,14 +82,11 @@ impl FdbStore {
 
     /// Ends the session of the holder, if the lease may be taken from it: because the session has ended or expired, or by
     /// force.
-    async fn end_holder(
-        &self,
-        tx: &Tx,
-        call: &Call<'_>,
-        asking: &Asking,
-        holder: &HolderValue,
-        record: Option<SessionValue>,
-    ) -> Outcome<()> {
+    async fn end_holder(&self, tx: &Tx, call: &Call<'_>, asking: &Asking, holder: &HolderValue) -> Outcome<()> {
+        let record = match &asking.holder {
+            Some((session, record)) if holder.session == *session => record.clone(),
+            Some(_) | None => self.record_of_holder(tx, call, holder.session).await?,
+        };
         let Some(record) = record.filter(|record| record.ended.is_none()) else {
             // It has ended, or was forgotten.
             return self.disown(tx, holder.session);
@@ -116,6 +111,55 @@ impl FdbStore {
         Ok(())
     }
 
+    /// After a grant that somebody was quicker than: takes the lease away from its holder, before it is granted by the
+    /// next try. A holder that commits without a pause is always quicker than a grant, which relies on the state that the
+    /// last commit led to. This relies on the lease alone, so a commit is not in its way; and whatever is committed under
+    /// that epoch after it conflicts on the fence, or on the lease where it has read that. `unknown` is whether a grant of
+    /// this call may have been made.
+    pub(super) async fn depose(&self, call: &Call<'_>, unknown: bool) -> Outcome<()> {
+        let (found, holder) = {
+            let tries = call.tries();
+            (tries.found, tries.holder)
+        };
+        let (Some(id), Some(_)) = (found, holder) else { return Ok(()) };
+        let attempts = self.cluster.attempts_until("depose a holder", Priority::Normal, call.deadline);
+        let done = Cluster::run_with(attempts, |tx, _| self.try_depose(tx, call, id, unknown)).await?;
+        if let Some(committed) = done.committed {
+            self.knowledge.committed(committed);
+        }
+        call.tries().ended.clear();
+        if let Some(session) = done.value {
+            self.forget(session);
+        }
+        Ok(())
+    }
+
+    /// Says which session has ended, whether by this try or by one whose reply was lost.
+    async fn try_depose(
+        &self,
+        tx: Tx,
+        call: &Call<'_>,
+        id: DatabaseId,
+        unknown: bool,
+    ) -> Outcome<Step<Option<SessionId>>> {
+        if unknown && self.was_granted(&tx, call).await?.is_some() {
+            // Whoever holds it now has taken it from us.
+            return Ok(Step::Return(None));
+        }
+        let (name, lease) = (self.keys.name(&call.request.name), self.keys.of(id, Kind::Lease));
+        let (found, asking, lease) =
+            futures_util::try_join!(tx.get::<u64>(&name), self.asking(&tx, call, None), tx.get::<LeaseValue>(&lease))?;
+        let (Some(asking), Some(lease)) = (asking, lease) else { return Ok(Step::Return(None)) };
+        let holder = lease.holder().filter(|holder| holder.session != asking.lease.session && found == Some(id.get()));
+        let Some(holder) = holder else {
+            let ended = asking.holder.filter(|(_, record)| record.as_ref().is_none_or(|record| record.ended.is_some()));
+            return Ok(Step::Return(ended.map(|(session, _)| session)));
+        };
+        self.end_holder(&tx, call, &asking, holder).await?;
+        self.put_lease(&tx, id, &LeaseValue { epoch: lease.epoch, tenure: Tenure::Deposed(holder.session) })?;
+        Ok(Step::Commit(Some(holder.session)))
+    }
+
     /// Grants a lease that is free.
     pub(super) async fn grant_to(
         &self,
@@ -128,11 +172,11 @@ impl FdbStore {
         let version = tx.read_version().await?;
         let session = asking.lease.session;
         let end = EpochEnd { epoch: core.lease.epoch, txid: core.head.txid, commit_id: core.head.commit_id };
-        let end = EpochEndValue { end, version: version_of(tx).await?, holder: core.holder() };
+        let end = EpochEndValue { end, version: version_of(tx).await?, holder: core.lease.granted_to() };
         tx.put_quietly(&self.keys.epoch_end(id, core.lease.epoch), &end)?;
         self.leave(tx, id, core)?;
-        let holder = HolderValue { session, label: asking.label.clone() };
-        let lease = LeaseValue { epoch: core.lease.epoch.next(), holder: Some(holder) };
+        let tenure = Tenure::Held(HolderValue { session, label: asking.label.clone() });
+        let lease = LeaseValue { epoch: core.lease.epoch.next(), tenure };
         self.put_lease(tx, id, &lease)?;
         let core = Core { lease, ..core.clone() };
         let owned = asking.fence.is_some_and(|fence| fence.owner == self.knowledge.owner());
@@ -206,7 +250,7 @@ impl Change for Release {
     }
 
     fn judge(&self, core: &Core) -> Result<Verdict> {
-        if core.lease.epoch == self.epoch && core.lease.holder.is_none() {
+        if core.lease.epoch == self.epoch && core.lease.tenure == Tenure::Free {
             return Ok(Verdict::Done);
         }
         core.fence(self.epoch)?;
@@ -214,7 +258,7 @@ impl Change for Release {
     }
 
     fn apply(&self, store: &FdbStore, tx: &Tx, core: &Core) -> Outcome<Core> {
-        let lease = LeaseValue { epoch: core.lease.epoch, holder: None };
+        let lease = LeaseValue { epoch: core.lease.epoch, tenure: Tenure::Free };
         store.put_lease(tx, self.database, &lease)?;
         store.put_warm(tx, self.database, &self.warm)?;
         Ok(Core { lease, ..core.clone() })

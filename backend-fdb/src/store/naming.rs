@@ -124,7 +124,7 @@ impl FdbStore {
 
     /// Whether nobody holds the lease, or only a session that has ended.
     async fn is_free(&self, tx: &Tx, core: &Core) -> Outcome<bool> {
-        let Some(holder) = &core.lease.holder else { return Ok(true) };
+        let Some(holder) = core.lease.holder() else { return Ok(true) };
         Ok(self.session(tx, holder.session).await?.is_none_or(|record| record.ended.is_some()))
     }
 
@@ -155,7 +155,7 @@ impl FdbStore {
         };
         match &core {
             Some(core) => {
-                self.rely_on(&tx, database, core)?;
+                self.rely_on_read(&tx, database, core)?;
                 // Who cannot open it has no epoch. Its holder can still write, as long as there is one.
                 if let Err(fenced) = core.fence(epoch)
                     && !(singles.cannot_be_opened() && self.is_free(&tx, core).await?)

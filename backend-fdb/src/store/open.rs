@@ -17,7 +17,7 @@ use super::sessions::over;
 use crate::error::{Fault, Outcome};
 use crate::keys::Kind;
 use crate::knowledge::{Core, Known, Touch, Witness};
-use crate::transact::{Cluster, Failed, Piece, Priority, Step, Tx, only, says_read_first};
+use crate::transact::{Cluster, Failed, Piece, Priority, Step, Tx, lost_a_race, only, says_read_first};
 use crate::values::{EpochEndValue, FenceValue, ProgressValue, SessionValue};
 
 /// For how long an open waits for its warm pages, however often they are asked for.
@@ -29,14 +29,14 @@ pub(super) struct Call<'r> {
     /// The time, by the sessions' clock, before anything was asked.
     pub(super) before: Duration,
     /// Until when it is tried, by the cluster's clock.
-    deadline: Duration,
+    pub(super) deadline: Duration,
     tries: Mutex<Tries>,
 }
 
 #[derive(Default)]
 pub(super) struct Tries {
     /// What the name led to at the last try, and whose the lease was.
-    found: Option<DatabaseId>,
+    pub(super) found: Option<DatabaseId>,
     pub(super) holder: Option<SessionId>,
     /// The id for a database that has to be created, once one was needed.
     fresh: Option<DatabaseId>,
@@ -71,7 +71,7 @@ impl Call<'_> {
 }
 
 /// A version that need not be the newest, for a grant to read at.
-struct Assumed {
+pub(super) struct Assumed {
     version: i64,
     /// The fence and the label of the asking session, where a chain vouches for it.
     session: Option<(FenceValue, String)>,
@@ -177,7 +177,11 @@ impl FdbStore {
             if assumed.is_some() && (matches!(failed.fault, Fault::Refused(_)) || says_read_first(&failed.fault)) {
                 attempts.at_once(failed)?;
             } else {
+                let lost = lost_a_race(&failed.fault);
                 attempts.again(failed).await?;
+                if lost {
+                    self.depose(call, attempts.unknown()).await?;
+                }
             }
         }
     }
@@ -276,7 +280,7 @@ impl FdbStore {
             return Err(Error::corrupt(message).into());
         };
         if let Some(asking) = &asking {
-            self.rely_on(tx, id, &core)?;
+            self.rely_on_read(tx, id, &core)?;
             if asking.assumed {
                 // Else a checkpoint or collection meanwhile makes what is read no less true.
                 tx.conflict_with_writers(&only(self.keys.of(id, Kind::Progress)))?;
@@ -321,14 +325,14 @@ impl FdbStore {
 
     /// What the last try has returned, if it was committed and its reply was lost: then the lease was granted, whoever has
     /// it now.
-    async fn was_granted(&self, tx: &Tx, call: &Call<'_>) -> Outcome<Option<Answer>> {
+    pub(super) async fn was_granted(&self, tx: &Tx, call: &Call<'_>) -> Outcome<Option<Answer>> {
         let last = call.tries().answer.clone();
         let (Some(last), Some(lease)) = (last, call.request.lease) else { return Ok(None) };
         let (id, epoch) = (last.0.database, last.0.head.epoch);
         let end = self.keys.epoch_end(id, epoch);
         let (core, end) = futures_util::try_join!(self.peek_core(tx, id), tx.peek::<EpochEndValue>(&end))?;
         self.knowledge.telling(id, tx.read_version().await?);
-        let now = core.filter(|core| core.lease.epoch == epoch).and_then(|core| core.holder());
+        let now = core.filter(|core| core.lease.epoch == epoch).and_then(|core| core.lease.granted_to());
         let holder = now.or(end.and_then(|end| end.holder));
         Ok((holder == Some(lease.session)).then_some(last))
     }
@@ -360,7 +364,7 @@ impl FdbStore {
     }
 
     /// The asking session, which must still be alive when this transaction commits.
-    async fn asking(&self, tx: &Tx, call: &Call<'_>, assumed: Option<&Assumed>) -> Outcome<Option<Asking>> {
+    pub(super) async fn asking(&self, tx: &Tx, call: &Call<'_>, assumed: Option<&Assumed>) -> Outcome<Option<Asking>> {
         let Some(lease) = call.request.lease else { return Ok(None) };
         if let Some((fence, label)) = assumed.and_then(|assumed| assumed.session.clone()) {
             // Whatever ends a session changes its fence.

@@ -100,9 +100,9 @@ pub trait PageStore: Debug + Send + Sync + 'static {
     /// - `NotFound` when there is none and `create` is false (case: `open_without_create_finds_nothing`).
     /// - Two concurrent creations of one name make one database (case: `concurrent_creates_make_one`).
     /// - A lease is granted when nobody holds it, its holder's session has expired or ended, the asking session holds
-    ///   it itself, or by `force`, which ends the holder's session in the same store transaction: the deposed process
-    ///   learns of it at its next renewal, and its other leases are free (case: `force_ends_the_holders_session`). Each
-    ///   grant raises the epoch by at least 1 (case: `each_grant_raises_the_epoch`), and
+    ///   it itself, or by `force`, which ends the holder's session in the same store transaction, or in one before it that
+    ///   frees the lease as well: the deposed process learns of it at its next renewal, and its other leases are free
+    ///   (case: `force_ends_the_holders_session`). Each grant raises the epoch by at least 1 (case: `each_grant_raises_the_epoch`), and
     ///   keeps the old epoch's last txid and commit id for at least a day (case: `epoch_end_is_kept`). Otherwise
     ///   `LeaseHeld`, and the message says who holds it and until when (case: `held_lease_is_refused`). `Fenced`, and
     ///   nothing is created, when the asking session has expired or ended or is unknown (case:
