@@ -149,13 +149,13 @@ void end_call(void) {
 
 void keep_turn(void) { keeping = 1; }
 
-/* Opens Litefleet's file again. SQLITE_BUSY where another process has the store. */
+/* Opens Litefleet's file again. SQLITE_BUSY where another process has the store, SQLITE_IOERR where it cannot be opened. */
 int call_back(Open *open) {
   sqlite3_vfs *vfs;
   int code, flags;
   if (!open->away) return SQLITE_OK;
   vfs = under_test();
-  if (!vfs) return SQLITE_BUSY;
+  if (!vfs) return has_the_store_elsewhere() ? SQLITE_BUSY : SQLITE_IOERR;
   code = vfs->xOpen(vfs, open->name, open->file, open->flags, &flags);
   open->methods = open->file->pMethods;
   open->file->pMethods = &methods;

@@ -98,10 +98,10 @@ impl Outcome {
             (End::Exit(code), Some(_)) => Some(format!("(exit code {code})")),
         };
         if let Some(words) = words {
-            let grave = match end {
-                End::Signal(_) => BTreeSet::from([Grave::Signal]),
-                End::Exit(_) | End::Late(_) => graves.of_end(),
-            };
+            let mut grave = graves.of_end();
+            if matches!(end, End::Signal(_)) {
+                grave.insert(Grave::Signal);
+            }
             outcome.fail_with(&words, grave);
             outcome.end = Some(end.to_string());
         }
@@ -237,6 +237,7 @@ mod tests {
         let stopped = "a-1... Ok\n./testfixture: database disk image is malformed\n    while executing\n";
         assert_eq!(grave(stopped, End::Exit(1)), [Grave::Malformed]);
         assert_eq!(grave("a-1... Ok\n", End::Signal(11)), [Grave::Signal]);
+        assert_eq!(grave(stopped, End::Signal(11)), [Grave::Malformed, Grave::Signal]);
         assert_eq!(grave("a-1... Ok\nthread 'x' (7) panicked at src/a.rs:1:2:\n", End::Late(9)), [Grave::Panic]);
     }
 
