@@ -7,6 +7,7 @@ mod change;
 mod checkpoint;
 mod collect;
 mod commit;
+mod create;
 mod dead;
 mod ids;
 mod lease;

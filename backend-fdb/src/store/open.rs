@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::try_join;
-use litefleet::store::{LeaseRequest, Lineage, OpenRequest, Opened, ReadRow, Tail};
+use litefleet::store::{LeaseRequest, Lineage, OpenRequest, Opened, ReadRow};
 use litefleet::{DatabaseId, Error, PageSet, Result, SessionId, Txid};
 use tokio::time::Instant;
 
@@ -39,20 +39,20 @@ pub(super) struct Tries {
     pub(super) found: Option<DatabaseId>,
     pub(super) holder: Option<SessionId>,
     /// The id for a database that has to be created, once one was needed.
-    fresh: Option<DatabaseId>,
+    pub(super) fresh: Option<DatabaseId>,
     /// The ids under which a try may have created it.
-    made: Vec<DatabaseId>,
+    pub(super) made: Vec<DatabaseId>,
     pub(super) touch: Option<Touch>,
     /// How the database stands after the last try, and what that has read of the asking session's fence.
     pub(super) granted: Option<(Core, Option<Witness>)>,
     /// What the last try returns if it has been committed.
-    answer: Option<Answer>,
+    pub(super) answer: Option<Answer>,
     /// Sessions that the last try has ended.
     pub(super) ended: Vec<SessionId>,
 }
 
 /// What a call returns, and the warm pages that are still to be read for it.
-type Answer = (Opened, PageSet);
+pub(super) type Answer = (Opened, PageSet);
 
 impl Call<'_> {
     pub(super) fn tries(&self) -> MutexGuard<'_, Tries> {
@@ -60,7 +60,7 @@ impl Call<'_> {
     }
 
     /// The id that a database of this name gets, where one was taken for it that no try may have used.
-    fn unspent(&self, unknown: bool) -> Option<DatabaseId> {
+    pub(super) fn unspent(&self, unknown: bool) -> Option<DatabaseId> {
         self.tries().fresh.filter(|_| !unknown)
     }
 
@@ -388,66 +388,5 @@ impl FdbStore {
             }
             None => Err(over(lease.session).into()),
         }
-    }
-
-    /// While a name is looked up that nobody here knows: the id for a database of that name, if nothing is there.
-    async fn look_at_id(&self, tx: &Tx, call: &Call<'_>, unknown: bool) -> Outcome<Option<DatabaseId>> {
-        let Some(id) = call.unspent(unknown).or_else(|| self.likely_id()).filter(|_| call.request.create) else {
-            return Ok(None);
-        };
-        Ok(self.is_unused(tx, id).await?.then_some(id))
-    }
-
-    /// Makes a new database. It must be under an id that nothing was ever written under. A try that may have been made
-    /// has spent its own, since others may have gone on from there; and ids that were reserved before the store was
-    /// restored may be others' as well. `unused` is one that was looked at.
-    async fn create(
-        &self,
-        tx: &Tx,
-        call: &Call<'_>,
-        asking: Option<Asking>,
-        unknown: bool,
-        unused: Option<DatabaseId>,
-    ) -> Outcome<Step<Answer>> {
-        let name = &call.request.name;
-        if !call.request.create {
-            return Err(Error::not_found(format!("there is no database named {name}")).into());
-        }
-        let mut unspent = call.unspent(unknown);
-        let id = loop {
-            let id = match unspent.take() {
-                Some(id) => id,
-                None => self.next_id(call.deadline).await?,
-            };
-            if unused == Some(id) || self.is_unused(tx, id).await? {
-                break id;
-            }
-            self.give_up_ids(id);
-        };
-        self.rely_on_being_unused(tx, id)?;
-        {
-            let mut tries = call.tries();
-            tries.fresh = Some(id);
-            if !tries.made.contains(&id) {
-                tries.made.push(id);
-            }
-        }
-        let (core, progress) = (Core::empty(), ProgressValue::default());
-        tx.put(&self.keys.name(name), &id.get())?;
-        tx.put(&self.keys.of(id, Kind::Name), &name.as_str().to_owned())?;
-        self.put_head(tx, id, &core.head)?;
-        self.put_staging(tx, id, &core.staging)?;
-        tx.put(&self.keys.of(id, Kind::Progress), &progress)?;
-        let core = if let Some(asking) = &asking {
-            self.grant_to(tx, call, id, &core, asking).await?
-        } else {
-            self.put_lease(tx, id, &core.lease)?;
-            core
-        };
-        let (tail, head) = (Tail::Complete(Vec::new()), core.public(&progress));
-        let opened = Opened { database: id, created: true, head, tail, warm: Vec::new() };
-        let answer = (opened, PageSet::new());
-        call.tries().answer = Some(answer.clone());
-        Ok(Step::Commit(answer))
     }
 }
