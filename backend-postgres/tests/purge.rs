@@ -3,7 +3,13 @@
 
 mod support;
 
-use litefleet::store::PageStore as _;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use litefleet::ErrorKind;
+use litefleet::store::PageStore;
+use litefleet_conformance::faults::Process;
 use support::writer::Writer;
 use support::{connect, fresh_schema, server};
 
@@ -43,7 +49,7 @@ fn a_purge_of_many_ends_of_epochs_goes_step_by_step() {
 #[test]
 fn a_purge_beside_another_is_not_done() {
     let schema = fresh_schema();
-    let store = connect(&server().url(), &schema, |config| config);
+    let store = Arc::new(connect(&server().url(), &schema, |config| config));
     let runtime = tokio::runtime::Runtime::new().unwrap();
     server().sql(&format!("INSERT INTO {schema}.condemned VALUES (7)"));
     let (other, connection) =
@@ -51,6 +57,13 @@ fn a_purge_beside_another_is_not_done() {
     runtime.spawn(connection);
     runtime.block_on(other.batch_execute(&format!("BEGIN; SELECT FROM {schema}.condemned FOR UPDATE"))).unwrap();
     assert!(!runtime.block_on(store.purge(100)).unwrap().done, "the other may yet fail");
+    // Whoever waits for it waits no longer than they say, and only for as long as they like.
+    let mut settings = Process::small();
+    settings.database.store_timeout = Duration::from_millis(200);
+    let process = Process::new(Arc::clone(&store) as Arc<dyn PageStore>, settings);
+    let error = process.fleet().purge(&mut |_| ControlFlow::Continue(())).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert_eq!(process.fleet().purge(&mut |_| ControlFlow::Break(())).unwrap(), 0);
     runtime.block_on(other.batch_execute("ROLLBACK")).unwrap();
     assert!(runtime.block_on(store.purge(100)).unwrap().done);
 }
