@@ -30,14 +30,11 @@ impl EmbeddedStore {
     }
 
     fn entry(&self, view: &View<'_>, name: DatabaseName) -> Outcome<ListEntry> {
-        let lost = |what: &str| Error::corrupt(format!("{what} is missing"));
-        let found = stored::find(view, &name).and_then(|id| Ok(id.ok_or_else(|| lost("what its name means"))?));
+        let found = stored::find(view, &name)
+            .and_then(|id| Ok(id.ok_or_else(|| Error::corrupt("what its name means is missing"))?));
         let database = found.as_ref().ok().copied();
-        let listed = found.and_then(|database| match stored::head(view, database) {
-            Err(fault) if fault.kind() == ErrorKind::NotFound => {
-                Err(lost(&format!("the head of database {database}")).into())
-            }
-            head => Ok(Listed { database, head: stored::public(&head?, &self.sessions) }),
+        let listed = found.and_then(|database| {
+            Ok(Listed { database, head: stored::public(&stored::head(view, database)?, &self.sessions) })
         });
         let state = match listed {
             Err(fault) if fault.kind() != ErrorKind::Corrupt => return Err(fault),

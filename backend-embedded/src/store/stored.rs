@@ -28,13 +28,16 @@ pub(super) fn find(view: &View<'_>, name: &DatabaseName) -> Outcome<Option<Datab
     }
 }
 
-/// The head, or `NotFound`.
+/// The head; `NotFound` when there is no such database, `Corrupt` when there is one and its head is gone.
 pub(super) fn head(view: &View<'_>, id: DatabaseId) -> Outcome<HeadValue> {
     let key = keys::of_database(Kind::Head, id);
     match view.get(Table::Heads, &key)? {
         Some(value) => {
             let what = format!("the head of database {id}");
             Ok(HeadValue::decode(&what, unseal(&what, &key, &value)?)?)
+        }
+        None if view.get(Table::Heads, &keys::of_database(Kind::NameOf, id))?.is_some() => {
+            Err(Error::corrupt(format!("the head of database {id} is missing")).into())
         }
         None => Err(missing(id).into()),
     }

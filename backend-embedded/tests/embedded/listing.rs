@@ -170,6 +170,40 @@ fn a_database_whose_head_is_damaged_is_deleted() {
     assert!(left.len() <= usize::try_from(DATABASES).unwrap(), "some were damaged");
 }
 
+/// A head that was missing altogether was taken for a database that was deleted: it could be listed, and nothing else.
+#[test]
+fn a_database_whose_head_is_missing_is_damaged_and_can_be_deleted() {
+    let directory = tempfile::tempdir().unwrap();
+    let name = DatabaseName::new("headless").unwrap();
+    let store = EmbeddedStore::open(config(directory.path())).unwrap();
+    let session = SessionId([1; 16]);
+    let start = SessionRequest { session, label: "holder".into(), lifetime: Duration::from_secs(3600) };
+    now(store.start_session(start.clone())).unwrap();
+    let mut opened = open(&store, name.clone(), session);
+    commit(&store, &mut opened, commit_id(0), Bytes::from_static(b"record"));
+    drop(store);
+    let engine = fjall::Database::builder(directory.path().join("data")).open().unwrap();
+    let heads = engine.keyspace("heads", fjall::KeyspaceCreateOptions::default).unwrap();
+    let key = [&b"h"[..], &opened.database.get().to_be_bytes()].concat();
+    assert!(heads.get(&key).unwrap().is_some());
+    heads.remove(&key).unwrap();
+    engine.persist(fjall::PersistMode::SyncAll).unwrap();
+    drop((heads, engine));
+    let store = EmbeddedStore::open(config(directory.path())).unwrap();
+    for create in [false, true] {
+        let request = OpenRequest { name: name.clone(), create, lease: None, known: None, tail_bytes: 0 };
+        let error = now(store.open(request)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    }
+    let entry = list(&store, 10).unwrap().remove(0);
+    assert_eq!(entry.database, Some(opened.database));
+    assert_eq!(entry.state.unwrap_err().kind(), ErrorKind::Corrupt);
+    now(store.delete(opened.database, Epoch(0))).unwrap();
+    assert!(list(&store, 10).unwrap().is_empty());
+    now(store.start_session(start)).unwrap();
+    assert_eq!(open(&store, name, session).head.txid.get(), 0);
+}
+
 /// So did a name that could not be read: behind it nothing was listed.
 #[test]
 fn databases_are_listed_where_the_index_of_names_is_damaged() {
