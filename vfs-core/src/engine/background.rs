@@ -147,3 +147,37 @@ async fn look_after_each(databases: &Mutex<vec::IntoIter<Arc<Database>>>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Fleet;
+    use crate::store::MemoryStore;
+
+    /// The session of a thread that went on during a shutdown was not renewed until its next call.
+    #[test]
+    fn a_shutdown_beside_a_thread_that_goes_on_leaves_its_session_renewed() {
+        let fleet = Fleet::builder(Arc::new(MemoryStore::default())).build().unwrap();
+        let resting = || fleet.wait(fleet.inner.background.begin()).is_none();
+        fleet.wait(fleet.inner.session.ensure()).unwrap();
+        let work = loop {
+            // The sweep may be waiting to begin.
+            if let Some(work) = fleet.inner.background.begin_now() {
+                break work;
+            }
+        };
+        let session = fleet.inner.session.current();
+        std::thread::scope(|scope| {
+            let ended = scope.spawn(|| fleet.shutdown());
+            while fleet.inner.session.current() == session {
+                std::thread::yield_now();
+            }
+            fleet.wait(fleet.inner.session.ensure()).unwrap();
+            drop(work);
+            ended.join().unwrap().unwrap();
+        });
+        assert!(!resting());
+        fleet.shutdown().unwrap();
+        assert!(resting());
+    }
+}

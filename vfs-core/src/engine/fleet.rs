@@ -300,6 +300,10 @@ impl Fleet {
             }
             let ended = self.inner.session.end().await;
             self.inner.background.rest(self.inner.settings.database.store_timeout).await;
+            if self.inner.session.current().is_some() {
+                // Another thread went on meanwhile, and its session is to be renewed.
+                self.inner.background.wake();
+            }
             first.and(ended)
         })
     }
