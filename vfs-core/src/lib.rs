@@ -45,6 +45,6 @@ pub use config::{DatabaseSettings, FleetSettings, LeaseMode, Locking};
 pub use engine::{CollectReport, Commit, Fleet, FleetBuilder, Info, Progress, Role, VerifyReport, Watch};
 pub use error::{Context, Error, ErrorKind, Result};
 pub use types::{
-    CommitId, DatabaseId, DatabaseName, Epoch, MAX_NAME_BYTES, PAGE_SIZE, PageNo, PageRange, PageSet, SessionId, Txid,
-    UnixMillis, pages_for_size,
+    CommitId, CommitLink, DatabaseId, DatabaseName, Epoch, MAX_NAME_BYTES, PAGE_SIZE, PageNo, PageRange, PageSet,
+    SessionId, Txid, UnixMillis, pages_for_size,
 };

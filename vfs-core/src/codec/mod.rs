@@ -29,15 +29,17 @@ pub enum Compression {
     Lz4,
 }
 
-/// The version of records and rows that is written here.
-const VERSION: u8 = 1;
+/// The version of records that is written here.
+const RECORD_VERSION: u8 = 2;
+/// The version of rows that is written here.
+const ROW_VERSION: u8 = 1;
 
 /// Bytes whose checksum is right and whose version is another are whole, and not for this release.
-fn check_version(version: u8) -> Result<()> {
-    if version == VERSION {
+fn check_version(version: u8, ours: u8) -> Result<()> {
+    if version == ours {
         return Ok(());
     }
-    Err(Error::invalid(format!("it has format version {version}; this release reads version {VERSION}")))
+    Err(Error::invalid(format!("it has format version {version}; this release reads version {ours}")))
 }
 
 static ZEROS: [u8; PAGE_SIZE] = [0; PAGE_SIZE];
@@ -74,7 +76,7 @@ mod tests {
         for (sealed_for, bytes) in [(0, record), (page.get(), row.bytes)] {
             assert_eq!(decode(sealed_for, bytes.to_vec()), Ok(()));
             let mut newer = bytes.to_vec();
-            newer[0] = VERSION + 1;
+            newer[0] += 1;
             assert_eq!(decode(sealed_for, newer.clone()), Err(ErrorKind::Corrupt), "flipped");
             let check = sealed(database, sealed_for, txid, &newer[..2], &newer[10..]);
             newer[2..10].copy_from_slice(&check.to_le_bytes());

@@ -5,9 +5,9 @@ use bytes::Bytes;
 use super::checksum::sealed;
 use super::patch::{Patch, PatchBase};
 use super::varint::{self, Reader};
-use super::{Compression, VERSION, check_version};
+use super::{Compression, RECORD_VERSION, check_version};
 use crate::error::{Context, Error, Result};
-use crate::types::{CommitId, DatabaseId, PageNo, PageRange, PageSet, Txid, UnixMillis};
+use crate::types::{CommitId, CommitLink, DatabaseId, PageNo, PageRange, PageSet, Txid, UnixMillis};
 
 const FLAG_LZ4: u8 = 1;
 const HEADER: usize = 10;
@@ -42,6 +42,8 @@ impl StagedPages {
 pub struct RecordBody {
     /// The attempt that made it.
     pub commit_id: CommitId,
+    /// The commit that it was made on, by a part of its id: one history of a database is told from another by it.
+    pub follows: CommitLink,
     /// When, by the writer's wall clock.
     pub time: UnixMillis,
     /// Bytes of the file after it.
@@ -78,7 +80,7 @@ impl RecordBody {
     pub fn encode(&self, database: DatabaseId, txid: Txid, compression: Compression) -> Bytes {
         let body = self.encode_body();
         let mut out = vec![0; HEADER];
-        out[0] = VERSION;
+        out[0] = RECORD_VERSION;
         if compression == Compression::Lz4 && body.len() > 64 {
             let compressed = lz4_flex::block::compress(&body);
             if compressed.len() + 4 < body.len() {
@@ -99,6 +101,7 @@ impl RecordBody {
         let bytes: usize = self.pages.iter().map(|(_, patch)| patch.runs.len() + 12).sum();
         let mut out = Vec::with_capacity(bytes + 64);
         out.extend_from_slice(&self.commit_id.bytes());
+        out.extend_from_slice(&self.follows.0);
         varint::put(&mut out, self.time.get());
         varint::put(&mut out, self.size);
         varint::put(&mut out, self.shrunk_from);
@@ -139,7 +142,7 @@ impl Record {
         if check != sealed(database, 0, txid, start, &bytes[HEADER..]) {
             return Err(Error::corrupt("the checksum does not match"));
         }
-        check_version(start[0])?;
+        check_version(start[0], RECORD_VERSION)?;
         let body = if start[1] & FLAG_LZ4 == 0 {
             bytes.slice(HEADER..)
         } else {
@@ -195,6 +198,7 @@ fn read_set(reader: &mut Reader<'_>) -> Result<PageSet> {
 fn decode_body(bytes: &Bytes) -> Result<RecordBody> {
     let mut reader = Reader::new(bytes);
     let commit_id = CommitId(reader.array()?);
+    let follows = CommitLink(reader.array()?);
     let time = UnixMillis(reader.number()?);
     let size = reader.number()?;
     let shrunk_from = reader.number()?;
@@ -224,7 +228,7 @@ fn decode_body(bytes: &Bytes) -> Result<RecordBody> {
     if !reader.is_empty() {
         return Err(Error::corrupt("bytes after the end"));
     }
-    Ok(RecordBody { commit_id, time, size, shrunk_from, zeroed, staged, pages })
+    Ok(RecordBody { commit_id, follows, time, size, shrunk_from, zeroed, staged, pages })
 }
 
 #[cfg(test)]
@@ -245,9 +249,10 @@ mod tests {
         let staged = prop_oneof![Just(StagedPages::None), Just(StagedPages::All), sets().prop_map(StagedPages::These)];
         let patch = (any::<bool>(), prop::collection::vec(0u8..4, 0..300), any::<u32>());
         let pages = prop::collection::btree_map(1u32..9999, patch, 0..20);
-        (any::<[u8; 16]>(), any::<u64>(), any::<u64>(), sets(), staged, pages).prop_map(
-            |(id, time, size, zeroed, staged, pages)| RecordBody {
+        (any::<[u8; 16]>(), any::<[u8; 8]>(), any::<u64>(), any::<u64>(), sets(), staged, pages).prop_map(
+            |(id, follows, time, size, zeroed, staged, pages)| RecordBody {
                 commit_id: CommitId(id),
+                follows: CommitLink(follows),
                 time: UnixMillis(time),
                 size,
                 shrunk_from: size / 2,

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::checksum::{image_checksum, sealed};
 use super::patch::apply_runs;
 use super::varint::{self, Reader};
-use super::{Compression, VERSION, check_version, zero_image};
+use super::{Compression, ROW_VERSION, check_version, zero_image};
 use crate::error::{Context, Error, Result};
 use crate::store::{PageRow, RowKind};
 use crate::types::{DatabaseId, PAGE_SIZE, PageNo, Txid};
@@ -33,7 +33,7 @@ pub enum Content {
 }
 
 fn seal(database: DatabaseId, page: PageNo, txid: Txid, kind: RowKind, mut out: Vec<u8>) -> PageRow {
-    out[0] = VERSION;
+    out[0] = ROW_VERSION;
     let check = sealed(database, page.get(), txid, &out[..2], &out[HEADER..]);
     out[2..HEADER].copy_from_slice(&check.to_le_bytes());
     PageRow { page, txid, kind, bytes: Bytes::from(out) }
@@ -99,7 +99,7 @@ fn decode_checked(database: DatabaseId, row: &PageRow) -> Result<Content> {
     if check != sealed(database, row.page.get(), row.txid, start, &bytes[HEADER..]) {
         return Err(Error::corrupt("the checksum does not match"));
     }
-    check_version(start[0])?;
+    check_version(start[0], ROW_VERSION)?;
     if row_kind(bytes)? != row.kind {
         return Err(Error::corrupt("the store and the row disagree on its kind"));
     }

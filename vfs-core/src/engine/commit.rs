@@ -241,6 +241,8 @@ impl Database {
         debug_assert!(patched.clone().all(|page| !buffer.staged.contains(page)));
         let body = RecordBody {
             commit_id: CommitId(self.fleet.randomness.id()),
+            // Where the head here is not what the transaction began on any more, the store refuses the commit.
+            follows: self.core().commit_id.link(),
             time: self.fleet.clock.unix(),
             size: buffer.size,
             shrunk_from: shrunk_from(buffer, &staged),

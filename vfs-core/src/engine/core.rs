@@ -43,6 +43,8 @@ pub(super) struct Core {
     /// Rows that were staged and not committed may still be in the store.
     pub(super) leftovers: bool,
     pub(super) tail: LogTail,
+    /// The checkpoint of others that is of the history known here, as the log has told.
+    pub(super) vouched: Txid,
     /// Completed checkpoints that the tail may be trimmed to, in order.
     pub(super) checkpoints: Vec<Txid>,
     /// Weight of the records, and pages in them, since the newest checkpoint.

@@ -4,13 +4,17 @@
 //! force, or by a request of our own that arrived late and was granted again. Only a commit in between makes the state
 //! here useless: then the database stops. Without one the lease is taken anew, and the write sent under its epoch.
 
+use std::cmp::Ordering;
+use std::fmt;
 use std::future::Future;
 
 use super::core::Lease;
 use super::database::{Database, Role};
+use super::rows::behind;
+use crate::codec::Record;
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::{Head, HeadRequest, OpenRequest};
-use crate::types::Epoch;
+use crate::store::{Head, HeadRequest, Lineage, OpenRequest};
+use crate::types::{CommitId, DatabaseId, Epoch, Txid};
 
 /// How often a write is sent under another epoch.
 pub(super) const TRIES: usize = 3;
@@ -115,25 +119,63 @@ impl Database {
         Ok(())
     }
 
-    /// Whether the store still has what was committed here, or read. A database whose history was lost stops: what this process
-    /// has in its caches, and SQLite in its own, is no part of what comes next. Not a follower: it may read from one standby and
-    /// then from another that is behind.
+    /// Whether the store still has what was committed here, or read, as far as its head tells. A database whose history was lost
+    /// stops: what this process has in its caches, and SQLite in its own, is no part of what comes next.
     pub(super) fn check_history(&self, head: &Head) -> Result<()> {
-        if self.role == Role::Follower {
-            return Ok(());
-        }
-        let (known, commit_id) = {
-            let core = self.core();
-            (core.head, core.commit_id)
+        let (known, commit_id) = self.known_commit();
+        let lost = match head.txid.cmp(&known) {
+            Ordering::Greater => false,
+            Ordering::Equal => head.commit_id != commit_id,
+            // A follower may read from one standby and then from another that is behind.
+            Ordering::Less => self.role == Role::Writer,
         };
-        if head.txid > known || (head.txid == known && head.commit_id == commit_id) {
+        if lost { Err(self.stop_lost(format_args!("{} at txid {}", head.commit_id, head.txid))) } else { Ok(()) }
+    }
+
+    /// The same, where the store has gone on: by the record of the commit after the one that is known here.
+    pub(super) fn check_follows(&self, record: &Record) -> Result<()> {
+        let (known, commit_id) = self.known_commit();
+        if record.txid != known.next() || record.body.follows == commit_id.link() {
             return Ok(());
         }
-        Err(self.stop(Error::fenced(format!(
+        Err(self.stop_lost(format_args!("another one there, which {} follows", record.body.commit_id)))
+    }
+
+    /// The same, by the log alone: whether it has the commit that is known here.
+    pub(super) async fn check_known(&self, database: DatabaseId) -> Result<()> {
+        let (known, commit_id) = self.known_commit();
+        let Some(before) = known.get().checked_sub(1).map(Txid) else { return Ok(()) };
+        let lineage = [Lineage { database, max_txid: Txid::MAX }];
+        let read = || async {
+            let rows = self.fleet.store.read_log(&lineage, before, known).await?;
+            rows.into_iter().next().ok_or_else(|| behind(known))
+        };
+        match self.retry(read).await {
+            Ok(row) => {
+                let found = Record::decode(database, row.txid, &row.record)?.body.commit_id;
+                if found == commit_id { Ok(()) } else { Err(self.stop_lost(format_args!("{found} there"))) }
+            }
+            // Collected: then it is the head, or nobody can tell.
+            Err(error) if error.kind() == ErrorKind::SnapshotTooOld => {
+                let request = HeadRequest { database, known, epoch: None, tail_bytes: 0 };
+                let head = self.retry(|| self.fleet.store.head(request)).await?.head;
+                if head.txid == known { self.check_history(&head) } else { Ok(()) }
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn known_commit(&self) -> (Txid, CommitId) {
+        let core = self.core();
+        (core.head, core.commit_id)
+    }
+
+    fn stop_lost(&self, found: fmt::Arguments<'_>) -> Error {
+        let (known, commit_id) = self.known_commit();
+        self.stop(Error::fenced(format!(
             "the store has lost commits, in a crash or a failover: this process has seen commit {commit_id} at txid {known}, and \
-             the store has {} at txid {}; open the database again",
-            head.commit_id, head.txid
-        ))))
+             the store has {found}; open the database again"
+        )))
     }
 
     /// Another process holds the lease that was held here. If it has committed, the state here is of no use any more.

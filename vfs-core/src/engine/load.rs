@@ -57,7 +57,7 @@ impl Database {
     /// False when it has to be asked for again.
     async fn refresh_once(&self) -> Result<bool> {
         let Some((database, known)) = self.known() else {
-            return match self.retry(|| self.fleet.store.open(self.open_request(None, None))).await {
+            return match self.open_again().await {
                 Err(error) if error.kind() == ErrorKind::NotFound && self.is_known() => Err(self.stop(error)),
                 opened => self.take_over_state(opened?, None).await,
             };
@@ -77,8 +77,8 @@ impl Database {
         let older = older.into_inner().unwrap_or_else(PoisonError::into_inner);
         let reply = match (asked, older) {
             (Err(error), _) if error.kind() == ErrorKind::NotFound => return Err(self.stop(error)),
-            // What was newer is lost, as far as anybody can tell, and nobody is reading it.
-            (Err(_), Some(older)) if self.core().oldest_pin().is_none() => older,
+            // A checkpoint is lost, as far as anybody can tell, and no commit.
+            (Err(_), Some(older)) if older.head.txid >= known && self.core().oldest_pin().is_none() => older,
             (reply, _) => reply?,
         };
         if reply.name != self.name {
@@ -102,12 +102,28 @@ impl Database {
     /// Loads the state from the newest checkpoint on, in place of one whose continuation is gone. Nothing when the name is
     /// another's since it was asked for the head.
     async fn reload(&self, database: DatabaseId) -> Result<()> {
-        let request = OpenRequest { create: false, ..self.open_request(None, None) };
-        match self.retry(|| self.fleet.store.open(request.clone())).await {
+        match self.open_again().await {
             Ok(opened) if opened.database == database => self.load(opened, None).await.map(|_| ()),
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// Opens without a lease. One that is known is not created anew.
+    async fn open_again(&self) -> Result<Opened> {
+        let open = || async {
+            let opened = self.fleet.store.open(self.open_request(None, None)).await?;
+            let known = {
+                let core = self.core();
+                core.database.filter(|known| *known == opened.database).map(|_| core.head)
+            };
+            match known {
+                // As for the head.
+                Some(known) if self.role == Role::Follower && opened.head.txid < known => Err(behind(known)),
+                _ => Ok(opened),
+            }
+        };
+        self.retry(open).await
     }
 
     /// Makes what an open returned the state here. False when it has to be asked for again.
@@ -177,7 +193,7 @@ impl Database {
         }
         let now = self.fleet.clock.monotonic();
         let mut core = self.core();
-        if core.head != head.txid {
+        if core.head != head.txid || core.commit_id != head.commit_id {
             drop(core);
             return Ok(false);
         }
@@ -190,6 +206,9 @@ impl Database {
     /// Makes records that follow what is known a part of it.
     fn append(&self, database: DatabaseId, known: Txid, rows: &[LogRow]) -> Result<()> {
         let records = decode(database, rows)?;
+        if let Some(first) = records.first() {
+            self.check_follows(first)?;
+        }
         let mut core = self.core();
         if core.head != known {
             return Err(Error::internal("the head moved while nobody could write"));
@@ -221,15 +240,13 @@ impl Database {
             }
             tail.push(record.into())?;
         }
-        if tail.end() != head.txid {
+        let newest = tail.records().last().map_or(head.commit_id, |record| record.body.commit_id);
+        if tail.end() != head.txid || newest != head.commit_id {
             return Ok(false);
         }
+        self.check_continued(database, &head, &tail).await?;
         let now = self.fleet.clock.monotonic();
         let mut core = self.core();
-        if self.role == Role::Follower && head.txid < core.head && core.oldest_pin().is_some() {
-            // Another read transaction would go on with parts of two states.
-            return Err(behind(core.head));
-        }
         // Under the lock: who loads pages of the old state meanwhile keeps them under its name.
         self.forget_cache();
         core.reload = false;
@@ -252,6 +269,24 @@ impl Database {
         self.keep_warm(&mut core, database, &warm);
         grant(&mut core, lease);
         Ok(true)
+    }
+
+    /// A state that takes the place of the one here must be of the same history. SQLite would not notice: it knows a state by a
+    /// counter that each commit raises by one, and a schema by another.
+    async fn check_continued(&self, database: DatabaseId, head: &Head, tail: &LogTail) -> Result<()> {
+        let known = match *self.core() {
+            Core { database: Some(known), head, .. } if known == database => head,
+            _ => return Ok(()),
+        };
+        self.check_history(head)?;
+        if head.txid == known {
+            return Ok(());
+        }
+        match tail.records().find(|record| record.txid == known.next()) {
+            Some(record) => self.check_follows(record),
+            // Those who write have come further than the newest checkpoint; the log may have it still.
+            None => self.check_known(database).await,
+        }
     }
 
     /// Puts the rows that came with an open into the cache. Nobody has asked for them yet: one that fails its check is left

@@ -61,6 +61,8 @@ impl Database {
         let ask = HeadRequest { database: request.database, known, epoch: Some(epoch), tail_bytes: OUTCOME_TAIL };
         let reply = self.retry(|| self.fleet.store.head(ask)).await?;
         let head = &reply.head;
+        // What the commit was made on may be lost, and something else stand in its place.
+        self.check_history(head)?;
         if head.epoch > epoch {
             // A late open of our own may have raised the epoch: the lease is still ours, and was all the time.
             let done = head.txid == known.next() && head.commit_id == request.commit_id;
@@ -124,6 +126,11 @@ impl Database {
             return Err(Error::fenced("the database was deleted"));
         }
         self.core().lease = Some(Lease { epoch: opened.head.epoch, session: live.session });
+        self.check_history(&opened.head)?;
+        if opened.head.epoch <= epoch {
+            // Grants were lost, and this one is no higher than that of the commit.
+            return Ok(None);
+        }
         if opened.head.txid == known {
             return Ok(Some(Fate::Undone));
         }

@@ -87,6 +87,7 @@ impl Database {
                     self.look_for_checkpoint().await?;
                     continue;
                 }
+                self.check_rows(lineage[0].database, &reply).await?;
                 let told = Told::new(start, &reply)?;
                 if self.keep_told(lineage[0].database, snapshot, chunk, &told, &mut out)? {
                     break;
@@ -117,15 +118,29 @@ impl Database {
         self.retry(read).await
     }
 
+    /// Rows may be of a checkpoint that nobody here has heard of. Without the lease that may be one of another history, after a
+    /// failover that lost the one that is read here: then the log tells.
+    async fn check_rows(&self, database: DatabaseId, reply: &PagesReply) -> Result<()> {
+        let checkpoint = reply.checkpoint;
+        let is_known = |core: &Core| checkpoint == core.checkpoint || checkpoint == core.vouched;
+        if self.has_lease()? || is_known(&self.core()) {
+            return Ok(());
+        }
+        self.check_known(database).await?;
+        self.core().vouched = checkpoint;
+        Ok(())
+    }
+
     /// Rows came from before what the store has told: it has lost a checkpoint, or commits. What it has is loaded, or the
     /// database stops.
     async fn look_for_checkpoint(&self) -> Result<()> {
-        let lease = self.core().lease;
-        if let Some(lease) = lease {
-            return self.look_again(lease.epoch).await;
-        }
+        // A commit that is under way ends first, or the taking of a lease.
         let _one = self.acquiring.lock().await;
-        self.refresh().await
+        let lease = self.core().lease;
+        match lease {
+            Some(lease) => self.look_again_alone(lease.epoch).await,
+            None => self.refresh().await,
+        }
     }
 
     /// Keeps the images of those pages that the tail alone tells, and returns the others.
@@ -220,11 +235,12 @@ fn is_behind(reply: &PagesReply, snapshot: Txid, start: Txid) -> bool {
 
 pub(super) fn behind(known: Txid) -> Error {
     Error::unavailable(format!(
-        "the store answered from before txid {known}, which it has told of: a server that is behind, or has lost it"
+        "the store answered from before txid {known}, which it has told of: a server that is behind, or has lost it; \
+         if it stays so, open the database again"
     ))
 }
 
-/// Whether the tail here is of use for a snapshot. One above the head is of a state that was given up for an older one.
+/// Whether the tail here is of use for a snapshot.
 pub(super) fn check_snapshot(core: &Core, snapshot: Txid) -> Result<()> {
     let (start, head) = (core.tail.start(), core.head);
     if (start..=head).contains(&snapshot) {

@@ -10,7 +10,7 @@ use crate::engine::meanwhile::Meanwhile;
 use crate::engine::stage::STAGED_RUNS;
 use crate::engine::{Fleet, Role, TransactionBuffer};
 use crate::error::ErrorKind;
-use crate::store::{MemoryStore, Operation, PageStore};
+use crate::store::{Effect, Fault, FaultLayer, FaultPlan, MemoryStore, Operation, PageStore};
 use crate::types::{DatabaseName, PAGE_SIZE, PageNo, Txid};
 
 const SIZE: u64 = PAGE_SIZE as u64;
@@ -340,13 +340,13 @@ fn follower_reads_no_page_whose_staged_row_is_not_there_yet() {
     assert_eq!(follower.read(pinned), [8; 8]);
 }
 
-/// Another read transaction was begun at a standby that is behind. The older state was loaded, and the one before went on with
-/// parts of both.
+/// The older state was loaded: SQLite, which knows a state by a counter that each commit raises by one, could have kept pages, and a
+/// schema, of the one that was lost.
 #[test]
-fn follower_goes_back_only_when_nobody_reads() {
+fn follower_never_goes_back() {
     let (memory, store) = mortal();
     let writer = Process::writer(&store);
-    let first = writer.write(AT, &[7; PAGE_SIZE]);
+    writer.write(AT, &[7; PAGE_SIZE]);
     let behind = memory.standby();
     writer.write(AT, &[8; PAGE_SIZE]);
     writer.maintain();
@@ -355,15 +355,170 @@ fn follower_goes_back_only_when_nobody_reads() {
     follower.rest();
     let ahead = memory.standby();
     memory.fail_over_to(behind);
-    assert_eq!(follower.database.begin_read().unwrap_err().kind(), ErrorKind::Unavailable);
+    let refused = || follower.database.begin_read().unwrap_err();
+    assert_eq!(refused().kind(), ErrorKind::Unavailable);
     let behind = memory.standby();
     memory.fail_over_to(ahead);
     assert_eq!(follower.read(pinned), [8; 8]);
     follower.database.unpin(pinned);
     // It is all that is left.
     memory.fail_over_to(behind);
-    assert_eq!(follower.look(), first);
-    assert_eq!(follower.read_now(AT), [7; 8]);
+    let error = refused();
+    assert!(error.kind() == ErrorKind::Unavailable && error.to_string().contains("open the database again"), "{error}");
+    assert_eq!(Process::follower(&store).read_now(AT), [7; 8]);
+}
+
+/// A checkpoint is lost, and no commit: the follower had to wait for the next one.
+#[test]
+fn follower_goes_on_when_the_store_has_lost_a_checkpoint() {
+    let (memory, store) = mortal();
+    let writer = Process::writer(&store);
+    writer.write(AT, &[7; PAGE_SIZE]);
+    writer.maintain();
+    writer.write(AT, &[8; PAGE_SIZE]);
+    let standby = memory.standby();
+    writer.maintain();
+    let follower = Process::follower(&store);
+    assert_eq!(follower.read_now(AT), [8; 8]);
+    memory.fail_over_to(standby);
+    follower.rest();
+    assert_eq!(follower.read_now(AT), [8; 8]);
+}
+
+/// A page that is not the one at `AT`.
+const ELSEWHERE: u64 = 3 * SIZE;
+
+/// A store whose last commit is lost, which this process has made or read. Another one has committed so often since.
+fn overtaken(role: Role, lease: LeaseMode, commits: u8) -> (Process, Arc<dyn PageStore>) {
+    let (memory, store) = mortal();
+    let first = Process::new(&store, Role::Writer, LeaseMode::Transaction);
+    first.write(AT, &[7; 4 * PAGE_SIZE]);
+    first.maintain();
+    first.rest();
+    let standby = memory.standby();
+    let process = Process::new(&store, role, lease);
+    if role == Role::Writer {
+        process.write(AT, &[8; 8]);
+        process.rest();
+    } else {
+        first.write(AT, &[8; 8]);
+    }
+    assert_eq!(process.read_now(AT), [8; 8]);
+    memory.fail_over_to(standby);
+    let other = Process::new(&store, Role::Writer, LeaseMode::Transaction);
+    for commit in 0..commits {
+        other.write(ELSEWHERE, &[9 + commit; 8]);
+    }
+    other.rest();
+    (process, store)
+}
+
+/// It went on with both: commits were told from each other by their txids alone, and what it wrote then rested on pages that
+/// the store did not have.
+#[test]
+fn who_has_what_is_lost_stops_when_others_have_gone_on() {
+    let transaction = LeaseMode::Transaction;
+    for (role, lease) in [(Role::Writer, transaction), (Role::Follower, transaction)] {
+        for commits in [1, 2, 5] {
+            let (process, store) = overtaken(role, lease, commits);
+            let error = process.database.begin_read().unwrap_err();
+            assert!(error.to_string().contains("the store has lost commits"), "{role:?} {commits}: {error}");
+            assert!(process.database.stopped().is_some());
+            let fresh = Process::follower(&store);
+            assert_eq!((fresh.read_now(AT), fresh.read_now(ELSEWHERE)), ([7; 8], [8 + commits; 8]));
+        }
+    }
+}
+
+/// As before, and there is a checkpoint by now, after which the state is loaded anew.
+#[test]
+fn who_has_what_is_lost_stops_when_others_have_made_a_checkpoint() {
+    for role in [Role::Writer, Role::Follower] {
+        let (process, store) = overtaken(role, LeaseMode::Transaction, 3);
+        let other = Process::new(&store, Role::Writer, LeaseMode::Exclusive);
+        other.write(ELSEWHERE, &[1; 8]);
+        // The log stays.
+        other.fleet.wait(other.database.checkpoint()).unwrap();
+        process.database.core().reload = true;
+        let error = process.database.begin_read().unwrap_err();
+        assert!(error.to_string().contains("the store has lost commits"), "{role:?}: {error}");
+    }
+}
+
+/// Within one read transaction it read rows of a checkpoint of the other history.
+#[test]
+fn read_transaction_reads_no_rows_of_another_history() {
+    let (memory, store) = mortal();
+    let writer = Process::new(&store, Role::Writer, LeaseMode::Transaction);
+    writer.write(AT, &[7; 4 * PAGE_SIZE]);
+    writer.maintain();
+    writer.rest();
+    let standby = memory.standby();
+    for _ in 0..3 {
+        writer.write(AT, &[8; 8]);
+    }
+    let follower = Process::follower(&store);
+    let pinned = follower.database.begin_read().unwrap();
+    follower.rest();
+    memory.fail_over_to(standby);
+    let other = Process::new(&store, Role::Writer, LeaseMode::Exclusive);
+    for commit in 0..5 {
+        other.write(ELSEWHERE, &[9; 8]);
+        if commit == 1 {
+            other.maintain();
+        }
+    }
+    let error = follower.database.read(pinned, ELSEWHERE, &mut [0; 8]).unwrap_err();
+    assert!(error.to_string().contains("the store has lost commits"), "{error}");
+}
+
+/// A reader that met a checkpoint of others took over all that was committed since, until it was over its bound and the snapshot
+/// was given up.
+#[test]
+fn read_transaction_that_meets_a_checkpoint_of_others_takes_nothing_over() {
+    let (_, store) = mortal();
+    let writer = Process::writer(&store);
+    writer.write(AT, &[7; 4 * PAGE_SIZE]);
+    let follower = Process::follower(&store);
+    let pinned = follower.database.begin_read().unwrap();
+    follower.rest();
+    writer.write(ELSEWHERE, &[9; 8]);
+    writer.fleet.wait(writer.database.checkpoint()).unwrap();
+    assert_eq!(follower.read_at(ELSEWHERE, pinned), [7; 8]);
+    assert_eq!(follower.database.status().txid, pinned.txid);
+}
+
+/// A commit whose reply was lost had not happened, and was sent again: onto another one than it had been made on.
+#[test]
+fn commit_is_not_sent_again_onto_another_history() {
+    let (memory, store) = mortal();
+    let plan = Arc::new(FaultPlan::default());
+    let faulty: Arc<dyn PageStore> = Arc::new(FaultLayer::new(Arc::clone(&store), Arc::clone(&plan)));
+    let (around, meanwhile) = Meanwhile::around(faulty);
+    let process = Process::new(&around, Role::Writer, LeaseMode::Transaction);
+    process.write(AT, &[7; 4 * PAGE_SIZE]);
+    process.rest();
+    let standby = memory.standby();
+    process.write(AT, &[8; 8]);
+    process.rest();
+    let database = &process.database;
+    let snapshot = database.begin_read().unwrap();
+    let mut buffer = database.begin_write(snapshot, false).unwrap();
+    plan.arm(Fault { operation: Some(Operation::Commit), after: 0, times: 1, effect: Effect::LoseRequest });
+    let there = Arc::clone(&store);
+    meanwhile.arm_before(Operation::Head, move || {
+        memory.fail_over_to(standby);
+        let other = Process::new(&there, Role::Writer, LeaseMode::Transaction);
+        other.write(ELSEWHERE, &[9; 8]);
+        other.rest();
+    });
+    buffer.set_foreign();
+    database.write(&mut buffer, AT, &[1; 8]).unwrap();
+    let error = database.commit(&mut buffer, snapshot).unwrap_err();
+    assert!(error.to_string().contains("the store has lost commits"), "{error}");
+    assert!(meanwhile.is_done());
+    let fresh = Process::follower(&store);
+    assert_eq!((fresh.read_now(AT), fresh.read_now(ELSEWHERE)), ([7; 8], [9; 8]));
 }
 
 /// The record named no staged pages, and those past the end of the file were not looked for: their rows stayed.

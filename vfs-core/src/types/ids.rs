@@ -82,6 +82,17 @@ identifier! {
     /// Unique per commit attempt: tells whether a commit whose reply was lost took effect.
     CommitId
 }
+/// The first half of a [`CommitId`]: enough to tell one commit from another that has its txid.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct CommitLink(pub [u8; 8]);
+
+impl CommitId {
+    /// What the record of the next commit names this one by.
+    pub fn link(self) -> CommitLink {
+        self.0.first_chunk().copied().map_or_else(CommitLink::default, CommitLink)
+    }
+}
+
 identifier! {
     /// Identifies one process session. Unique per session ever started.
     SessionId
