@@ -267,23 +267,26 @@ impl Database {
             self.forget_structure();
         }
         let release = !settings.lease_idle.is_zero() && idle >= settings.lease_idle;
+        let mut failed = Ok(());
         if !idle.is_zero() && self.core().collect_at.take_if(|at| now >= *at).is_some() {
-            let collected = self.collect_for(For::Background).await?;
-            if collected.horizon < collected.checkpoint {
-                // A snapshot in use holds it back.
+            let collected = self.collect_for(For::Background).await;
+            if collected.as_ref().map_or(true, |collected| collected.horizon < collected.checkpoint) {
+                // A snapshot in use holds it back, or the store did not answer.
                 let later = now.checked_add(settings.retention.max(STRUCTURE_KEPT));
                 let mut core = self.core();
                 core.collect_at = core.collect_at.or(later);
             }
+            failed = collected.map(drop);
         }
         if checkpoint && !idle.is_zero() && (release || idle >= settings.checkpoint_idle) {
             self.maintain().await?;
         }
         if release {
-            return self.release_lease().await;
+            self.release_lease().await?;
+        } else {
+            self.give_back().await;
         }
-        self.give_back().await;
-        Ok(())
+        failed
     }
 
     /// What is known of it here.

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::clock::ManualClock;
 use crate::config::FleetSettings;
 use crate::engine::database::Database;
 use crate::engine::meanwhile::Meanwhile;
@@ -167,4 +168,34 @@ fn those_who_have_a_removed_database_open_are_stopped() {
         assert_eq!(open.stopped().unwrap().kind(), ErrorKind::NotFound);
         fleet.disconnect(open);
     }
+}
+
+/// It was not tried again before the next checkpoint, which an idle database never makes.
+#[test]
+fn a_collection_that_failed_is_made_later() {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    let plan = Arc::new(FaultPlan::default());
+    let store = FaultLayer::new(Arc::new(MemoryStore::default()) as Arc<dyn PageStore>, Arc::clone(&plan));
+    let clock = Arc::new(ManualClock::default());
+    let mut settings = FleetSettings { session_lifetime: 100 * DAY, ..FleetSettings::default() };
+    settings.database.store_timeout = Duration::from_nanos(1);
+    settings.database.checkpoint_idle = 100 * DAY;
+    let fleet = Fleet::builder(Arc::new(store)).settings(settings).clock(Arc::clone(&clock) as _).build().unwrap();
+    let database = fleet.connect(&name(), Role::Writer, true);
+    let _alone = loop {
+        if let Some(looking) = database.begin_looking() {
+            break looking;
+        }
+    };
+    write(&database, 1).unwrap();
+    write(&database, 2).unwrap();
+    fleet.wait(database.checkpoint()).unwrap();
+    clock.advance(DAY);
+    plan.arm(Fault { operation: Some(Operation::Collect), after: 0, times: u64::MAX, effect: Effect::Refuse });
+    fleet.wait(database.look_after()).unwrap_err();
+    plan.disarm();
+    clock.advance(DAY);
+    fleet.wait(database.look_after()).unwrap();
+    let status = database.status();
+    assert_eq!(status.horizon, status.checkpoint);
 }
