@@ -145,19 +145,20 @@ impl FleetInner {
     }
 
     async fn look_at(&self, whose: &Whose) -> Result<Option<(DatabaseId, Head)>> {
-        let found = match whose {
-            Whose::Database(database) => {
-                let (known, epoch, tail_bytes) = (Txid(0), None, 0);
-                let request = HeadRequest { database: *database, known, epoch, tail_bytes };
-                self.store.head(request).await.map(|reply| (*database, reply.head))
-            }
+        let database = match whose {
+            Whose::Database(database) => *database,
             Whose::Named(name) => {
                 let (create, lease, known, tail_bytes) = (false, None, None, 0);
                 let request = OpenRequest { name: name.clone(), create, lease, known, tail_bytes };
-                self.store.open(request).await.map(|opened| (opened.database, opened.head))
+                match self.store.open(request).await.map(|opened| opened.database).map(Some).or_else(unless_gone)? {
+                    Some(database) => database,
+                    None => return Ok(None),
+                }
             }
         };
-        found.map(Some).or_else(unless_gone)
+        // With an epoch, whichever: that the lease is not ours any more is relied on, and a failover must not undo it.
+        let request = HeadRequest { database, known: Txid(0), epoch: Some(Epoch(0)), tail_bytes: 0 };
+        self.store.head(request).await.map(|reply| Some((database, reply.head))).or_else(unless_gone)
     }
 
     /// Gives the lease of this epoch back unless somebody here uses it, other than `but`. False when that cannot be told yet.

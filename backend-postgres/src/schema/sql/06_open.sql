@@ -134,7 +134,8 @@ BEGIN
         PERFORM {schema}.put_warm(wanted, release.warm);
         RETURN '{0}';
     END IF;
-    SELECT * INTO head FROM {schema}.heads h WHERE h.id = wanted;
+    -- With its lock, which is a write: that it was released is an answer too, and waits for the standby (settled_head).
+    SELECT * INTO head FROM {schema}.heads h WHERE h.id = wanted FOR NO KEY UPDATE;
     IF head.epoch = release.epoch THEN RETURN '{0}'; END IF;
     RETURN ARRAY[{schema}.fence(head, release.epoch), coalesce(head.epoch, 0), coalesce(head.txid, 0)];
 END $$;
@@ -158,7 +159,7 @@ BEGIN
     END IF;
 END $$;
 
--- As head(), for whoever finds out by it what became of a commit, and acknowledges it. A commit that its synchronous
+-- As head(), for whoever finds out by it what became of a commit or a release, and relies on it. A commit that its synchronous
 -- standby does not have yet can be seen after a crash of the server, or when its wait was cancelled. The lock is a write:
 -- our own end comes after everything that was seen in the log of the server, and waits for the standby.
 CREATE FUNCTION {schema}.settled_head(
