@@ -1,5 +1,6 @@
 //! The errors that people meet: each is clear, names what to do, and has no password in it.
 #![cfg(feature = "servers")]
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
 mod support;
 
@@ -189,11 +190,20 @@ fn connection_limit_is_shared_and_told() {
     refused(Err::<(), _>(error), ErrorKind::Unavailable, &["too many connections", "max_connections"]);
 }
 
+/// Those who set it without a URL had no time-out at all: not theirs, and not the default either.
 #[test]
 fn statement_timeout_is_told_and_nothing_is_done() {
     let schema = fresh_schema();
     let url = format!("{}&schema={schema}&statement_timeout=300", server().url());
-    let mut writer = Writer::new(try_connect(&url).unwrap(), "a");
+    statement_timeout_is_told(try_connect(&url).unwrap(), &schema);
+    let schema = fresh_schema();
+    let mut config = PostgresConfig::from_url(&server().url()).unwrap().schema(&schema);
+    config.statement_timeout = Some(Duration::from_millis(300));
+    statement_timeout_is_told(PostgresStore::connect_blocking(config).unwrap(), &schema);
+}
+
+fn statement_timeout_is_told(store: PostgresStore, schema: &str) {
+    let mut writer = Writer::new(store, "a");
     writer.commit(10).unwrap();
     let (locked, lock) = std::sync::mpsc::channel();
     let port = server().port();

@@ -114,6 +114,14 @@ impl PostgresConfig {
         }
     }
 
+    /// Connections are made with the time-out of statements from here on. It may have been set after the URL was read.
+    pub(crate) fn tell_statement_timeout(&mut self) {
+        if let Some(limit) = self.statement_timeout {
+            let before = self.server.get_options().map_or_else(String::new, |options| format!("{options} "));
+            self.server.options(format!("{before}-c statement_timeout={}", server_millis(limit)));
+        }
+    }
+
     /// The schema as it stands in statements: quoted, since it may be a word of SQL.
     pub(crate) fn quoted_schema(&self) -> String {
         format!("\"{}\"", self.schema)

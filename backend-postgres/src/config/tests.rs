@@ -124,3 +124,20 @@ fn lost_ways_are_found_out_soon() {
         assert_eq!(server.get_tcp_user_timeout(), Some(&Duration::from_millis(unacknowledged)), "{parameters}");
     }
 }
+
+/// It was told to the server as the URL had it, whatever had been set since.
+#[test]
+fn statement_timeout_is_told_as_it_is_in_the_end() {
+    let told = |parameters: &str, set: Option<Duration>| {
+        let mut config = parsed(parameters).unwrap();
+        config.statement_timeout = set;
+        config.tell_statement_timeout();
+        config.server.get_options().map(str::to_owned)
+    };
+    let (one, two) = (Duration::from_secs(1), Duration::from_secs(2));
+    assert_eq!(parsed("statement_timeout=1000").unwrap().statement_timeout, Some(one));
+    assert_eq!(told("statement_timeout=1000", None), None);
+    assert_eq!(told("schema=a", Some(two)).as_deref(), Some("-c statement_timeout=2000"));
+    let options = "options=-c%20geqo%3Doff&statement_timeout=1000";
+    assert_eq!(told(options, Some(two)).as_deref(), Some("-c geqo=off -c statement_timeout=2000"));
+}

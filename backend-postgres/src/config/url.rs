@@ -5,7 +5,7 @@ use std::time::Duration;
 use litefleet::{Error, Result};
 use tokio_postgres::config::{SslMode, TargetSessionAttrs};
 
-use super::{PostgresConfig, Prepared, Verify, server_millis};
+use super::{PostgresConfig, Prepared, Verify};
 
 const SSL_MODES: &str = "disable, allow, prefer, require, verify-ca or verify-full";
 
@@ -213,10 +213,6 @@ impl PostgresConfig {
             && let Ok(password) = std::env::var("PGPASSWORD")
         {
             self.server.password(password);
-        }
-        if let Some(limit) = self.statement_timeout {
-            let before = self.server.get_options().map_or_else(String::new, |options| format!("{options} "));
-            self.server.options(format!("{before}-c statement_timeout={}", server_millis(limit)));
         }
         Ok(self)
     }

@@ -92,9 +92,10 @@ impl PostgresStore {
         Ok(store)
     }
 
-    fn start(config: PostgresConfig) -> Result<Self> {
+    fn start(mut config: PostgresConfig) -> Result<Self> {
         // Before the runtime: in an asynchronous task it could not be dropped again.
         config.check()?;
+        config.tell_statement_timeout();
         let tls = tls::connector(&config)?;
         let runtime = Builder::new_multi_thread()
             .worker_threads(config.threads.max(1))
