@@ -7,6 +7,7 @@ mod support;
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
+use futures_util::future::join;
 use litefleet::store::{LeaseRequest, ListEntry, OpenRequest, PageStore, SessionRequest};
 use litefleet::{DatabaseName, Epoch, ErrorKind, SessionId, Txid};
 use litefleet_postgres::testing::{Server, ServerOptions, wait_until};
@@ -355,4 +356,29 @@ fn damaged_heads_are_listed_beside_the_others() {
     assert_eq!(left.iter().map(|entry| entry.name.as_str()).collect::<Vec<_>>(), ["d"]);
     let healthy = left.first().and_then(|entry| entry.database).expect("it is whole");
     refused(a.runtime.block_on(store.delete(healthy, Epoch(0))), ErrorKind::Fenced, &[]);
+}
+
+/// One head that could not be read failed the watches of all.
+#[test]
+fn a_damaged_head_is_told_to_those_who_watch_it_and_to_nobody_else() {
+    let schema = fresh_schema();
+    let store = Arc::new(connect(&server().url(), &schema, |config| config));
+    let damaged = Writer::new(Arc::clone(&store), "a");
+    let mut healthy = Writer::new(Arc::clone(&store), "b");
+    server().sql(&format!("UPDATE {schema}.heads SET txid = -1 WHERE id = {}", damaged.database));
+    healthy.commit(10).unwrap();
+    let news = async |database| loop {
+        match store.watch(database, Txid(0)).await {
+            // Nothing was seen in time.
+            Ok(Txid(0)) => {}
+            told => return told,
+        }
+    };
+    // Both are watched when somebody looks, but perhaps the first time.
+    for _ in 0..10 {
+        let both = join(news(damaged.database), news(healthy.database));
+        let (of_damaged, of_healthy) = damaged.runtime.block_on(both);
+        assert_eq!(of_healthy.unwrap(), Txid(1));
+        refused(of_damaged, ErrorKind::Corrupt, &[&format!("id {}", damaged.database), "damaged"]);
+    }
 }

@@ -98,8 +98,7 @@ async fn look(inner: Arc<Inner>) {
         match heads(&inner, &watched).await {
             Ok(found) => {
                 for database in watched {
-                    let seen = found.get(&database).map_or(Seen::Gone, |txid| Seen::Txid(*txid));
-                    inner.watchers.tell(database, seen);
+                    inner.watchers.tell(database, found.get(&database).cloned().unwrap_or(Seen::Gone));
                 }
             }
             Err(fault) => {
@@ -113,7 +112,16 @@ async fn look(inner: Arc<Inner>) {
     }
 }
 
-async fn heads(inner: &Inner, watched: &[DatabaseId]) -> Outcome<HashMap<DatabaseId, Txid>> {
+async fn heads(inner: &Inner, watched: &[DatabaseId]) -> Outcome<HashMap<DatabaseId, Seen>> {
     let rows = inner.control.call(Call::Heads, &[bigints(watched.iter().map(|id| id.get()))]).await?;
-    rows.iter().map(|row| Ok((DatabaseId(number(column(row, 0)?)?), Txid(number(column(row, 1)?)?)))).collect()
+    let seen = |row| {
+        let (database, txid) = (DatabaseId(number(column(row, 0)?)?), number(column(row, 1)?));
+        // What is damaged is one database's misfortune.
+        let seen = txid.map_or_else(
+            |fault| Seen::Failed(Error::corrupt(format!("database with id {database}: its head is damaged: {fault}"))),
+            |txid| Seen::Txid(Txid(txid)),
+        );
+        Ok((database, seen))
+    };
+    rows.iter().map(seen).collect()
 }
