@@ -108,10 +108,6 @@ pub(crate) fn text(value: impl Into<String>) -> Param {
     (Box::new(value.into()), Type::TEXT)
 }
 
-pub(crate) fn maybe_text(value: Option<String>) -> Param {
-    (Box::new(value), Type::TEXT)
-}
-
 pub(crate) fn id(value: [u8; 16]) -> Param {
     (Box::new(Id(value)), Type::UUID)
 }

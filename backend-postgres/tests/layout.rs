@@ -126,6 +126,32 @@ fn rows_stay_out_of_toast_and_heads_in_place() {
     wait_until("heads are updated in place", Duration::from_secs(20), || server().sql(&statistics) == "t");
 }
 
+/// A listing read all names after its prefix, and so took the longer the more there were.
+#[test]
+fn listing_reads_what_it_lists() {
+    let schema = fresh_schema();
+    let (runtime, store) = (Runtime::new().unwrap(), connect(&server().url(), &schema, |config| config));
+    server().sql(&format!(
+        "INSERT INTO {schema}.names SELECT 'tenant-' || to_char(n, 'FM00000'), n FROM generate_series(1, 10000) n; \
+         INSERT INTO {schema}.heads (id) SELECT n FROM generate_series(1, 10000) n"
+    ));
+    let listed = |prefix, most| runtime.block_on(store.list(prefix, None, most)).unwrap().len();
+    assert_eq!(listed("tenant-00001", 1000), 1);
+    assert_eq!(listed("", 10), 10);
+    // The server counts what a connection has read when it ends, or before.
+    drop(store);
+    let by_name = format!(
+        "SELECT idx_tup_read FROM pg_stat_user_indexes WHERE schemaname = '{schema}' AND indexrelname = 'names_pkey'"
+    );
+    let number = |sql: &str| server().sql(sql).parse::<u64>().unwrap();
+    wait_until("it is counted", Duration::from_secs(60), || number(&by_name) >= 11);
+    let read = format!(
+        "SELECT (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE schemaname = '{schema}') + \
+         (SELECT sum(seq_tup_read) FROM pg_stat_user_tables WHERE schemaname = '{schema}')"
+    );
+    assert!(number(&read) < 100, "{} rows", number(&read));
+}
+
 /// Each call is one exchange, prepared or not.
 #[test]
 fn calls_take_one_round_trip() {

@@ -1,7 +1,7 @@
 //! Names: listing, renaming, deleting.
 
 use litefleet::store::{ListEntry, Listed};
-use litefleet::{CommitId, DatabaseId, DatabaseName, Epoch, Error, ErrorKind};
+use litefleet::{CommitId, DatabaseId, DatabaseName, Epoch, Error, ErrorKind, MAX_NAME_BYTES};
 use tokio_postgres::Row;
 
 use super::Inner;
@@ -9,7 +9,7 @@ use super::open::head;
 use super::outcome::{Asked, done};
 use crate::error::{Fault, Outcome};
 use crate::statements::Call;
-use crate::wire::{Id, Numbers, bigint, column, count, maybe_text, number, text};
+use crate::wire::{Id, Numbers, bigint, column, count, number, text};
 
 impl Inner {
     pub(super) async fn list(
@@ -22,8 +22,7 @@ impl Inner {
         if prefix.contains('\0') {
             return Ok(Vec::new());
         }
-        let params =
-            [text(prefix), maybe_text(past(prefix)), text(after.map_or("", DatabaseName::as_str)), count(limit)];
+        let params = [text(prefix), text(past(prefix)), text(after.map_or("", DatabaseName::as_str)), count(limit)];
         let rows = self.pool.call(Call::List, &params).await?;
         rows.iter().map(entry).collect()
     }
@@ -76,29 +75,35 @@ fn listed(row: &Row, database: DatabaseId) -> Outcome<Listed> {
     Ok(Listed { database, head })
 }
 
-/// The first text, in byte order, past all that begin with the prefix. `None` when there is none.
-fn past(prefix: &str) -> Option<String> {
+/// The first text, in byte order, past all names that begin with the prefix; where no name can come after those, one past all.
+fn past(prefix: &str) -> String {
     let mut chars: Vec<char> = prefix.chars().collect();
     while let Some(last) = chars.pop() {
         // Steps over the surrogates, which are no characters.
         if let Some(next) = (u32::from(last) + 1..=u32::from(char::MAX)).find_map(char::from_u32) {
             chars.push(next);
-            return Some(chars.into_iter().collect());
+            return chars.into_iter().collect();
         }
     }
-    None
+    // Nothing is greater than the last character but more of it, and longer than a name can be.
+    let last = char::MAX;
+    std::iter::repeat_n(last, MAX_NAME_BYTES / last.len_utf8() + 1).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use litefleet::MAX_NAME_BYTES;
+
     use super::past;
 
     #[test]
     fn texts_past_a_prefix() {
-        assert_eq!(past(""), None);
-        assert_eq!(past("a"), Some("b".into()));
-        assert_eq!(past("a\u{10ffff}"), Some("b".into()));
-        assert_eq!(past("\u{d7ff}"), Some("\u{e000}".into()));
-        assert_eq!(past("\u{10ffff}\u{10ffff}"), None);
+        assert_eq!(past("a"), "b");
+        assert_eq!(past("a\u{10ffff}"), "b");
+        assert_eq!(past("\u{d7ff}"), "\u{e000}");
+        let greatest = "\u{10ffff}".repeat(MAX_NAME_BYTES / 4);
+        for prefix in ["", "\u{10ffff}", &greatest] {
+            assert!(past(prefix) > greatest, "{prefix}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 -- Names.
 
--- A name without a head is listed too: it is damaged, and whoever looks after the fleet must see it.
+-- A name without a head is listed too: it is damaged, and whoever looks after the fleet must see it. The range has an upper end
+-- always: with "or there is none" in the condition no index would know where to stop.
 CREATE FUNCTION {schema}.list(
     prefix text, below text, after text, most bigint,
     OUT name text, OUT database bigint, OUT numbers bigint[], OUT commit_id uuid, OUT holder uuid, OUT label text
@@ -17,7 +18,7 @@ BEGIN
             h.commit_id, h.holder, coalesce(s.label, '')
         FROM {schema}.names n LEFT JOIN {schema}.heads h ON h.id = n.database
             LEFT JOIN {schema}.sessions s ON s.id = h.holder
-        WHERE n.name >= prefix AND n.name > after AND (below IS NULL OR n.name < below)
+        WHERE n.name >= prefix AND n.name > after AND n.name < below
         ORDER BY n.name LIMIT most;
 END $$;
 
