@@ -11,7 +11,7 @@ use litefleet::{DatabaseId, Error, PageNo, PageRange, PageSet, Result, Txid};
 use super::FdbStore;
 use super::read::missing;
 use crate::error::{Fault, Outcome};
-use crate::keys::{Kind, after_key};
+use crate::keys::Kind;
 use crate::knowledge::{Reached, View};
 use crate::transact::{Cluster, Pair, Priority, Step, Tx};
 use crate::values::{ProgressValue, decode_row};
@@ -193,19 +193,22 @@ impl FdbStore {
         Ok((page, rows))
     }
 
-    /// The rows of neighbouring pages. When there are so many versions that one reply does not hold them, the rest of
-    /// the pages are read one by one.
+    /// The rows of neighbouring pages. When one reply does not hold them all, the page that it ends in may have any number
+    /// of versions: it is read alone, and beside it the rest, as a run again where that is the smaller half, else one by one.
     async fn run_of_pages(
         &self,
         tx: &Tx,
         database: DatabaseId,
-        run: PageRange,
+        mut run: PageRange,
         at: Txid,
     ) -> Outcome<Vec<(PageNo, Rows)>> {
-        let mut range = self.keys.rows(database, run.first, run.last);
         let mut rows: BTreeMap<PageNo, Rows> = BTreeMap::new();
+        let mut alone = None;
         loop {
-            let piece = tx.peek_range(&range, 0).await?;
+            let range = self.keys.rows(database, run.first, run.last);
+            let found = try_join_all(alone.take().map(|page| self.one_page(tx, database, page, at)));
+            let (piece, found) = futures_util::try_join!(tx.peek_range(&range, 0), found)?;
+            rows.extend(found);
             let mut reached = run.first;
             for pair in piece.pairs() {
                 let row = self.row(database, pair)?;
@@ -214,13 +217,16 @@ impl FdbStore {
                     rows.entry(row.page).or_default().insert(row.txid, (row.kind, row.bytes));
                 }
             }
-            let Some(last) = piece.pairs().last().filter(|_| piece.more) else { break };
-            let done = u64::from(reached.get() - run.first.get());
-            if done * 2 >= run.count() {
-                range.0 = after_key(last.key().to_vec());
-                continue;
+            if !piece.more {
+                break;
             }
             rows.remove(&reached);
+            let done = u64::from(reached.get() - run.first.get());
+            if reached < run.last && done * 2 >= run.count() {
+                alone = Some(reached);
+                run.first = PageNo(reached.get() + 1);
+                continue;
+            }
             let rest = (reached.get()..=run.last.get()).map(PageNo);
             let rest = try_join_all(rest.map(|page| self.one_page(tx, database, page, at))).await?;
             rows.extend(rest);
