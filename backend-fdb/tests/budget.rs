@@ -10,7 +10,7 @@ use common::Place;
 use common::holder::{Holder, LONG, image, open_request, session};
 use litefleet::PageNo;
 use litefleet::clock::{Clock, SystemClock};
-use litefleet::store::{CommitMode, PageRow, PageStore, RowKind, Staged, Tail};
+use litefleet::store::{CommitMode, HeadRequest, OpenRequest, PageRow, PageStore, RowKind, Staged, Tail};
 use litefleet_fdb::FdbStore;
 
 /// Requests by kind.
@@ -185,6 +185,36 @@ async fn a_long_tail_is_read_in_stretches_at_once() {
     let lineage = [litefleet::store::Lineage { database: holder.database, max_txid: litefleet::Txid::MAX }];
     let rows = store.read_log(&lineage, litefleet::Txid(3), litefleet::Txid(900)).await.expect("there");
     assert_eq!(rows.len(), 797);
+}
+
+/// Where the end of the log is not known, its replies were read one after the other, however many there were.
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(real_cluster, ignore = "counts requests, which only the stand-in tells")]
+async fn a_long_tail_after_a_known_txid_is_read_in_stretches_at_once_too() {
+    let place = Place::new();
+    let store = store(&place).await;
+    let mut holder = Holder::new(&store, session(&store, LONG).await, "a").await;
+    for _ in 0..800 {
+        holder.commit(&[7; 500]).await.expect("the holder can");
+    }
+    let known = litefleet::Txid(1);
+    let whole = |tail: &Tail| matches!(tail, Tail::Complete(rows) if rows.len() == 799);
+    let head = HeadRequest { database: holder.database, known, epoch: None, tail_bytes: 1 << 20 };
+    let asked = in_a_row(&place, || async { assert!(whole(&store.head(head).await.expect("it exists").tail)) });
+    assert_eq!(asked.await, 3, "read version; small values and the first reply; the rest");
+    let request = OpenRequest { known: Some((holder.database, known)), ..open_request("a", None) };
+    let opened = in_a_row(&place, || async {
+        assert!(whole(&store.open(request.clone()).await.expect("it exists").tail));
+    });
+    assert_eq!(opened.await, 3, "read version; name, small values and the first reply; the rest");
+    let cut = HeadRequest { tail_bytes: 200_000, ..head };
+    let (spent, reply) = counted(&place, store.head(cut)).await;
+    assert!(matches!(reply.expect("it exists").tail, Tail::Truncated));
+    assert!(spent.reads <= 9, "{spent:?}: no more than was asked for, and what is under way beside it");
+    let short = HeadRequest { known: litefleet::Txid(790), ..head };
+    let (spent, reply) = counted(&place, store.head(short)).await;
+    assert!(matches!(reply.expect("it exists").tail, Tail::Complete(rows) if rows.len() == 10));
+    assert_eq!(spent.reads, 2, "small values, and one reply");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use common::Place;
 use common::holder::{Holder, LONG, image, session};
 use litefleet::Txid;
+use litefleet::store::{HeadRequest, Lineage, PageStore, Tail};
 use litefleet_fdb::FdbStore;
 
 async fn holder(place: &Place) -> Holder {
@@ -51,4 +52,26 @@ async fn neighbours_of_hot_pages_are_read_without_their_history() {
             assert!(replies <= most, "hot {hot:?} of {pages} pages, as of {snapshot}: {replies} replies");
         }
     }
+}
+
+/// It was read at one version until FoundationDB had forgotten that, and then from the beginning, as often as there was time.
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(real_cluster, ignore = "needs slow reads")]
+async fn a_log_that_takes_too_long_for_one_transaction_is_read_in_pieces() {
+    let place = Place::new();
+    let mut holder = holder(&place).await;
+    for _ in 0..60 {
+        holder.commit(&[7; 900]).await.expect("the holder can");
+    }
+    // One record in each reply.
+    place.command("reply 900");
+    place.command("latency read=500000");
+    let request = HeadRequest { database: holder.database, known: Txid(0), epoch: None, tail_bytes: 64 << 20 };
+    let reply = holder.store.head(request).await.expect("it exists");
+    assert!(matches!(reply.tail, Tail::Truncated));
+    let lineage = [Lineage { database: holder.database, max_txid: Txid::MAX }];
+    let rows = holder.store.read_log(&lineage, Txid(0), holder.txid).await.expect("it exists");
+    let found: Vec<u64> = rows.iter().map(|row| row.txid.get()).collect();
+    let first: Vec<u64> = (1..).take(found.len()).collect();
+    assert!(found == first && (1..60).contains(&found.len()), "the first of them: {found:?}");
 }

@@ -342,7 +342,7 @@ impl FdbStore {
         let known = call.known(id);
         let records = async {
             match known {
-                Some(after) => self.records(tx, id, after, Txid::MAX, call.request.tail_bytes, None).await.map(Some),
+                Some(after) => self.first_records(tx, id, after).await.map(Some),
                 None => Ok(None),
             }
         };
@@ -355,7 +355,7 @@ impl FdbStore {
         }
         let (core, progress, warm) = (singles.core()?, singles.progress()?, singles.warm()?);
         let records = match records {
-            Some(records) => Some(records),
+            Some(first) => Some(self.with_the_rest(tx, id, first, core.head.txid, call.request.tail_bytes).await?),
             None => self.if_it_reaches(id, &newest, progress.checkpoint)?,
         };
         let size =

@@ -1,5 +1,7 @@
 //! What the calls read: the small values of a database, the head, and the tail of the log.
 
+use std::time::Duration;
+
 use futures_util::future::try_join_all;
 use litefleet::store::{HeadReply, HeadRequest, Tail};
 use litefleet::{DatabaseId, DatabaseName, Error, PageSet, Result, Txid};
@@ -78,17 +80,43 @@ const STRETCH: u64 = 128;
 /// How many such stretches are read at once.
 const STRETCHES: u64 = 8;
 
+/// For how long records are read in one transaction: FoundationDB allows five seconds, and a commit may be still to come.
+const TIME: Duration = Duration::from_secs(2);
+
 /// Records of the log as they were read.
 #[derive(Default)]
 pub(super) struct Records {
     assembler: Assembler,
-    /// Whether there are more than were wanted.
+    /// Whether there are more: than were wanted, or than there was time for.
     cut: bool,
 }
 
 impl FdbStore {
-    /// The records after `after`, up to `to`, as many as have `bytes` bytes, or one more. `size` is about what one has,
-    /// if that is known.
+    /// The first records after `after`, as many as one reply holds, or one: where nobody knows yet how many there are. Few, as
+    /// a rule; the others come with [`with_the_rest`](Self::with_the_rest).
+    pub(super) async fn first_records(&self, tx: &Tx, database: DatabaseId, after: Txid) -> Outcome<Records> {
+        self.stretch(tx, database, after, Txid::MAX, 0, self.cluster.now() + TIME).await
+    }
+
+    /// The first records and those that follow them, up to `to`, as many as have `bytes` bytes, or one more.
+    pub(super) async fn with_the_rest(
+        &self,
+        tx: &Tx,
+        database: DatabaseId,
+        mut first: Records,
+        to: Txid,
+        bytes: usize,
+    ) -> Outcome<Records> {
+        let room = bytes.checked_sub(first.assembler.bytes());
+        if let (true, Some(last), Some(room)) = (first.cut, first.assembler.last(), room) {
+            let rest = self.records(tx, database, last, to, room, first.average()).await?;
+            first.append(rest);
+        }
+        Ok(first)
+    }
+
+    /// The records after `after`, up to `to`, as many as have `bytes` bytes, or one more, and as there is time for. `size` is
+    /// about what one has, if that is known.
     pub(super) async fn records(
         &self,
         tx: &Tx,
@@ -98,12 +126,9 @@ impl FdbStore {
         bytes: usize,
         size: Option<usize>,
     ) -> Outcome<Records> {
-        if to == Txid::MAX {
-            // Nobody knows how many there are: few, as a rule.
-            return self.stretch(tx, database, after, to, bytes).await;
-        }
         let mut all = Records::default();
         let mut from = after;
+        let until = self.cluster.now() + TIME;
         loop {
             // One reply of FoundationDB holds 80 kB: where there is more, as many are asked for at once as are wanted.
             let size = all.average().or(size);
@@ -113,7 +138,7 @@ impl FdbStore {
             let mut ends: Vec<Txid> = ends.collect();
             ends.dedup();
             let starts = std::iter::once(from).chain(ends.iter().copied());
-            let stretches = starts.zip(&ends).map(|(from, end)| self.stretch(tx, database, from, *end, bytes));
+            let stretches = starts.zip(&ends).map(|(from, end)| self.stretch(tx, database, from, *end, bytes, until));
             let mut left = ends.len();
             for records in try_join_all(stretches).await? {
                 left -= 1;
@@ -128,11 +153,23 @@ impl FdbStore {
                 Some(end) if *end < to && all.reaches(*end) => from = *end,
                 _ => return Ok(all),
             }
+            if self.cluster.now() >= until {
+                all.cut = true;
+                return Ok(all);
+            }
         }
     }
 
     /// As [`records`](Self::records), one reply after another.
-    async fn stretch(&self, tx: &Tx, id: DatabaseId, after: Txid, to: Txid, bytes: usize) -> Outcome<Records> {
+    async fn stretch(
+        &self,
+        tx: &Tx,
+        id: DatabaseId,
+        after: Txid,
+        to: Txid,
+        bytes: usize,
+        until: Duration,
+    ) -> Outcome<Records> {
         let mut assembler = Assembler::default();
         let mut range = self.keys.log_range(id, after, to);
         loop {
@@ -141,7 +178,9 @@ impl FdbStore {
                 let (txid, number) = self.keys.log_in(id, pair.key())?;
                 assembler.push(txid, number, pair.value())?;
             }
-            let cut = assembler.bytes() > bytes && !assembler.is_open();
+            // One at the least: so there is no call that gets nowhere.
+            let over = assembler.count() > 0 && self.cluster.now() >= until;
+            let cut = (over || assembler.bytes() > bytes) && !assembler.is_open();
             match piece.pairs().last() {
                 Some(last) if piece.more && !cut => range.0 = crate::keys::after_key(last.key().to_vec()),
                 _ => return Ok(Records { assembler, cut: piece.more }),
@@ -188,11 +227,8 @@ impl FdbStore {
                 None => Ok(None),
             }
         };
-        let (values, records, end) = futures_util::try_join!(
-            tx.peek_all(&range),
-            self.records(&tx, database, request.known, Txid::MAX, request.tail_bytes, None),
-            end
-        )?;
+        let (values, records, end) =
+            futures_util::try_join!(tx.peek_all(&range), self.first_records(&tx, database, request.known), end)?;
         let singles = Singles::of(&self.keys, database, &values);
         if singles.is_empty() {
             return Err(missing(database).into());
@@ -200,6 +236,7 @@ impl FdbStore {
         let (core, progress) = (singles.core()?, singles.progress()?);
         let ended = end.filter(|_| request.epoch.is_some_and(|epoch| epoch < core.lease.epoch));
         self.knowledge.telling(database, tx.read_version().await?);
+        let records = self.with_the_rest(&tx, database, records, core.head.txid, request.tail_bytes).await?;
         Ok(Step::Return(HeadReply {
             name: singles.name()?,
             head: core.public(&progress),
