@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use common::Place;
 use common::holder::{Holder, LONG, image, session};
-use litefleet::Txid;
-use litefleet::store::{HeadRequest, Lineage, PageStore, Tail};
+use litefleet::store::{CheckpointRequest, CollectRequest, Collected, HeadRequest, Lineage, PageStore, Tail};
+use litefleet::{PageNo, PageRange, Txid, UnixMillis};
 use litefleet_fdb::FdbStore;
 
 async fn holder(place: &Place) -> Holder {
@@ -74,4 +74,50 @@ async fn a_log_that_takes_too_long_for_one_transaction_is_read_in_pieces() {
     let found: Vec<u64> = rows.iter().map(|row| row.txid.get()).collect();
     let first: Vec<u64> = (1..).take(found.len()).collect();
     assert!(found == first && (1..60).contains(&found.len()), "the first of them: {found:?}");
+}
+
+/// They were walked over a hundred at a time, by each transaction of a collection.
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(real_cluster, ignore = "counts requests, which only the stand-in tells")]
+async fn a_collection_walks_over_the_checkpoints_inside_its_retention_once() {
+    let place = Place::new();
+    let mut holder = holder(&place).await;
+    for number in 1..=1_000 {
+        holder.commit(b"record").await.expect("the holder can");
+        let request = CheckpointRequest {
+            database: holder.database,
+            epoch: holder.epoch,
+            txid: holder.txid,
+            since: Txid(0),
+            attempt: 0,
+            piece: 0,
+            rows: vec![image(number, holder.txid)],
+            last: true,
+            time: UnixMillis(if number == 1 { 1 } else { 3 }),
+            warm: Vec::new(),
+        };
+        holder.store.checkpoint(request).await.expect("the holder can");
+    }
+    let collect = |pages: Option<PageRange>, at_most| {
+        let request = CollectRequest {
+            database: holder.database,
+            epoch: holder.epoch,
+            at_most,
+            completed_before: UnixMillis(2),
+            pages: pages.into_iter().collect(),
+            log_through: Txid(0),
+        };
+        async { holder.store.collect(request).await.expect("the holder can") }
+    };
+    let raised = Collected { horizon: Txid(1), log_start: Txid(0), rows: 0, records: 0 };
+    let (spent, collected) = replies(&place, collect(None, Txid::MAX)).await;
+    assert_eq!(collected, raised);
+    assert!(spent <= 4, "{spent} replies, one of them with the small values");
+    // Three transactions.
+    let pages = Some(PageRange::new(PageNo(1), PageNo(300)));
+    let (least, collected) = replies(&place, collect(pages, Txid(1))).await;
+    assert_eq!(collected, raised);
+    let (spent, collected) = replies(&place, collect(pages, Txid::MAX)).await;
+    assert_eq!(collected, raised);
+    assert!(spent <= least + 2, "{spent} replies in place of {least}");
 }

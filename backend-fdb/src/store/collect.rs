@@ -19,12 +19,13 @@ use crate::values::{ProgressValue, Value};
 const PAGES: usize = 128;
 /// How many neighbouring pages one range read is asked for: with one row each, about as much as one reply holds.
 const RUN_PAGES: usize = 18;
-/// How many completed checkpoints are looked at in one step.
+/// How many completed checkpoints are looked at first: the newest ones. Then as many at once as a reply holds.
 const CHECKPOINTS: usize = 100;
 
 impl FdbStore {
     pub(super) async fn collect_garbage(&self, request: &CollectRequest) -> Result<Collected> {
         let mut left: BTreeSet<PageNo> = self.limits.check_collect(request)?.pages().collect();
+        let mut request = request.clone();
         let (mut rows, mut records) = (0, 0);
         loop {
             let chunk: PageSet = left.iter().copied().take(PAGES).collect();
@@ -35,8 +36,8 @@ impl FdbStore {
             let chunk = chunk.as_slice();
             // What a try that may have been committed has found is not there to be found again.
             let found = Mutex::new((0, 0));
-            let found = &found;
-            let body = |tx, _| self.try_collect(tx, request, chunk, found);
+            let (found, asked) = (&found, &request);
+            let body = |tx, _| self.try_collect(tx, asked, chunk, found);
             let done = self.cluster.run("collect", Priority::Background, body).await?;
             if let Some(committed) = done.committed {
                 self.knowledge.committed(committed);
@@ -44,6 +45,8 @@ impl FdbStore {
             }
             let (collected, again) = done.value;
             left.extend(again);
+            // What is allowed was found out by the first transaction.
+            request.at_most = collected.horizon;
             rows += collected.rows;
             records += collected.records;
             if left.is_empty() {
@@ -114,17 +117,19 @@ impl FdbStore {
             return Ok(progress.horizon);
         }
         let mut range = self.keys.checkpoints(id, progress.horizon.next(), most);
+        let mut limit = CHECKPOINTS;
         loop {
-            let piece = tx.peek_back(&range, CHECKPOINTS).await?;
+            let piece = tx.peek_back(&range, limit).await?;
             for pair in piece.pairs() {
                 if UnixMillis::decode(pair.key(), pair.value())? <= request.completed_before {
                     return Ok(self.keys.checkpoint_in(id, pair.key())?);
                 }
             }
             match piece.pairs().last() {
-                Some(last) if piece.more || piece.pairs().len() == CHECKPOINTS => range.1 = last.key().to_vec(),
+                Some(last) if piece.more || piece.pairs().len() == limit => range.1 = last.key().to_vec(),
                 _ => return Ok(progress.horizon),
             }
+            limit = 0;
         }
     }
 }
