@@ -51,6 +51,11 @@ impl Fault {
         if commit_is_undone(error) { Self::Client(error) } else { Self::Unknown(error) }
     }
 
+    /// Whether something that was read is damaged.
+    pub(crate) fn is_damage(&self) -> bool {
+        matches!(self, Self::Refused(error) if error.kind() == ErrorKind::Corrupt)
+    }
+
     /// Whether the same again, on fresh reads, may succeed.
     pub(crate) fn may_be_tried_again(&self) -> bool {
         match self {

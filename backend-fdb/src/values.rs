@@ -71,6 +71,13 @@ pub(crate) struct SessionValue {
     pub(crate) label: String,
 }
 
+impl SessionValue {
+    /// In place of a record that cannot be read: good for nothing but to be ended.
+    pub(crate) fn unreadable() -> Self {
+        Self { lifetime: Duration::ZERO, renewals: 0, ended: None, label: String::new() }
+    }
+}
+
 /// What the commits of a session conflict on. It never has the same value twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FenceValue {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::holder::{Holder, LONG, image, name, open_request, session, take};
-use common::{Place, standing_still, until};
+use common::{Place, by_hand, standing_still, until};
 use foundationdb::directory::{Directory, DirectoryLayer};
 use litefleet::clock::ManualClock;
 use litefleet::store::{CommitMode, HeadRequest, LeaseRequest, PageStore, SessionRequest};
@@ -279,14 +279,6 @@ async fn a_directory_gives_the_store_its_prefix() {
         parent.map_err(foundationdb::FdbBindingError::DirectoryError)
     });
     assert!(removed.await.expect("it can be removed"), "with what it was in");
-}
-
-/// Changes keys under the prefix as nobody should.
-async fn by_hand(place: &Place, change: impl Fn(&foundationdb::Transaction, &dyn Fn(&[u8]) -> Vec<u8>) + Send + Sync) {
-    let database = foundationdb::Database::from_path(place.cluster_file.to_str().expect("UTF-8")).expect("a database");
-    let trx = database.create_trx().expect("a transaction");
-    change(&trx, &|key| [place.prefix.as_slice(), key].concat());
-    trx.commit().await.expect("it is written");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -658,6 +650,37 @@ async fn force_takes_a_lease_of_a_session_whose_record_is_damaged() {
     refused(ours.renew_session(damaged).await, ErrorKind::Fenced);
     take(&theirs, "b", their_session, false).await.expect("the session has ended with that");
     assert!(theirs.purge(100).await.expect("its record can be read again").done);
+}
+
+/// It was told that its session's record is damaged, each time: only by force could anybody get its leases, and it itself
+/// went on with that session.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_whose_sessions_record_is_damaged_gets_another_session() {
+    for (part, expired) in [(0, false), (0, true), (1, false), (1, true)] {
+        let place = Place::new();
+        let clock = Arc::new(ManualClock::default());
+        let config = place.config().clock(clock.clone());
+        let ours = Arc::new(FdbStore::open(config).await.expect("the store opens"));
+        let damaged = session(&ours, LONG).await;
+        let mut holder = Holder::new(&ours, damaged, "a").await;
+        holder.commit(b"record").await.expect("the holder can");
+        by_hand(&place, |trx, key| {
+            trx.set(&key(&[&[3], damaged.bytes().as_slice(), &[part]].concat()), b"damaged");
+        })
+        .await;
+        if expired {
+            clock.advance(LONG);
+        }
+        refused(ours.renew_session(damaged).await, ErrorKind::Fenced);
+        refused(take(&ours, "b", damaged, false).await, ErrorKind::Fenced);
+        let again = session(&ours, LONG).await;
+        let mut anew = Holder::new(&ours, again, "a").await;
+        refused(holder.commit(b"late").await, ErrorKind::Fenced);
+        anew.commit(b"more").await.expect("the holder can");
+        assert_eq!(anew.log().await, [b"record".as_slice(), b"more"]);
+        ours.end_session(damaged).await.expect("it has ended");
+        assert!(ours.purge(100).await.expect("all can be read again").done);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,5 @@
 //! Granting leases, and giving them back.
 
-use std::time::Duration;
-
 use litefleet::store::EpochEnd;
 use litefleet::{DatabaseId, Epoch, Error, ErrorKind, PageNo, PageSet, Result, SessionId};
 
@@ -74,7 +72,7 @@ impl FdbStore {
                     return Err(Error::corrupt(message).with_source(error).into());
                 }
                 tracing::warn!(%session, %error, "a session is ended by force, whose record is damaged");
-                Ok(Some(SessionValue { lifetime: Duration::ZERO, renewals: 0, ended: None, label: String::new() }))
+                Ok(Some(SessionValue::unreadable()))
             }
             found => found,
         }

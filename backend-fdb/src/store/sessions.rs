@@ -112,7 +112,15 @@ impl FdbStore {
 
     async fn try_renew(&self, tx: Tx, session: SessionId, sent: Duration) -> Outcome<Step<Option<Renewed>>> {
         let (key, fence) = (self.keys.session_record(session), self.keys.session_fence(session));
-        let (record, fence) = futures_util::try_join!(tx.get::<SessionValue>(&key), tx.get::<FenceValue>(&fence))?;
+        let read = futures_util::try_join!(tx.get::<SessionValue>(&key), tx.get::<FenceValue>(&fence));
+        let (record, fence) = match read {
+            // Only its own process renews it: that goes on with another one, and everybody gets the leases of this.
+            Err(fault) if fault.is_damage() => {
+                self.end_damaged(&tx, session, &fault).await?;
+                return Ok(Step::Commit(None));
+            }
+            read => read?,
+        };
         let Some(record) = record.filter(|record| record.ended.is_none()) else { return Ok(Step::Return(None)) };
         if self.sessions.judge(session, &record, sent) == Standing::Expired {
             self.end_within(&tx, session, record).await?;
@@ -132,13 +140,25 @@ impl FdbStore {
     }
 
     async fn try_end(&self, tx: Tx, session: SessionId) -> Outcome<Step<()>> {
-        match tx.get::<SessionValue>(&self.keys.session_record(session)).await? {
-            Some(record) if record.ended.is_none() => {
+        match self.session(&tx, session).await {
+            Ok(Some(record)) if record.ended.is_none() => {
                 self.end_within(&tx, session, record).await?;
                 Ok(Step::Commit(()))
             }
-            Some(_) | None => Ok(Step::Return(())),
+            Ok(Some(_) | None) => Ok(Step::Return(())),
+            Err(fault) if fault.is_damage() => {
+                self.end_damaged(&tx, session, &fault).await?;
+                Ok(Step::Commit(()))
+            }
+            Err(fault) => Err(fault),
         }
+    }
+
+    /// Ends a session whose record or fence cannot be read, for its own process.
+    async fn end_damaged(&self, tx: &Tx, session: SessionId, fault: &Fault) -> Outcome<()> {
+        tracing::warn!(%session, %fault, "a session is ended, since what is stored of it is damaged");
+        tx.conflict_with_writers(&self.keys.session_all(session))?;
+        self.end_within(tx, session, SessionValue::unreadable()).await
     }
 
     pub(super) fn forget(&self, session: SessionId) {

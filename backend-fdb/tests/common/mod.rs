@@ -192,6 +192,17 @@ async fn clear(file: &std::path::Path, prefix: &[u8]) {
     cleared.await.expect("the prefix is cleared");
 }
 
+/// Changes keys under the prefix as nobody should.
+pub(crate) async fn by_hand(
+    place: &Place,
+    change: impl Fn(&foundationdb::Transaction, &dyn Fn(&[u8]) -> Vec<u8>) + Send + Sync,
+) {
+    let database = foundationdb::Database::from_path(place.cluster_file.to_str().expect("UTF-8")).expect("a database");
+    let trx = database.create_trx().expect("a transaction");
+    change(&trx, &|key| [place.prefix.as_slice(), key].concat());
+    trx.commit().await.expect("it is written");
+}
+
 /// Keeps a test's paused time from going on, which it does where nothing else is left to do, for as long as this lives.
 pub(crate) fn standing_still() -> tokio::task::JoinSet<()> {
     let mut busy = tokio::task::JoinSet::new();
