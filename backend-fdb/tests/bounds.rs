@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::holder::{Holder, LONG, image, open_request, session};
-use common::{Place, standing_still, until};
+use common::{Place, by_hand, standing_still, until};
 use litefleet::clock::{Clock, SystemClock};
 use litefleet::store::{CollectRequest, PageStore};
 use litefleet::{ErrorKind, Fleet, FleetSettings, PageNo, Txid, UnixMillis};
@@ -60,6 +60,34 @@ async fn ends_of_epochs_are_forgotten() {
     }
     // Three days later those of the first two are gone, all of them: however many a burst has left.
     assert_eq!(ends().await, 64);
+}
+
+/// The end of an epoch that nobody needs any more could not be read, and no lease was granted ever again.
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(real_cluster, ignore = "needs a cluster whose versions can be moved by days")]
+async fn damaged_ends_of_epochs_are_in_nobodys_way() {
+    let place = Place::new();
+    let store = store(&place).await;
+    let session = session(&store, LONG).await;
+    let holder = Holder::new(&store, session, "a").await;
+    let id = u8::try_from(holder.database.get()).expect("a small id");
+    for _ in 1..200 {
+        Holder::new(&store, session, "a").await;
+    }
+    // The first, one among the oldest, the last of those that are looked through, and one that is hit upon by halves.
+    by_hand(&place, |trx, key| {
+        for epoch in [0, 100, 127, 191] {
+            let end: &[u8] = if epoch == 0 { &[5, 1, id, 0x11, 0] } else { &[5, 1, id, 0x11, 1, epoch] };
+            trx.set(&key(end), b"damaged");
+        }
+    })
+    .await;
+    place.command(&format!("advance {}", 75_u64 * 3600 * 1_000_000));
+    for _ in 0..128 {
+        Holder::taking(&store, session, "a", false).await.expect("the lease is free");
+    }
+    let left = keys_between(&place, &[5, 1, id, 0x11], &[5, 1, id, 0x12]).await;
+    assert_eq!(left, 128, "the old ones are gone, those that cannot be read as well");
 }
 
 /// How many keys there are of sessions.

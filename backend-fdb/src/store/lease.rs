@@ -213,11 +213,12 @@ impl FdbStore {
         let found = tx.peek_range(&(first.clone(), end), ENDS_READ).await?;
         let mut last = None;
         for pair in found.pairs() {
-            let end = EpochEndValue::decode(pair.key(), pair.value())?;
-            if !is_old(&end) {
-                break;
+            match EpochEndValue::decode(pair.key(), pair.value()) {
+                Ok(end) if is_old(&end) => last = Some(end.end.epoch),
+                Ok(_) => break,
+                // Nobody needs it: it goes when one after it does. A lease is granted all the same.
+                Err(error) => tracing::warn!(database = %id, %error, "the end of an epoch is passed over"),
             }
-            last = Some(end.end.epoch);
         }
         let Some(mut old) = last else { return Ok(()) };
         let reached = found.pairs().last().is_some_and(|pair| pair.key() == self.keys.epoch_end(id, old).as_slice());
@@ -225,9 +226,10 @@ impl FdbStore {
         let mut young = if reached { present } else { old.next() };
         while young.get() - old.get() > 1 {
             let middle = Epoch(old.get() + (young.get() - old.get()) / 2);
-            match tx.peek::<EpochEndValue>(&self.keys.epoch_end(id, middle)).await? {
-                Some(end) if is_old(&end) => old = middle,
-                Some(_) | None => young = middle,
+            match tx.peek::<EpochEndValue>(&self.keys.epoch_end(id, middle)).await {
+                Ok(Some(end)) if is_old(&end) => old = middle,
+                Ok(_) | Err(Fault::Refused(_)) => young = middle,
+                Err(fault) => return Err(fault),
             }
         }
         tx.clear_range(&(first, after_key(self.keys.epoch_end(id, old))));
