@@ -90,6 +90,24 @@ async fn damaged_ends_of_epochs_are_in_nobodys_way() {
     assert_eq!(left, 128, "the old ones are gone, those that cannot be read as well");
 }
 
+/// What has neither rows nor records counted as nothing: one call removed all of it, however many there were.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purge_of_empty_databases_is_bounded_too() {
+    let place = Place::new();
+    let store = store(&place).await;
+    let session = session(&store, LONG).await;
+    for index in 0..25 {
+        let holder = Holder::new(&store, session, &format!("db-{index}")).await;
+        store.delete(holder.database, holder.epoch).await.expect("the holder can");
+    }
+    for left in [15, 5] {
+        assert!(!store.purge(10).await.expect("a purge").done);
+        assert_eq!(keys_between(&place, &[4], &[5]).await, left);
+    }
+    assert!(store.purge(10).await.expect("a purge").done);
+    assert_eq!(keys_between(&place, &[4], &[5]).await, 0);
+}
+
 /// How many keys there are of sessions.
 async fn session_keys(place: &Place) -> usize {
     keys_between(place, &[3], &[4]).await

@@ -87,8 +87,10 @@ fn count_of_lost(
 impl FdbStore {
     pub(super) async fn purge_deleted(&self, limit: usize) -> Result<Purged> {
         let (mut removed, mut damaged, mut range) = (0, Vec::new(), self.keys.all_deleted());
+        // What has no keys of its own costs a transaction all the same.
+        let mut spent: usize = 0;
         loop {
-            let left = limit.saturating_sub(removed).min(KEYS);
+            let left = limit.saturating_sub(spent).min(KEYS);
             if left == 0 {
                 return Ok(Purged { removed: removed as u64, done: false });
             }
@@ -96,7 +98,10 @@ impl FdbStore {
             let (last, marks) = (&last, &range);
             let body = |tx, unknown| self.try_purge(tx, marks, left, last, unknown);
             match self.cluster.run("purge", Priority::Background, body).await?.value {
-                Purging::Removed(count) => removed += count,
+                Purging::Removed(count) => {
+                    removed += count;
+                    spent = spent.saturating_add(count.max(1));
+                }
                 Purging::Damaged(error, after) => {
                     damaged.push(error);
                     range.0 = after;
