@@ -62,6 +62,37 @@ async fn ends_of_epochs_are_forgotten() {
     assert_eq!(ends().await, 64);
 }
 
+/// They went at each 64th grant alone: of a database that was seldom opened they stayed, however old they were.
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(real_cluster, ignore = "needs a cluster whose versions can be moved by days")]
+async fn a_purge_forgets_ends_of_epochs() {
+    let place = Place::new();
+    let store = store(&place).await;
+    let session = session(&store, LONG).await;
+    let mut holders = Vec::new();
+    for text in ["a", "b", "c"] {
+        for _ in 0..9 {
+            Holder::new(&store, session, text).await;
+        }
+        holders.push(Holder::new(&store, session, text).await);
+    }
+    let [a, b, c] = holders.as_slice() else { unreachable!("three were made") };
+    let ends = async |of: &Holder| {
+        let id = u8::try_from(of.database.get()).expect("a small id");
+        keys_between(&place, &[5, 1, id, 0x11], &[5, 1, id, 0x12]).await
+    };
+    let damaged = u8::try_from(c.database.get()).expect("a small id");
+    by_hand(&place, |trx, key| trx.set(&key(&[5, 1, damaged, 0x11, 0]), b"damaged")).await;
+    assert!(store.purge(100).await.expect("a purge").done);
+    assert_eq!((ends(a).await, ends(b).await, ends(c).await), (10, 10, 10), "all are younger than a day");
+    place.command(&format!("advance {}", 75_u64 * 3600 * 1_000_000));
+    Holder::new(&store, session, "b").await;
+    assert!(store.purge(100).await.expect("a purge").done);
+    assert_eq!((ends(a).await, ends(b).await, ends(c).await), (0, 1, 0), "one is young");
+    let mut holder = Holder::new(&store, session, "a").await;
+    holder.commit(b"record").await.expect("the holder can");
+}
+
 /// The end of an epoch that nobody needs any more could not be read, and no lease was granted ever again.
 #[tokio::test(flavor = "multi_thread")]
 #[cfg_attr(real_cluster, ignore = "needs a cluster whose versions can be moved by days")]

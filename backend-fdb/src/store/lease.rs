@@ -204,37 +204,58 @@ impl FdbStore {
         tx.put_quietly(&self.keys.of(database, Kind::Warm), &pages)
     }
 
-    /// Removes the ends of epochs that are old enough. Each epoch before the present one has left its end, the later the
-    /// newer.
-    async fn forget_old_ends(&self, tx: &Tx, id: DatabaseId, present: Epoch) -> Outcome<()> {
+    /// As [`forget_old_ends`](Self::forget_old_ends), for a purge, which does not know how the database stands. Says whether
+    /// there is something to commit.
+    pub(super) async fn forget_ends_of(&self, tx: &Tx, id: DatabaseId) -> Outcome<bool> {
         let now = version_of(tx).await?;
-        let is_old = |end: &EpochEndValue| now.saturating_sub(end.version) > EPOCH_END_VERSIONS;
+        let first = tx.peek_range(&self.keys.epoch_ends(id, Epoch(u64::MAX)), 1).await?;
+        let Some(pair) = first.pairs().first() else { return Ok(false) };
+        if EpochEndValue::decode(pair.key(), pair.value()).is_ok_and(|end| !is_old(&end, now)) {
+            return Ok(false);
+        }
+        match tx.peek::<LeaseValue>(&self.keys.of(id, Kind::Lease)).await {
+            Ok(Some(lease)) => self.forget_old_ends(tx, id, lease.epoch).await,
+            // It was deleted meanwhile, or is damaged, as whoever opens it is told.
+            Ok(None) | Err(Fault::Refused(_)) => Ok(false),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// Removes the ends of epochs that are old enough. Each epoch before the present one has left its end, the later the
+    /// newer. Says whether there were any.
+    async fn forget_old_ends(&self, tx: &Tx, id: DatabaseId, present: Epoch) -> Outcome<bool> {
+        let now = version_of(tx).await?;
         let (first, end) = self.keys.epoch_ends(id, present);
         let found = tx.peek_range(&(first.clone(), end), ENDS_READ).await?;
         let mut last = None;
         for pair in found.pairs() {
             match EpochEndValue::decode(pair.key(), pair.value()) {
-                Ok(end) if is_old(&end) => last = Some(end.end.epoch),
+                Ok(end) if is_old(&end, now) => last = Some(end.end.epoch),
                 Ok(_) => break,
                 // Nobody needs it: it goes when one after it does. A lease is granted all the same.
                 Err(error) => tracing::warn!(database = %id, %error, "the end of an epoch is passed over"),
             }
         }
-        let Some(mut old) = last else { return Ok(()) };
+        let Some(mut old) = last else { return Ok(false) };
         let reached = found.pairs().last().is_some_and(|pair| pair.key() == self.keys.epoch_end(id, old).as_slice());
         // After a burst there may be millions: the last of the old ones is found by halves.
         let mut young = if reached { present } else { old.next() };
         while young.get() - old.get() > 1 {
             let middle = Epoch(old.get() + (young.get() - old.get()) / 2);
             match tx.peek::<EpochEndValue>(&self.keys.epoch_end(id, middle)).await {
-                Ok(Some(end)) if is_old(&end) => old = middle,
+                Ok(Some(end)) if is_old(&end, now) => old = middle,
                 Ok(_) | Err(Fault::Refused(_)) => young = middle,
                 Err(fault) => return Err(fault),
             }
         }
         tx.clear_range(&(first, after_key(self.keys.epoch_end(id, old))));
-        Ok(())
+        Ok(true)
     }
+}
+
+/// Whether the end of an epoch may be forgotten, at a version.
+fn is_old(end: &EpochEndValue, now: u64) -> bool {
+    now.saturating_sub(end.version) > EPOCH_END_VERSIONS
 }
 
 /// Gives a lease back.

@@ -25,6 +25,7 @@ mod watch;
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -70,6 +71,8 @@ pub struct FdbStore {
     ids: tokio::sync::Mutex<Range<u64>>,
     /// Up to where the sessions were purged.
     purged: Mutex<Option<SessionId>>,
+    /// Up to which database the ends of epochs were purged. Processes begin anywhere, and so not all at the same ones.
+    purged_ends: AtomicU64,
     /// When it was said last that there are too many watches.
     warned: Mutex<Option<tokio::time::Instant>>,
 }
@@ -103,6 +106,7 @@ impl FdbStore {
         };
         let randomness = Randomness::from_os();
         let [owner @ .., _, _, _, _, _, _, _, _] = randomness.id();
+        let [start @ .., _, _, _, _, _, _, _, _] = randomness.id();
         let store = Self {
             cluster,
             limits: config.limits_under(prefix.len())?,
@@ -114,6 +118,7 @@ impl FdbStore {
             readers: Readers::default(),
             ids: tokio::sync::Mutex::new(0..0),
             purged: Mutex::default(),
+            purged_ends: AtomicU64::new(u64::from_be_bytes(start)),
             warned: Mutex::default(),
         };
         store.cluster.run("open the store", Priority::Normal, |tx, _| store.try_format(tx)).await?;

@@ -1,10 +1,12 @@
-//! Removing what nobody needs: rows and records of deleted databases, and sessions that ended long ago.
+//! Removing what nobody needs: rows and records of deleted databases, and sessions and epochs that ended long ago.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::{StreamExt, TryStreamExt, stream};
 use litefleet::store::Purged;
-use litefleet::{DatabaseId, Error, Result, SessionId};
+use litefleet::{DatabaseId, Epoch, Error, ErrorKind, Result, SessionId};
 
 use super::read::Singles;
 use super::sessions::version_of;
@@ -26,6 +28,11 @@ const SESSION_VERSIONS: u64 = 24 * 3600 * 1_000_000;
 const SESSION_KEYS: usize = 1_000;
 /// What the end of a session takes of a transaction besides its keys: its record and its fence.
 const SESSION_BYTES: usize = 600;
+
+/// The most databases that one purge looks at for ends of epochs, and how many of them at once. Each process has one made
+/// every ten minutes: ten of them come by each of a million databases every three days.
+const DATABASES: u64 = 256;
+const AT_ONCE: usize = 64;
 
 /// How many keys a range has that has one at least, and fewer than `most`, or as many: by halves, since to list them would
 /// bring their values along. Each step begins where one has found a key, so that no key is walked over again and again.
@@ -111,6 +118,10 @@ impl FdbStore {
         }
         let looked_at = *self.purged_up_to();
         damaged.extend(self.purge_sessions().await?);
+        match self.purge_ends().await {
+            Err(error) if error.kind() == ErrorKind::Corrupt => damaged.push(error),
+            purged => purged?,
+        }
         match damaged.as_slice() {
             [] => Ok(Purged { removed: removed as u64, done: true }),
             // With an error nobody would learn of what was removed just now: the next call says it.
@@ -175,6 +186,29 @@ impl FdbStore {
         let message =
             format!("database {id}, {name}, is marked as deleted, and exists: copy what is in it to a new one");
         Ok(Some(Error::corrupt(message)))
+    }
+
+    /// Forgets the ends of epochs that are old enough, of some databases: of those that come next. Grants do so too, but
+    /// seldom, and not for who is not opened any more.
+    async fn purge_ends(&self) -> Result<()> {
+        let from = self.purged_ends.load(Ordering::Relaxed);
+        let body = |tx, _| self.try_purge_ends(tx, from);
+        let next = self.cluster.run("purge ends of epochs", Priority::Background, body).await?.value;
+        self.purged_ends.store(next, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn try_purge_ends(&self, tx: Tx, from: u64) -> Outcome<Step<u64>> {
+        let largest = tx.peek::<u64>(&self.keys.counter()).await?.unwrap_or_default();
+        let Some(from) = from.checked_rem(largest) else { return Ok(Step::Return(from)) };
+        let each = Tx::size_of_clearing(&self.keys.epoch_ends(DatabaseId(largest), Epoch(u64::MAX)));
+        let fit = u64::try_from(DELETION_BYTES / each).unwrap_or(u64::MAX);
+        let count = DATABASES.min(fit).min(largest);
+        let ids = (from..from + count).map(|place| DatabaseId(place % largest + 1));
+        let looks = stream::iter(ids.map(|id| self.forget_ends_of(&tx, id))).buffer_unordered(AT_ONCE);
+        let changed = looks.try_fold(false, |changed, some| async move { Ok(changed || some) }).await?;
+        let next = from + count;
+        Ok(if changed { Step::Commit(next) } else { Step::Return(next) })
     }
 
     /// Looks at some of the sessions: where it left off the last time. Returns what can be read of none.
