@@ -211,6 +211,7 @@ impl FdbConfig {
         if self.max_watches > MOST_WATCHES {
             return wrong(format!("max_watches is {}; FoundationDB allows {MOST_WATCHES}", self.max_watches));
         }
+        self.network.check()?;
         // A directory's prefix is not known yet, and short.
         self.limits_under(self.prefix.len()).map(|_| ())
     }
@@ -298,6 +299,8 @@ mod tests {
             "fdb:x?batch=perhaps",
             "fdb:x?tag=12345678901234567",
             "fdb:x?max_watches=1000001",
+            "fdb:x?trace_format=yaml",
+            "fdb:x?knob=max_trace_lines",
             "fdb:%ff",
         ] {
             let error = FdbConfig::from_url(url).expect_err(url);

@@ -16,6 +16,7 @@ pub(crate) mod code {
     pub(crate) const TOO_MANY_WATCHES: i32 = 1032;
     pub(crate) const PROCESS_BEHIND: i32 = 1037;
     pub(crate) const DATABASE_LOCKED: i32 = 1038;
+    pub(crate) const INVALID_OPTION_VALUE: i32 = 2006;
     pub(crate) const KEY_TOO_LARGE: i32 = 2102;
     pub(crate) const VALUE_TOO_LARGE: i32 = 2103;
     pub(crate) const TRANSACTION_TOO_LARGE: i32 = 2101;

@@ -44,6 +44,25 @@ pub struct NetworkConfig {
     pub run_by_application: bool,
 }
 
+impl NetworkConfig {
+    /// Whether the settings can be, as far as the client library would say so at once. It can be asked only once.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.run_by_application {
+            return Ok(());
+        }
+        let wrong = |message: String| Err(Error::invalid(message));
+        if let Some(format) = &self.trace_format
+            && !["xml", "json"].iter().any(|known| format.eq_ignore_ascii_case(known))
+        {
+            return wrong(format!("trace_format={format}: FoundationDB has xml and json"));
+        }
+        if let Some(knob) = self.knobs.iter().find(|knob| !knob.contains('=')) {
+            return wrong(format!("knob={knob}: expected a name, a '=' and a value"));
+        }
+        options(self).map(|_| ())
+    }
+}
+
 enum State {
     Idle,
     Running {
@@ -121,9 +140,6 @@ fn boot(config: &NetworkConfig) -> Result<NetworkAutoStop> {
              needed: install the client of FoundationDB 7.1 or later"
         )));
     }
-    let failed = |error: FdbError| {
-        Error::unavailable(format!("the FoundationDB client cannot be started: {error} (code {})", error.code()))
-    };
     // A second selection is a panic.
     let selected = std::panic::catch_unwind(|| FdbApiBuilder::default().set_runtime_version(API_VERSION).build());
     let network = selected.unwrap_or_else(|_| Err(FdbError::from_code(code::API_VERSION_ALREADY_SET)));
@@ -134,8 +150,8 @@ fn boot(config: &NetworkConfig) -> Result<NetworkAutoStop> {
         ));
     }
     let mut network = network.map_err(failed)?;
-    for option in options(config)? {
-        network = network.set_option(option).map_err(failed)?;
+    for (name, option) in options(config)? {
+        network = network.set_option(option).map_err(|error| refused(name, error))?;
     }
     #[expect(unsafe_code, reason = "the client library can only be started this way")]
     // SAFETY: the thread must be stopped before the process ends. `stop_at_exit` sees to that; a process that is aborted
@@ -143,33 +159,50 @@ fn boot(config: &NetworkConfig) -> Result<NetworkAutoStop> {
     unsafe { network.boot() }.map_err(failed)
 }
 
-fn options(config: &NetworkConfig) -> Result<Vec<NetworkOption>> {
+fn failed(error: FdbError) -> Error {
+    Error::unavailable(format!("the FoundationDB client cannot be started: {error} (code {})", error.code()))
+}
+
+/// Why an option could not be set. Its value is not said: it may be a password.
+fn refused(name: &str, error: FdbError) -> Error {
+    if error.code() == code::INVALID_OPTION_VALUE {
+        return Error::invalid(format!(
+            "the FoundationDB client refuses what {name} is set to: correct it, and start the process anew, since the client \
+             can be started only once"
+        ));
+    }
+    failed(error)
+}
+
+/// The options that are set, by their names in a store's URL.
+fn options(config: &NetworkConfig) -> Result<Vec<(&'static str, NetworkOption)>> {
     let path = |path: &PathBuf| {
         let text = path.to_str().map(str::to_owned);
         text.ok_or_else(|| Error::invalid(format!("{} is not UTF-8, as FoundationDB needs it", path.display())))
     };
     let mut options = Vec::new();
     if let Some(folder) = &config.trace_directory {
-        options.push(NetworkOption::TraceEnable(path(folder)?));
+        options.push(("trace", NetworkOption::TraceEnable(path(folder)?)));
     }
-    options.extend(config.trace_format.clone().map(NetworkOption::TraceFormat));
-    options.extend(config.trace_log_group.clone().map(NetworkOption::TraceLogGroup));
+    options.extend(config.trace_format.clone().map(|format| ("trace_format", NetworkOption::TraceFormat(format))));
+    options.extend(config.trace_log_group.clone().map(|name| ("trace_log_group", NetworkOption::TraceLogGroup(name))));
     if let Some(file) = &config.tls_certificate {
-        options.push(NetworkOption::TLSCertPath(path(file)?));
+        options.push(("tls_certificate", NetworkOption::TLSCertPath(path(file)?)));
     }
     // The password must be there before the key is read.
-    options.extend(config.tls_password.clone().map(NetworkOption::TLSPassword));
+    options.extend(config.tls_password.clone().map(|password| ("tls_password", NetworkOption::TLSPassword(password))));
     if let Some(file) = &config.tls_key {
-        options.push(NetworkOption::TLSKeyPath(path(file)?));
+        options.push(("tls_key", NetworkOption::TLSKeyPath(path(file)?)));
     }
     if let Some(file) = &config.tls_ca {
-        options.push(NetworkOption::TLSCaPath(path(file)?));
+        options.push(("tls_ca", NetworkOption::TLSCaPath(path(file)?)));
     }
-    options.extend(config.tls_verify_peers.clone().map(|rule| NetworkOption::TLSVerifyPeers(rule.into_bytes())));
+    let rules = config.tls_verify_peers.clone().map(String::into_bytes);
+    options.extend(rules.map(|rules| ("tls_verify_peers", NetworkOption::TLSVerifyPeers(rules))));
     if let Some(folder) = &config.external_client_directory {
-        options.push(NetworkOption::ExternalClientDirectory(path(folder)?));
+        options.push(("external_clients", NetworkOption::ExternalClientDirectory(path(folder)?)));
     }
-    options.extend(config.knobs.iter().cloned().map(NetworkOption::Knob));
+    options.extend(config.knobs.iter().cloned().map(|knob| ("knob", NetworkOption::Knob(knob))));
     Ok(options)
 }
 
@@ -220,4 +253,18 @@ extern "C" fn stop() {
             stopping.join().ok();
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use litefleet::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn an_option_that_the_client_refuses_is_named() {
+        let error = refused("tls_verify_peers", FdbError::from_code(code::INVALID_OPTION_VALUE));
+        assert!(error.kind() == ErrorKind::Invalid && error.message().contains("tls_verify_peers"), "{error}");
+        assert_eq!(refused("trace", FdbError::from_code(1510)).kind(), ErrorKind::Unavailable, "a disk that fails");
+    }
 }

@@ -210,6 +210,31 @@ async fn child_sets_every_option() {
     FdbStore::open(config).await.expect("the settings are the same");
 }
 
+/// It was said to be unavailable, and so was every store from then on, whatever its settings.
+#[test]
+fn settings_that_cannot_be_are_told_and_can_be_corrected() {
+    in_a_child("child_corrects_its_settings", &[]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by settings_that_cannot_be_are_told_and_can_be_corrected"]
+async fn child_corrects_its_settings() {
+    use std::os::unix::ffi::OsStrExt as _;
+
+    let place = Place::new();
+    let no_text = Path::new(std::ffi::OsStr::from_bytes(b"/tmp/\xff")).to_path_buf();
+    let right = NetworkConfig::default;
+    for (word, wrong) in [
+        ("UTF-8", NetworkConfig { trace_directory: Some(no_text), ..right() }),
+        ("trace_format=yaml", NetworkConfig { trace_format: Some("yaml".into()), ..right() }),
+        ("knob=max_trace_lines", NetworkConfig { knobs: vec!["max_trace_lines".into()], ..right() }),
+    ] {
+        let error = FdbStore::open(FdbConfig { network: wrong, ..place.config() }).await.expect_err("it cannot be");
+        assert!(error.kind() == ErrorKind::Invalid && error.message().contains(word), "{word}: {error}");
+    }
+    use_a_store(&place, place.config()).await.expect("the settings are right");
+}
+
 #[test]
 #[cfg_attr(not(real_cluster), ignore = "the stand-in has no TLS")]
 fn tls_rules_that_are_accepted_are_read_by_the_client_library() {

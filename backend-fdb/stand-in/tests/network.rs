@@ -59,6 +59,12 @@ fn the_network_is_set_up_once_runs_once_and_stays_stopped() {
     assert_eq!(unsafe { c::fdb_run_network() }, 2008, "before the setup");
     // SAFETY: a null value of no length.
     assert_eq!(unsafe { c::fdb_network_set_option(9_999, std::ptr::null(), 0) }, 2007, "no such option");
+    for (option, value, told) in [(34, "yaml", 2006), (34, "JSON", 0), (40, "max_trace_lines", 2006), (40, "a=b", 0)] {
+        let length = i32::try_from(value.len()).expect("short");
+        // SAFETY: a value of that length.
+        let code = unsafe { c::fdb_network_set_option(option, value.as_ptr(), length) };
+        assert_eq!(code, told, "{value} for the option {option}");
+    }
     // SAFETY: no pointer is given.
     assert_eq!(unsafe { c::fdb_setup_network() }, 0);
     // SAFETY: no pointer is given.

@@ -77,13 +77,16 @@ pub(crate) fn has_api_version() -> bool {
     lock().as_ref().is_some_and(|network| network.api_version.is_some())
 }
 
-/// `fdb_network_set_option`: all are accepted before the network is set up, none changes anything here.
+/// `fdb_network_set_option`: what has the right form is accepted before the network is set up, and changes nothing here.
 pub(crate) fn set_option(option: i32, value: Option<&[u8]>) -> Code {
     match lock().as_ref() {
         None => code::API_VERSION_UNSET,
         // Of some options the real library accepts a change later on: the documentation promises it for none.
         Some(_) if HANDLE.get().is_some() => code::INVALID_OPTION,
-        Some(_) => options::check(options::NETWORK, option, value).err().unwrap_or(code::SUCCESS),
+        Some(_) => options::check(options::NETWORK, option, value)
+            .and_then(|()| options::check_network(option, value.unwrap_or_default()))
+            .err()
+            .unwrap_or(code::SUCCESS),
     }
 }
 

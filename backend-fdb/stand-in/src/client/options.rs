@@ -17,20 +17,23 @@ use Takes::{Bytes, Nothing, Number};
 
 pub(crate) type Table = &'static [(i32, Takes)];
 
+const TRACE_FORMAT: i32 = 34;
+const KNOB: i32 = 40;
+
 pub(crate) const NETWORK: Table = &[
-    (10, Bytes),   // local_address
-    (20, Bytes),   // cluster_file
-    (30, Bytes),   // trace_enable
-    (31, Number),  // trace_roll_size
-    (32, Number),  // trace_max_logs_size
-    (33, Bytes),   // trace_log_group
-    (34, Bytes),   // trace_format
+    (10, Bytes),  // local_address
+    (20, Bytes),  // cluster_file
+    (30, Bytes),  // trace_enable
+    (31, Number), // trace_roll_size
+    (32, Number), // trace_max_logs_size
+    (33, Bytes),  // trace_log_group
+    (TRACE_FORMAT, Bytes),
     (35, Bytes),   // trace_clock_source
     (36, Bytes),   // trace_file_identifier
     (37, Nothing), // trace_share_among_client_threads
     (38, Nothing), // trace_initialize_on_setup
     (39, Bytes),   // trace_partial_file_suffix
-    (40, Bytes),   // knob
+    (KNOB, Bytes),
     (41, Bytes),   // tls_plugin
     (42, Bytes),   // tls_cert_bytes
     (43, Bytes),   // tls_cert_path
@@ -190,6 +193,18 @@ pub(crate) fn check(table: Table, option: i32, value: Option<&[u8]>) -> Result<(
         (Number, value) if value.is_none_or(|value| value.len() != 8) => Err(code::INVALID_OPTION_VALUE),
         _ => Ok(()),
     }
+}
+
+/// Checks what the client library looks at when a network option is set: the name of a format for traces, and that a knob has
+/// a value. (Source: the client's own reading of its network options. One that it does not know as a knob it only writes into its
+/// trace.)
+pub(crate) fn check_network(option: i32, value: &[u8]) -> Result<(), Code> {
+    let right = match option {
+        TRACE_FORMAT => [b"xml".as_slice(), b"json"].iter().any(|format| value.eq_ignore_ascii_case(format)),
+        KNOB => value.contains(&b'='),
+        _ => true,
+    };
+    if right { Ok(()) } else { Err(code::INVALID_OPTION_VALUE) }
 }
 
 /// The number in a value that [`check`] found to be one, if it is in the range.
