@@ -37,7 +37,8 @@ pub struct FdbConfig {
     pub retry_limit: Option<u32>,
     /// The longest wait between two tries. Default 1 s.
     pub max_retry_delay: Duration,
-    /// Tags of all transactions, for FoundationDB's throttling. 5 at the most, of 16 bytes each.
+    /// Tags of all transactions. 5 at the most, of 16 bytes each. FoundationDB throttles a tag where read versions are asked
+    /// for: that holds back renewals of sessions and opens, and hardly ever a commit.
     pub tags: Vec<String>,
     /// Checkpoints, collections and purges run at batch priority: when the cluster is loaded they wait. Default true.
     pub background_at_batch_priority: bool,
