@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +26,40 @@ async fn replies<T>(place: &Place, action: impl Future<Output = T>) -> (u64, T) 
     (place.counter("ranges") - before, value)
 }
 
+/// A database with a row of each of these pages at the first txid, and of the hot ones at each that follows.
+async fn with_hot_pages(place: &Place, pages: u32, hot: &RangeInclusive<u32>, versions: u64) -> Holder {
+    let mut holder = holder(place).await;
+    for txid in 1..=versions {
+        holder.commit(b"record").await.expect("the holder can");
+        let changed = if txid == 1 { 1..=pages } else { hot.clone() };
+        let rows = changed.map(|page| image(page, holder.txid)).collect();
+        holder.checkpoint(rows, true).await.expect("the holder can");
+    }
+    holder
+}
+
+/// Reads all its pages as of a snapshot.
+async fn reads_right(holder: &Holder, pages: u32, hot: &RangeInclusive<u32>, snapshot: u64) {
+    let reader = Holder { txid: Txid(snapshot), ..holder.clone() };
+    let rows = reader.read(1, pages).await.expect("there");
+    let expected = |page| image(page, Txid(if hot.contains(&page) { snapshot } else { 1 }));
+    assert!(rows == (1..=pages).map(expected).collect::<Vec<_>>(), "hot {hot:?} of {pages} pages, as of {snapshot}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hot_pages_are_read_as_they_were() {
+    const VERSIONS: u64 = 50;
+    let place = Place::new();
+    // In runs of 18: in the first half of one, across two, and all of one but its ends.
+    for (pages, hot) in [(40, 3..=4), (40, 17..=20), (36, 20..=35)] {
+        let holder = with_hot_pages(&place, pages, &hot, VERSIONS).await;
+        for snapshot in [1, VERSIONS / 2, VERSIONS] {
+            reads_right(&holder, pages, &hot, snapshot).await;
+        }
+        holder.store.delete(holder.database, holder.epoch).await.expect("the holder can");
+    }
+}
+
 /// It was read with all its versions, which are as many as the retention makes them, one reply after another.
 #[tokio::test(flavor = "multi_thread")]
 #[cfg_attr(real_cluster, ignore = "counts requests, which only the stand-in tells")]
@@ -35,20 +70,11 @@ async fn neighbours_of_hot_pages_are_read_without_their_history() {
         [(4, 3..=3, 9_000, 3), (18, 15..=15, 60_000, 3), (18, 18..=18, 73_000, 2), (18, 10..=18, 40_000, 12)]
     {
         let place = Place::new();
-        let mut holder = holder(&place).await;
-        for txid in 1..=VERSIONS {
-            holder.commit(b"record").await.expect("the holder can");
-            let changed = if txid == 1 { 1..=pages } else { hot.clone() };
-            let rows = changed.map(|page| image(page, holder.txid)).collect();
-            holder.checkpoint(rows, true).await.expect("the holder can");
-        }
+        let holder = with_hot_pages(&place, pages, &hot, VERSIONS).await;
         place.command(&format!("reply {reply}"));
         holder.read(1, 1).await.expect("there, and its horizon");
         for snapshot in [1, VERSIONS / 2, VERSIONS] {
-            let reader = Holder { txid: Txid(snapshot), ..holder.clone() };
-            let (replies, rows) = replies(&place, reader.read(1, pages)).await;
-            let expected = |page| image(page, Txid(if hot.contains(&page) { snapshot } else { 1 }));
-            assert!(rows.expect("there") == (1..=pages).map(expected).collect::<Vec<_>>(), "as of {snapshot}");
+            let (replies, ()) = replies(&place, reads_right(&holder, pages, &hot, snapshot)).await;
             assert!(replies <= most, "hot {hot:?} of {pages} pages, as of {snapshot}: {replies} replies");
         }
     }
