@@ -196,8 +196,7 @@ pub(crate) fn check(table: Table, option: i32, value: Option<&[u8]>) -> Result<(
 }
 
 /// Checks what the client library looks at when a network option is set: the name of a format for traces, and that a knob has
-/// a value. (Source: the client's own reading of its network options. One that it does not know as a knob it only writes into its
-/// trace.)
+/// a value. Seen on 7.3.79. A knob that it does not know it passes over, with a word on standard error.
 pub(crate) fn check_network(option: i32, value: &[u8]) -> Result<(), Code> {
     let right = match option {
         TRACE_FORMAT => [b"xml".as_slice(), b"json"].iter().any(|format| value.eq_ignore_ascii_case(format)),
