@@ -57,10 +57,17 @@ impl Marks {
     }
 }
 
-/// Checks the journals in the engine's directory, oldest first, and cuts a torn end off the newest.
+/// Checks the journals in the engine's directory, oldest first, and cuts a torn end off the newest that holds anything.
 pub(crate) fn check(data: &Path, marks: Marks) -> Result<()> {
     let failed = |error| io_error(&format!("cannot read the journals in {}", data.display()), error);
     let mut journals = list(data).map_err(failed)?;
+    // The engine may begin a journal after a write to the one before has failed in its middle, and then writes nothing
+    // to it: the torn end is the one before it.
+    while let Some(last) = journals.last()
+        && only_zeros(&mut BufReader::new(File::open(last).map_err(failed)?)).map_err(failed)?
+    {
+        journals.pop();
+    }
     let newest = journals.pop();
     let mut last = None;
     for path in journals {
@@ -241,17 +248,7 @@ impl Walk {
 
     fn rest_is_zero(mut self) -> io::Result<bool> {
         self.reader.seek(SeekFrom::Start(self.valid))?;
-        loop {
-            let buffer = self.reader.fill_buf()?;
-            if buffer.is_empty() {
-                return Ok(true);
-            }
-            if !is_zero(buffer) {
-                return Ok(false);
-            }
-            let n = buffer.len();
-            self.reader.consume(n);
-        }
+        only_zeros(&mut self.reader)
     }
 
     /// Whether a mark behind the last whole batch says that a durable batch is missing there.
@@ -292,7 +289,23 @@ impl Walk {
     }
 }
 
+/// Whether nothing but zeros is left to be read.
+fn only_zeros(reader: &mut BufReader<File>) -> io::Result<bool> {
+    loop {
+        let buffer = reader.fill_buf()?;
+        if buffer.is_empty() || !is_zero(buffer) {
+            return Ok(buffer.is_empty());
+        }
+        let n = buffer.len();
+        reader.consume(n);
+    }
+}
+
 fn is_zero(bytes: &[u8]) -> bool {
     static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
     bytes.chunks(ZEROS.len()).all(|chunk| Some(chunk) == ZEROS.get(..chunk.len()))
 }
+
+#[cfg(test)]
+#[path = "journal_tests.rs"]
+mod tests;
