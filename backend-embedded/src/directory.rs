@@ -1,7 +1,8 @@
 //! The directory: what makes it a store, and whose it is.
 //!
 //! `LOCK` is locked while a store is open and names the process, `FORMAT` says which format the rest has, `data` is the
-//! engine's. While a store is being made `FORMAT` is named `FORMAT.new`.
+//! engine's. While a store is being made `FORMAT` is named `FORMAT.new`. `SUSPECT` is there while what the files show may
+//! not be on the disk.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
@@ -18,6 +19,7 @@ const FORMAT: &str = "FORMAT";
 const FORMAT_NEW: &str = "FORMAT.new";
 const LOCK: &str = "LOCK";
 const DATA: &str = "data";
+const SUSPECT: &str = "SUSPECT";
 
 /// The locked directory of a store.
 #[derive(Debug)]
@@ -73,6 +75,31 @@ impl Directory {
     /// The engine's directory.
     pub(crate) fn data(&self) -> PathBuf {
         self.path.join(DATA)
+    }
+
+    /// Whether what the files show may not be on the disk, as a process before this one has found.
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.path.join(SUSPECT).try_exists().unwrap_or(true)
+    }
+
+    /// Tells later processes that what the files show may not be on the disk. It need not outlive a power failure: after
+    /// one, files show what is on the disk.
+    pub(crate) fn suspect(&self) {
+        if let Err(error) = File::create(self.path.join(SUSPECT)) {
+            // This process knows it all the same.
+            tracing::warn!(%error, path = %self.path.display(), "a failed write could not be noted for later processes");
+        }
+    }
+
+    /// Takes that back.
+    pub(crate) fn trust(&self) {
+        match fs::remove_file(self.path.join(SUSPECT)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                // The next open writes the journals again without need.
+                tracing::warn!(%error, path = %self.path.display(), "a note for later processes could not be removed");
+            }
+            _ => {}
+        }
     }
 
     /// Says durably that a store is being made here, and takes away what an earlier attempt left.
@@ -205,6 +232,17 @@ pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
         File::open(path)?.sync_all()?;
     }
     Ok(())
+}
+
+/// The same for a directory and all below it.
+pub(crate) fn sync_directories(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_directories(&entry.path())?;
+        }
+    }
+    sync_directory(path)
 }
 
 /// Makes a directory and those above it that are missing, each durable in the one above.

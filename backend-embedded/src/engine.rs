@@ -13,7 +13,6 @@
 //! ([`Engine::page_room_is_wanting`]), so that commits do not wait. More than one sealed table never exists, which keeps the
 //! engine's own brakes (100 ms steps, without end when its workers have died) from ever being used.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -22,7 +21,7 @@ use fjall::{AbstractTree, Database, Keyspace, KeyspaceCreateOptions, PersistMode
 use litefleet::{Error, Result};
 
 use crate::config::EmbeddedConfig;
-use crate::directory::{Directory, free_bytes, sync_directory};
+use crate::directory::{Directory, free_bytes, sync_directories, sync_directory};
 use crate::error::{Fault, Outcome, engine_error, io_error};
 use crate::journal::{self, Marks};
 use crate::keys::{self, Kind, Table};
@@ -259,16 +258,6 @@ impl Engine {
         }
         Err(Fault::Refused(full(&self.data, free, needed)))
     }
-}
-
-fn sync_directories(path: &Path) -> io::Result<()> {
-    for entry in std::fs::read_dir(path)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            sync_directories(&entry.path())?;
-        }
-    }
-    sync_directory(path)
 }
 
 fn write_fault(error: fjall::Error) -> Fault {

@@ -120,16 +120,6 @@ pub(crate) fn io_kind(error: &io::Error) -> ErrorKind {
     }
 }
 
-/// Whether the engine's error says that there is no room.
-pub(crate) fn says_full(error: &fjall::Error) -> bool {
-    match error {
-        fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) => {
-            io_kind(error) == ErrorKind::Full
-        }
-        _ => false,
-    }
-}
-
 /// An error of the operating system, with words.
 pub(crate) fn io_error(what: &str, error: io::Error) -> Error {
     Error::new(io_kind(&error), format!("{what}: {error}")).with_source(error)

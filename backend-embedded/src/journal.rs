@@ -12,12 +12,13 @@
 //! "FJL", 3`, all little-endian: the format of fjall 3.1.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use litefleet::{Error, Result};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_64_with_seed};
 
+use crate::directory::sync_directories;
 use crate::error::io_error;
 use crate::keys::{self, Kind};
 
@@ -96,21 +97,41 @@ pub(crate) fn check(data: &Path, marks: Marks) -> Result<()> {
     cut().map_err(failed)
 }
 
-/// Writes every journal anew. After an fsync has failed the operating system may show bytes that never reached the
-/// disk and that it will not write again.
+/// Writes what the journals show once more, where it stands, and syncs it. After an fsync has failed the operating system
+/// may show bytes that never reached the disk, and that it will not write again by itself.
+///
+/// In place it needs no room on a full disk, and whatever of it is done when the power fails does no harm. Blocks of
+/// zeros are left out: those of a journal were never written, and may have no room of their own.
+///
+/// The engine's other files are synced by who writes them before another file names them, and one whose sync has failed
+/// is named by none. So their directories are all that is left to be synced.
 pub(crate) fn rewrite(data: &Path) -> Result<()> {
-    let failed = |error| io_error(&format!("cannot write the journals in {}", data.display()), error);
-    let write = |path: &PathBuf| {
-        let new = path.with_extension("new");
-        let mut from = File::open(path)?;
-        let mut to = File::create(&new)?;
-        io::copy(&mut from, &mut to)?;
-        to.sync_all()?;
-        fs::rename(new, path)
-    };
-    let journals = list(data).map_err(failed)?;
-    journals.iter().try_for_each(write).map_err(failed)?;
-    crate::directory::sync_directory(data).map_err(failed)
+    list(data)
+        .and_then(|journals| journals.iter().try_for_each(|path| write_again(path)))
+        .and_then(|()| sync_directories(data))
+        .map_err(|error| io_error(&format!("cannot write the journals in {} again", data.display()), error))
+}
+
+fn write_again(path: &Path) -> io::Result<()> {
+    const BLOCK: usize = 4096;
+    let mut file = OpenOptions::new().read(true).write(true).open(path)?;
+    let mut buffer = Vec::with_capacity(BUFFER);
+    let mut at = 0;
+    loop {
+        buffer.clear();
+        file.seek(SeekFrom::Start(at))?;
+        Read::by_ref(&mut file).take(BUFFER as u64).read_to_end(&mut buffer)?;
+        if buffer.is_empty() {
+            return file.sync_all();
+        }
+        for block in buffer.chunks(BLOCK) {
+            if !is_zero(block) {
+                file.seek(SeekFrom::Start(at))?;
+                file.write_all(block)?;
+            }
+            at += block.len() as u64;
+        }
+    }
 }
 
 fn damaged(path: &Path, at: u64) -> Error {

@@ -69,3 +69,21 @@ fn damage_before_an_empty_journal_is_told() {
     assert_eq!(error.kind(), litefleet::ErrorKind::Corrupt);
     assert_eq!(fs::read(folder.path().join("1.jnl")).unwrap(), damaged);
 }
+
+#[test]
+fn journals_are_written_again_as_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let content = [marked(1), vec![0; 3 << 20], marked(2)].concat();
+    save(folder.path(), 1, &content, 8 << 20);
+    save(folder.path(), 2, &[], 1 << 20);
+    let read = |number: u32| fs::read(folder.path().join(format!("{number}.jnl"))).unwrap();
+    let before = (read(1), read(2));
+    rewrite(folder.path()).unwrap();
+    assert!((read(1), read(2)) == before);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let blocks = fs::metadata(folder.path().join("2.jnl")).unwrap().blocks();
+        assert_eq!(blocks, 0, "what was never written takes no room");
+    }
+}

@@ -3,31 +3,78 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{PoisonError, RwLock};
 
-use litefleet::{Error, Result};
+use litefleet::{Error, ErrorKind, Result};
 
 use crate::config::EmbeddedConfig;
 use crate::directory::Directory;
 use crate::engine::Engine;
-use crate::error::{Fault, Outcome, says_full};
+use crate::error::{Fault, Outcome};
 use crate::journal;
 
-/// The place of the open engine.
+/// Where the open engine is kept, with its directory.
 #[derive(Debug)]
 pub(crate) struct Slot {
-    /// `None` while it could not be opened again. Before `directory`, whose lock must outlive it.
-    engine: RwLock<Option<Engine>>,
+    /// Before `directory`, whose lock must outlive it.
+    place: RwLock<Place>,
     config: EmbeddedConfig,
     directory: Directory,
+}
+
+#[derive(Debug)]
+struct Place {
+    /// `None` while it could not be opened again.
+    engine: Option<Engine>,
+    /// Whether what the files show may not be on the disk. A failed fsync is told of once, to whichever descriptor asks
+    /// first, and leaves its bytes to be read as if they were durable: so it is remembered here, and in the directory,
+    /// until they have been written again.
+    suspect: bool,
+}
+
+impl Place {
+    /// Opens the engine, once what the files show is on the disk.
+    fn open(&mut self, directory: &Directory, config: &EmbeddedConfig) -> Result<()> {
+        if self.suspect {
+            journal::rewrite(&directory.data())?;
+            self.suspect = false;
+            directory.trust();
+        }
+        match open_engine(directory, config) {
+            Ok(engine) => {
+                self.engine = Some(engine);
+                Ok(())
+            }
+            Err(error) => {
+                if may_be_the_disk(&error) {
+                    self.suspect(directory);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn suspect(&mut self, directory: &Directory) {
+        self.suspect = true;
+        directory.suspect();
+    }
 }
 
 impl Slot {
     pub(crate) fn open(config: EmbeddedConfig) -> Result<Self> {
         let (directory, new) = Directory::open(&config.path)?;
-        let engine = open_engine(&directory, &config)?;
+        let mut place = Place { engine: None, suspect: false };
         if new {
+            // After an error the next call begins with nothing.
+            place.engine = Some(open_engine(&directory, &config)?);
             directory.finish()?;
+        } else {
+            place.suspect = directory.is_suspect();
+            match place.open(&directory, &config) {
+                // Only now is it known that a process before this one has left what is not on the disk.
+                Err(error) if place.suspect => place.open(&directory, &config).map_err(|_| error)?,
+                opened => opened?,
+            }
         }
-        Ok(Self { engine: RwLock::new(Some(engine)), config, directory })
+        Ok(Self { place: RwLock::new(place), config, directory })
     }
 
     pub(crate) fn config(&self) -> &EmbeddedConfig {
@@ -36,48 +83,51 @@ impl Slot {
 
     /// Runs something on the engine, which it keeps open meanwhile; opens it first when it is closed.
     pub(crate) fn with<T>(&self, run: impl FnOnce(&Engine) -> Outcome<T>) -> Outcome<T> {
-        let guard = self.engine.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(engine) = guard.as_ref() {
+        let place = self.place.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(engine) = &place.engine {
             return guarded(|| run(engine));
         }
-        drop(guard);
+        drop(place);
         self.open_if_closed()?;
-        let guard = self.engine.read().unwrap_or_else(PoisonError::into_inner);
-        match guard.as_ref() {
+        let place = self.place.read().unwrap_or_else(PoisonError::into_inner);
+        match &place.engine {
             Some(engine) => guarded(|| run(engine)),
             // Another caller's reopening has failed in between.
             None => Err(Fault::Stopped),
         }
     }
 
-    /// Closes the engine after `cause`, and opens it again: what the journal holds is the truth from then on.
+    /// Closes the engine after `cause`, and opens it again: what the journal holds is the truth from then on, and on the
+    /// disk. Which of the engine's own fsyncs failed before, or does so while it is closed, is not to be learnt: so that
+    /// is never taken on trust.
     pub(crate) fn reopen(&self, cause: &Fault) -> Outcome<()> {
         tracing::warn!(
             path = %self.directory.path().display(),
             error = cause as &dyn std::error::Error,
             "opening the store again after an error"
         );
-        let mut guard = self.engine.write().unwrap_or_else(PoisonError::into_inner);
+        let mut place = self.place.write().unwrap_or_else(PoisonError::into_inner);
+        place.suspect(&self.directory);
         // Every handle must go before the files can be opened again.
-        *guard = None;
-        let rewrite = match cause {
-            Fault::Write(error) => !says_full(error),
-            _ => false,
-        };
-        if rewrite {
-            journal::rewrite(&self.directory.data()).map_err(Fault::Closed)?;
-        }
-        *guard = Some(open_engine(&self.directory, &self.config).map_err(Fault::Closed)?);
-        Ok(())
+        place.engine = None;
+        place.open(&self.directory, &self.config).map_err(Fault::Closed)
     }
 
     fn open_if_closed(&self) -> Outcome<()> {
-        let mut guard = self.engine.write().unwrap_or_else(PoisonError::into_inner);
-        if guard.is_none() {
-            *guard = Some(open_engine(&self.directory, &self.config).map_err(Fault::Closed)?);
+        let mut place = self.place.write().unwrap_or_else(PoisonError::into_inner);
+        if place.engine.is_some() {
+            return Ok(());
         }
-        Ok(())
+        place.open(&self.directory, &self.config).map_err(Fault::Closed)
     }
+}
+
+/// Whether an open may have failed in an fsync, which may have been told of an earlier failure.
+fn may_be_the_disk(error: &Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref());
+    // Somebody else works on the files then, who must not be interfered with.
+    let locked = matches!(source, Some(fjall::Error::Locked));
+    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Full) && !locked
 }
 
 fn open_engine(directory: &Directory, config: &EmbeddedConfig) -> Result<Engine> {
@@ -92,4 +142,25 @@ fn open_engine(directory: &Directory, config: &EmbeddedConfig) -> Result<Engine>
 /// The engine panics on some damaged files, where it trusts what it reads.
 fn guarded<T>(run: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
     catch_unwind(AssertUnwindSafe(run)).unwrap_or(Err(Fault::Panicked))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// What somebody else has open is not written again under his hands.
+    #[test]
+    fn an_engine_that_another_has_open_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = EmbeddedConfig::new(folder.path());
+        drop(Slot::open(config.clone()).unwrap());
+        let other = fs::File::open(folder.path().join("data/lock")).unwrap();
+        other.try_lock().unwrap();
+        assert_eq!(Slot::open(config.clone()).unwrap_err().kind(), ErrorKind::Unavailable);
+        assert!(!folder.path().join("SUSPECT").exists());
+        drop(other);
+        drop(Slot::open(config).unwrap());
+    }
 }

@@ -134,9 +134,15 @@ impl Drop for EmbeddedStore {
         if std::process::id() != self.process {
             return;
         }
-        if let Err(fault) = self.slot.with(Engine::mark_end) {
-            // Nothing depends on it.
-            tracing::debug!(error = &fault as &dyn std::error::Error, "the end of the journal has no mark");
+        let closed = match self.slot.with(Engine::mark_end) {
+            Err(fault) if fault.needs_reopening() => self.slot.reopen(&fault),
+            closed => closed,
+        };
+        if let Err(fault) = closed {
+            tracing::error!(
+                error = &fault as &dyn std::error::Error,
+                "the store is closed after an error: what was not acknowledged may be lost"
+            );
         }
     }
 }

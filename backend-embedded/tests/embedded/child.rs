@@ -62,6 +62,7 @@ fn the_child() {
                 workload.round(&mut |line| say(&mut acks, line));
             }
         }
+        "failed-sync" => crate::failed_sync::child(&path, seed),
         "full-reserve" => crate::full_disk::child(&path, 6 << 20),
         "full-engine" => crate::full_disk::child(&path, 0),
         "memory" => workload::fill(&path, rounds),

@@ -8,6 +8,7 @@ mod child;
 mod crash;
 mod damage;
 mod directory;
+mod failed_sync;
 mod full_disk;
 mod listing;
 mod memory;

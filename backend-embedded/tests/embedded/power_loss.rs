@@ -19,18 +19,20 @@ use crate::{child, open, workload};
 const PIECE: u64 = 4096;
 
 #[derive(Clone, Debug)]
-enum Event {
+pub(crate) enum Event {
     Create(String, u64),
     Mkdir(String),
     Write(u64, u64, Vec<u8>),
     Truncate(u64, u64),
     Sync(u64),
+    /// An fsync that failed.
+    Lost(u64),
     Rename(String, String),
     Remove(String),
     SyncDirectory(String),
 }
 
-fn parse(mut rest: &[u8]) -> Vec<Event> {
+pub(crate) fn parse(mut rest: &[u8]) -> Vec<Event> {
     let mut events = Vec::new();
     while let Some((head, tail)) = rest.split_first_chunk::<37>() {
         let number = |at: usize| u64::from_le_bytes(head[at..at + 8].try_into().unwrap());
@@ -49,6 +51,7 @@ fn parse(mut rest: &[u8]) -> Vec<Event> {
             6 => Event::Rename(text(first), text(second)),
             7 | 8 => Event::Remove(text(first)),
             9 => Event::SyncDirectory(text(first)),
+            10 => Event::Lost(inode),
             other => panic!("an entry of kind {other}"),
         });
         rest = tail;
@@ -137,7 +140,7 @@ fn name(names: &mut BTreeMap<String, Node>, naming: &Naming) {
 
 /// What is durable, and what is not yet.
 #[derive(Clone, Debug, Default)]
-struct Disk {
+pub(crate) struct Disk {
     files: Vec<(Content, Vec<Change>)>,
     /// Which file an inode is now: numbers are used again.
     inodes: BTreeMap<u64, usize>,
@@ -146,7 +149,7 @@ struct Disk {
 }
 
 impl Disk {
-    fn apply(&mut self, event: &Event) {
+    pub(crate) fn apply(&mut self, event: &Event) {
         match event {
             Event::Create(path, inode) => {
                 self.files.push(Default::default());
@@ -170,6 +173,8 @@ impl Disk {
                     }
                 }
             }
+            // What was written is no longer pending. A new length is not data.
+            Event::Lost(inode) => self.changes(*inode).retain(|change| matches!(change, Change::Truncate(_))),
             Event::SyncDirectory(path) => {
                 for naming in self.pending.remove(path).unwrap_or_default() {
                     name(&mut self.names, &naming);
@@ -187,7 +192,7 @@ impl Disk {
     }
 
     /// Writes a directory as it may be after a power failure now: what is not durable survives with this likelihood.
-    fn save(&self, root: &Path, random: &mut StdRng, likelihood: f64) {
+    pub(crate) fn save(&self, root: &Path, random: &mut StdRng, likelihood: f64) {
         let mut names = self.names.clone();
         for pending in self.pending.values() {
             for naming in pending.iter().take_while(|_| random.random_bool(likelihood)) {
@@ -237,7 +242,7 @@ fn survive(content: &mut Content, change: &Change, random: &mut StdRng, likeliho
     }
 }
 
-fn compile(directory: &Path) -> std::path::PathBuf {
+pub(crate) fn compile(directory: &Path) -> std::path::PathBuf {
     let library = directory.join("record.so");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/embedded/record.c");
     let status = Command::new("cc")

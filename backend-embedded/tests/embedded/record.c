@@ -3,6 +3,9 @@
  *
  *   RECORD_ROOT  the directory
  *   RECORD_LOG   where the record goes; outside of the directory
+ *   RECORD_FAIL  a file that may come and go: "errno count [thread]". While it is there that many fsyncs of journals that
+ *                have something to write fail (those of threads with that name only), and what they were to write is
+ *                lost, though it can be read; with a thread "*" also those that have nothing to write
  *
  * An entry: kind u8, inode u64, a u64, b u64, three lengths u32, then two paths and data. One mutex is held over the
  * call and its entry: the order of the entries is the order of the effects.
@@ -22,14 +25,16 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { CREATE = 1, MKDIR, WRITE, TRUNCATE, SYNC, RENAME, UNLINK, RMDIR, SYNC_DIR };
+enum { CREATE = 1, MKDIR, WRITE, TRUNCATE, SYNC, RENAME, UNLINK, RMDIR, SYNC_DIR, LOST };
 #define FDS 65536
 
 static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
 static char root[PATH_MAX];
 static size_t root_len;
 static int out = -1;
-static char *paths[FDS]; /* of descriptors below the root; guarded by turn */
+static char *paths[FDS]; /* of descriptors below the root; guarded by turn, as is the next */
+static char unsynced[FDS]; /* whether something was written through a descriptor since its last fsync */
+static const char *fail;
 
 #define REAL(name) ((__typeof__(&name))real(#name))
 static void *real(const char *name) {
@@ -42,6 +47,7 @@ __attribute__((constructor)) static void start(void) {
     const char *r = getenv("RECORD_ROOT"), *l = getenv("RECORD_LOG");
     if (!r || !l || !realpath(r, root)) { fprintf(stderr, "record: RECORD_ROOT and RECORD_LOG are needed\n"); abort(); }
     root_len = strlen(root);
+    fail = getenv("RECORD_FAIL");
     out = REAL(open)(l, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
     if (out < 0) { perror("record"); abort(); }
 }
@@ -100,6 +106,7 @@ static int do_open(int dirfd, const char *path, int flags, mode_t mode) {
     if (fd >= 0 && fd < FDS) {
         free(paths[fd]);
         paths[fd] = strdup(rel);
+        unsynced[fd] = 0;
         if (!was) note(CREATE, inode_of(fd), 0, 0, rel, "", "", 0);
         else if (flags & O_TRUNC) note(TRUNCATE, inode_of(fd), 0, 0, "", "", "", 0);
     }
@@ -138,7 +145,7 @@ ssize_t write(int fd, const void *data, size_t n) {
     uint64_t at = watched(fd) ? position(fd) : 0;
     ssize_t r = REAL(write)(fd, data, n);
     int saved = errno;
-    if (r > 0 && watched(fd)) note(WRITE, inode_of(fd), at, 0, "", "", data, r);
+    if (r > 0 && watched(fd)) unsynced[fd] = 1, note(WRITE, inode_of(fd), at, 0, "", "", data, r);
     pthread_mutex_unlock(&turn);
     errno = saved;
     return r;
@@ -152,6 +159,7 @@ ssize_t writev(int fd, const struct iovec *v, int n) {
     ssize_t left = r;
     for (int i = 0; i < n && left > 0 && watched(fd); i++) {
         ssize_t part = (ssize_t)v[i].iov_len < left ? (ssize_t)v[i].iov_len : left;
+        unsynced[fd] = 1;
         note(WRITE, inode_of(fd), at, 0, "", "", v[i].iov_base, part);
         at += part;
         left -= part;
@@ -165,7 +173,7 @@ static ssize_t do_pwrite(int fd, const void *data, size_t n, off_t at) {
     pthread_mutex_lock(&turn);
     ssize_t r = REAL(pwrite)(fd, data, n, at);
     int saved = errno;
-    if (r > 0 && watched(fd)) note(WRITE, inode_of(fd), at, 0, "", "", data, r);
+    if (r > 0 && watched(fd)) unsynced[fd] = 1, note(WRITE, inode_of(fd), at, 0, "", "", data, r);
     pthread_mutex_unlock(&turn);
     errno = saved;
     return r;
@@ -185,14 +193,42 @@ static int do_truncate(int fd, off_t length) {
 int ftruncate(int fd, off_t length) { return do_truncate(fd, length); }
 int ftruncate64(int fd, off_t length) { return do_truncate(fd, length); }
 
+/* The error with which an fsync is to fail, or 0. */
+static int failure(int fd) {
+    char text[64] = "", who[32] = "", name[32] = "";
+    int error = 0, count = 0;
+    const char *end = strrchr(paths[fd], '.');
+    if (!fail || !end || strcmp(end, ".jnl")) return 0;
+    int f = REAL(open)(fail, O_RDONLY | O_CLOEXEC);
+    if (f < 0) return 0;
+    ssize_t n = read(f, text, sizeof text - 1);
+    REAL(close)(f);
+    if (n <= 0 || sscanf(text, "%d %d %31s", &error, &count, who) < 2) return 0;
+    int any = !strcmp(who, "*");
+    pthread_getname_np(pthread_self(), name, sizeof name);
+    if ((!any && !unsynced[fd]) || (who[0] && !any && strcmp(who, name))) return 0;
+    if (count <= 1) {
+        REAL(unlink)(fail);
+        return error;
+    }
+    n = snprintf(text, sizeof text, "%d %d %s\n", error, count - 1, who);
+    f = REAL(open)(fail, O_WRONLY | O_TRUNC | O_CLOEXEC);
+    if (f < 0 || REAL(write)(f, text, n) != n) { perror("record"); abort(); }
+    REAL(close)(f);
+    return error;
+}
+
 /* What was written before the call was durable when it returned: the entry comes after the call. */
 static int do_sync(int fd, int (*call)(int)) {
     pthread_mutex_lock(&turn);
-    int r = call(fd);
-    int saved = errno;
+    int error = watched(fd) ? failure(fd) : 0;
+    int r = error ? -1 : call(fd);
+    int saved = error ? error : errno;
     struct stat s;
-    if (!r && watched(fd) && !fstat(fd, &s))
-        note(S_ISDIR(s.st_mode) ? SYNC_DIR : SYNC, s.st_ino, 0, 0, paths[fd], "", "", 0);
+    if (watched(fd) && (!r || error) && !fstat(fd, &s)) {
+        note(error ? LOST : S_ISDIR(s.st_mode) ? SYNC_DIR : SYNC, s.st_ino, 0, 0, paths[fd], "", "", 0);
+        unsynced[fd] = 0;
+    }
     pthread_mutex_unlock(&turn);
     errno = saved;
     return r;
