@@ -35,7 +35,8 @@ impl Fault {
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
             Self::Refused(error) | Self::Closed(error) => error.kind(),
-            Self::Read(error) | Self::Write(error) => engine_kind(error),
+            Self::Read(error) => engine_kind(error),
+            Self::Write(error) => write_kind(error),
             Self::Stopped => ErrorKind::Unavailable,
             Self::Panicked => ErrorKind::Internal,
         }
@@ -71,7 +72,8 @@ impl From<Fault> for Error {
         let message = fault.to_string();
         match fault {
             Fault::Refused(error) => error,
-            Fault::Read(error) | Fault::Write(error) => engine_error(&message, error),
+            Fault::Read(error) => engine_error(&message, error),
+            Fault::Write(error) => Error::new(write_kind(&error), format!("{message}: {error}")).with_source(error),
             Fault::Stopped => Error::unavailable(message),
             Fault::Panicked => Error::internal(message),
             Fault::Closed(error) => Error::new(error.kind(), message).with_source(error),
@@ -82,6 +84,14 @@ impl From<Fault> for Error {
 /// An error of the engine as an error of the contract.
 pub(crate) fn engine_error(what: &str, error: fjall::Error) -> Error {
     Error::new(engine_kind(&error), format!("{what}: {error}")).with_source(error)
+}
+
+/// `Full` promises that nothing was changed, which is not known after a write that failed on the way.
+fn write_kind(error: &fjall::Error) -> ErrorKind {
+    match engine_kind(error) {
+        ErrorKind::Full => ErrorKind::Unavailable,
+        kind => kind,
+    }
 }
 
 fn engine_kind(error: &fjall::Error) -> ErrorKind {

@@ -12,7 +12,9 @@ use litefleet::store::{
     CheckpointRequest, CommitMode, CommitRequest, HeadRequest, LeaseRequest, OpenRequest, PageRow, PageStore, RowKind,
     SessionRequest,
 };
-use litefleet::{CommitId, DatabaseId, DatabaseName, Epoch, ErrorKind, PageNo, Result, SessionId, Txid, UnixMillis};
+use litefleet::{
+    CommitId, DatabaseId, DatabaseName, Epoch, Error, ErrorKind, PageNo, Result, SessionId, Txid, UnixMillis,
+};
 use litefleet_embedded::{EmbeddedConfig, EmbeddedStore};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -36,9 +38,10 @@ enum Act {
     LeaveUnsynced,
     ToldAtTheOpen,
     Worker,
+    Delete,
 }
 
-const ACTS: [Act; 10] = [
+const ACTS: [Act; 11] = [
     Act::CommitOnce(EIO),
     Act::CommitOnce(ENOSPC),
     Act::CommitTwice(EIO),
@@ -49,6 +52,7 @@ const ACTS: [Act; 10] = [
     Act::LeaveUnsynced,
     Act::ToldAtTheOpen,
     Act::Worker,
+    Act::Delete,
 ];
 
 /// Lets children act one after the other, and checks what is left by a power failure at the end.
@@ -80,7 +84,12 @@ fn run(acts: &[Act]) {
     disk.save(&image, &mut StdRng::seed_from_u64(0), 0.0);
     let store = open(&image.join("store"));
     for (id, acknowledged) in workload::acks(&said) {
-        let found = head(&store, DatabaseId(id)).unwrap();
+        let found = head(&store, DatabaseId(id));
+        if acts.contains(&Act::Delete) {
+            assert_eq!(found.unwrap_err().kind(), ErrorKind::NotFound, "its deletion was reported");
+            continue;
+        }
+        let found = found.unwrap();
         assert!(found >= acknowledged, "{acknowledged} commits were acknowledged, {found} are left");
     }
 }
@@ -131,6 +140,13 @@ fn a_failure_that_an_open_is_told_of_leaves_no_hole() {
 #[cfg_attr(not(target_os = "linux"), ignore = "the recorder is preloaded as on Linux")]
 fn a_sync_of_the_engines_worker_that_fails_leaves_no_hole() {
     run(&[Act::Worker]);
+}
+
+/// "No room" promised that the database was still there.
+#[test]
+#[cfg_attr(not(target_os = "linux"), ignore = "the recorder is preloaded as on Linux")]
+fn a_deletion_whose_sync_failed_may_have_happened() {
+    run(&[Act::Delete]);
 }
 
 fn head(store: &EmbeddedStore, database: DatabaseId) -> Result<u64> {
@@ -285,6 +301,13 @@ fn act(act: Act, path: &Path, failure: &Failure) -> Database {
             }
             assert!(failure.is_over());
             database.commit().unwrap();
+        }
+        Act::Delete => {
+            failure.next(ENOSPC, 1, "");
+            let kind = |deleted: Result<()>| deleted.map_err(|error: Error| error.kind());
+            let delete = || kind(now(database.store.delete(database.id, database.epoch)));
+            assert_eq!(delete(), Err(ErrorKind::Unavailable), "it may be done or not");
+            assert!(matches!(delete(), Ok(()) | Err(ErrorKind::NotFound)));
         }
         Act::ToldAtTheOpen => {}
     }
