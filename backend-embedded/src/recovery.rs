@@ -1,5 +1,6 @@
 //! Keeps an engine open: after an error that ends its taking writes it is closed and opened again.
 
+use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{PoisonError, RwLock};
 
@@ -119,6 +120,13 @@ impl Slot {
             return Ok(());
         }
         place.open(&self.directory, &self.config).map_err(Fault::Closed)
+    }
+
+    /// Lets the engine be, open as it is: for a process that was forked from the one that has opened it. Closing would
+    /// wait for workers that are not here, and give up the other's lock.
+    pub(crate) fn leak(&mut self) {
+        let place = self.place.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let _left = ManuallyDrop::new(place.engine.take());
     }
 }
 

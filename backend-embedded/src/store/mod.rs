@@ -130,8 +130,9 @@ impl EmbeddedStore {
 
 impl Drop for EmbeddedStore {
     fn drop(&mut self) {
-        // A process that was forked from the one that has it open ends, and must not write.
+        // A process that was forked from the one that has it open must not write, and has no workers to end.
         if std::process::id() != self.process {
+            self.slot.leak();
             return;
         }
         let closed = match self.slot.with(Engine::mark_end) {

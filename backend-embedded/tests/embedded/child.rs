@@ -63,6 +63,8 @@ fn the_child() {
             }
         }
         "failed-sync" => crate::failed_sync::child(&path, seed),
+        #[cfg(unix)]
+        "fork" => crate::fork::child(&path),
         "full-reserve" => crate::full_disk::child(&path, 6 << 20),
         "full-engine" => crate::full_disk::child(&path, 0),
         "memory" => workload::fill(&path, rounds),

@@ -9,6 +9,8 @@ mod crash;
 mod damage;
 mod directory;
 mod failed_sync;
+#[cfg(unix)]
+mod fork;
 mod full_disk;
 mod listing;
 mod memory;
