@@ -104,6 +104,8 @@ macro_rules! __each_engine_case {
             several::foreign_participant_is_refused
             several::foreign_participant_before_ours_is_refused
             several::foreign_participant_that_was_only_locked_does_not_matter
+            several::foreign_participant_with_the_name_of_a_database_is_refused
+            several::databases_with_the_names_of_files_take_part
             several::failure_of_several_is_told_in_words
             several::failure_of_several_is_told_to_its_own_connection
             several::readers_see_all_of_several_or_nothing

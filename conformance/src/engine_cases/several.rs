@@ -225,6 +225,56 @@ pub fn foreign_participant_that_was_only_locked_does_not_matter(harness: &dyn En
     assert_eq!(number(&Connection::open(&path).unwrap(), "SELECT count(*) FROM f"), 3);
 }
 
+/// A database had the path of a file for its name, as after an import, and the file passed for it. When the commit failed, the
+/// file's rollback took itself for committed: rows that were moved were in neither.
+pub fn foreign_participant_with_the_name_of_a_database_is_refused(harness: &dyn EngineHarness) {
+    let bench = Bench::new(harness);
+    let path = bench.path("imported.db");
+    let name = path.display().to_string();
+    run(&Connection::open(&path).unwrap(), "CREATE TABLE f(x); INSERT INTO f VALUES(1)");
+    let other = bench.open(&name);
+    // It takes part itself, or somebody else has it open.
+    for main in [name.as_str(), "a"] {
+        let connection = bench.open(main);
+        run(&connection, &format!("ATTACH 'file:{name}?vfs=unix' AS f; CREATE TABLE main.t(x)"));
+        for mode in ["DELETE", "TRUNCATE", "PERSIST"] {
+            run(&connection, &format!("PRAGMA f.journal_mode={mode}; UPDATE f.f SET x = x + 1"));
+            run(&connection, "BEGIN; INSERT INTO main.t SELECT x FROM f.f; DELETE FROM f.f");
+            bench.arm(Operation::Commit, 0, 1, Effect::Full);
+            assert_ne!(code(&connection, "COMMIT"), 0, "{main}, {mode}");
+            bench.faults.disarm();
+            if !connection.is_autocommit() {
+                run(&connection, "ROLLBACK");
+            }
+            assert_eq!(number(&Connection::open(&path).unwrap(), "SELECT count(*) FROM f"), 1, "{main}, {mode}");
+            assert_eq!(number(&connection, "SELECT count(*) FROM main.t"), 0, "{main}, {mode}");
+            let words = text(&connection, "PRAGMA litefleet_error");
+            assert!(words.contains("cannot be atomic"), "{main}, {mode}: {words}");
+        }
+    }
+    drop(other);
+}
+
+/// Its name alone makes no file of a database, whether there is such a file or not.
+pub fn databases_with_the_names_of_files_take_part(harness: &dyn EngineHarness) {
+    let bench = Bench::new(harness);
+    let [path, missing] = ["idle.db", "missing.db"].map(|file| bench.path(file).display().to_string());
+    run(&Connection::open(&path).unwrap(), "CREATE TABLE f(x)");
+    let connection = bench.open(&path);
+    run(&connection, &format!("ATTACH '{missing}' AS b; ATTACH 'file:{path}?vfs=unix' AS f"));
+    run(&connection, "CREATE TABLE main.t(x); CREATE TABLE b.t(x)");
+    for mode in ["DELETE", "TRUNCATE", "PERSIST"] {
+        run(&connection, &format!("PRAGMA f.journal_mode={mode}; INSERT INTO f.f VALUES(1)"));
+        for begin in ["BEGIN", "BEGIN IMMEDIATE"] {
+            run(&connection, &format!("{begin}; INSERT INTO main.t VALUES(1); INSERT INTO b.t VALUES(1); COMMIT"));
+        }
+    }
+    drop(connection);
+    for name in [path, missing] {
+        assert_eq!(number(&bench.open(&name), "SELECT count(*) FROM t"), 6, "{name}");
+    }
+}
+
 /// The commit of several is the deletion of a file, whose error SQLite does not tell in words.
 pub fn failure_of_several_is_told_in_words(harness: &dyn EngineHarness) {
     let bench = Bench::new(harness);

@@ -139,17 +139,22 @@ impl Vfs {
         tables.get(&name).and_then(Weak::upgrade)?.participant()
     }
 
+    /// The locks of the database that a journal belongs to, when it is open here.
+    fn locks_of(&self, journal: &str) -> Option<Arc<LockTable>> {
+        let name = DatabaseName::new(journal.strip_suffix(JOURNAL)?).ok()?;
+        let tables = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        tables.get(&name).and_then(Weak::upgrade)
+    }
+
     /// The writer of the database that a journal belongs to begins to commit a transaction over several databases: what lives
     /// until that is over.
     fn commit_with_others(&self, journal: &str) -> Option<Weak<()>> {
-        let name = DatabaseName::new(journal.strip_suffix(JOURNAL)?).ok()?;
-        let tables = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
-        tables.get(&name).and_then(Weak::upgrade)?.commit_with_others()
+        self.locks_of(journal)?.commit_with_others()
     }
 
-    /// The database that a journal belongs to, when it is open here.
-    fn owns_journal(&self, journal: &str) -> bool {
-        journal.strip_suffix(JOURNAL).is_some_and(|name| self.fleet.is_open(name))
+    /// Whether somebody is writing the database that a journal belongs to.
+    fn has_writer(&self, journal: &str) -> bool {
+        self.locks_of(journal).is_some_and(|locks| locks.has_writer())
     }
 }
 

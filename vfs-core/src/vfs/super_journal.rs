@@ -68,18 +68,21 @@ impl SuperGroup {
     /// before the first participant's commit point, after which a foreign one that rolls back takes itself for committed.
     pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         let start = usize::try_from(offset).map_err(|_| Error::full("a super-journal of that size"))?;
-        let (name, vfs) = {
+        let (name, vfs, listed) = {
             let mut state = self.lock();
             let end = start + bytes.len();
             if state.content.len() < end {
                 state.content.resize(end, 0);
             }
             state.content[start..end].copy_from_slice(bytes);
-            (state.name.clone(), state.vfs.upgrade())
+            (state.name.clone(), state.vfs.upgrade(), names(&state.content))
         };
         let Some(vfs) = vfs else { return Ok(()) };
         for journal in names(bytes) {
-            if !vfs.owns_journal(&journal) && !is_idle(&journal) {
+            // A name alone does not tell whose journal it is: a database may have the path of a file for its name, and one of two
+            // of a name is none of ours.
+            let ours = vfs.has_writer(&journal) && listed.iter().filter(|other| **other == journal).count() == 1;
+            if is_written(&journal) || (!ours && !is_idle(&journal)) {
                 let error = Error::invalid(format!(
                     "{journal} belongs to a database outside this VFS: a transaction over both cannot be atomic"
                 ));
@@ -268,11 +271,19 @@ fn names(content: &[u8]) -> Vec<String> {
 fn is_idle(journal: &str) -> bool {
     let path = Path::new(journal);
     let database = journal.strip_suffix(JOURNAL).map(Path::new);
-    if !path.is_absolute() || !database.is_some_and(Path::is_file) {
-        return false;
-    }
+    path.is_absolute() && database.is_some_and(Path::is_file) && has_no_header(path)
+}
+
+/// Whether a journal is that of a file of the operating system that was written.
+fn is_written(journal: &str) -> bool {
+    let path = Path::new(journal);
+    path.is_absolute() && path.is_file() && !has_no_header(path)
+}
+
+/// Where it cannot be read, it has one.
+fn has_no_header(journal: &Path) -> bool {
     let mut header = Vec::new();
-    match File::open(path).and_then(|file| file.take(28).read_to_end(&mut header)) {
+    match File::open(journal).and_then(|file| file.take(28).read_to_end(&mut header)) {
         Ok(_) => header.iter().all(|byte| *byte == 0),
         Err(error) => error.kind() == IoErrorKind::NotFound,
     }
