@@ -58,12 +58,14 @@ impl FleetInner {
         self.instances.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Calls the store until it can be reached, or the time for it is over, which the store is told too.
+    /// Calls the store until it can be reached, or the time for it is over, which the store is told too. Nearly every call comes
+    /// by here; in a forked process none goes out.
     pub(super) async fn retry<T, F, Fut>(&self, limit: Duration, mut call: F) -> Result<T>
     where
         F: FnMut() -> Fut,
         Fut: Future<Output = Result<T>>,
     {
+        self.check_process()?;
         self.background.wake();
         let start = self.clock.monotonic();
         let deadline = Deadline::after(limit);
@@ -230,6 +232,7 @@ impl Fleet {
 
     /// Makes a checkpoint now, and collects what it makes garbage. Returns its txid.
     pub fn checkpoint(&self, database: &Arc<Database>) -> Result<Txid> {
+        self.check_process()?;
         self.inner.bridge.wait(async {
             let txid = database.checkpoint().await;
             let collected = database.collect().await;
@@ -240,6 +243,7 @@ impl Fleet {
 
     /// Makes a checkpoint and gives the lease back. False when it is not held here.
     pub fn release(&self, database: &Arc<Database>) -> Result<bool> {
+        self.check_process()?;
         if !database.holds_lease() {
             return Ok(false);
         }

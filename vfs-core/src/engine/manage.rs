@@ -255,6 +255,7 @@ impl Fleet {
     /// Makes a checkpoint and collects garbage in a database, taking its lease for that long. `LeaseHeld` while somebody else
     /// has it open, after `busy`, unless `force`.
     pub fn collect(&self, name: &DatabaseName, force: bool) -> Result<CollectReport> {
+        self.check_process()?;
         let database = self.connect(name, Role::Writer, false);
         let report = self.wait(async {
             let collected = async {
@@ -275,6 +276,7 @@ impl Fleet {
     /// Removes the bytes of deleted databases, until `progress`, which is told how many rows and records that were so far,
     /// wants it to end. Returns how many there were. `Unavailable` when others, who are at it as well, get no further.
     pub fn purge(&self, progress: &mut (dyn FnMut(u64) -> ControlFlow<()> + Send)) -> Result<u64> {
+        self.check_process()?;
         self.wait(async {
             let (mut removed, mut moved) = (0, self.inner.clock.monotonic());
             loop {
@@ -302,6 +304,7 @@ impl Fleet {
         name: &DatabaseName,
         progress: &mut (dyn FnMut(Progress) -> ControlFlow<()> + Send),
     ) -> Result<VerifyReport> {
+        self.check_process()?;
         let database = self.connect(name, Role::Follower, false);
         let report = self.verify_open(&database, progress);
         self.disconnect(&database);

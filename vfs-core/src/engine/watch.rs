@@ -61,6 +61,7 @@ impl Watch {
     /// read: so it is at each call from then on.
     pub fn next(&mut self, timeout: Duration) -> Result<Vec<Commit>> {
         let fleet = Arc::clone(&self.fleet);
+        fleet.check_process()?;
         let waited = fleet.bridge.wait(async { tokio::time::timeout(timeout, self.wait()).await });
         match waited {
             Ok(commits) => commits.context(format_args!("database {}: watch", self.name)),
