@@ -64,6 +64,7 @@ macro_rules! __each_engine_case {
             modes::pages_that_are_read_in_place_are_those_of_the_snapshot
             modes::exclusive_locking_keeps_others_caches_honest
             modes::exclusive_locking_that_has_only_read_keeps_writers_out
+            modes::locks_hold_whatever_name_of_the_vfs_is_used
             modes::own_commit_leaves_the_cache_warm
             modes::page_that_is_missed_counts_once
             modes::failed_transaction_without_journal_leaves_nothing
@@ -79,6 +80,7 @@ macro_rules! __each_engine_case {
             opening::tokio_workers_of_the_fleets_own_runtime_may_call
             opening::unregistering_leaves_open_connections
             opening::registering_again_knows_open_connections
+            opening::name_taken_by_another_fleet_leaves_open_connections
             pages::every_page_size_is_stored
             pages::vacuum_changes_the_page_size
             pages::full_auto_vacuum_shrinks_the_file
@@ -109,6 +111,7 @@ macro_rules! __each_engine_case {
             several::failure_of_several_is_told_in_words
             several::failure_of_several_is_told_to_its_own_connection
             several::readers_see_all_of_several_or_nothing
+            several::names_of_one_fleet_share_a_transaction
             trips::open_and_warm_read_take_one_trip
             trips::open_after_writes_alone_takes_one_trip
             trips::open_after_a_crash_takes_one_trip

@@ -1,6 +1,7 @@
 //! Locking modes, journal modes, `synchronous`, and what the cache does under them.
 
 use litefleet::vfs::LockLevel;
+use rusqlite::Connection;
 
 use super::bench::{Bench, EngineHarness, code, dump, fill, number, run, text, try_run};
 
@@ -166,6 +167,28 @@ pub fn exclusive_locking_that_has_only_read_keeps_writers_out(harness: &dyn Engi
     drop(one);
     run(&two, "INSERT INTO t VALUES(4)");
     bench.check("a");
+}
+
+/// Each name of a fleet had locks of its own: with `locking=sqlite` readers through one did not keep out who wrote through
+/// another, and one that locked exclusively read an old state for ever.
+pub fn locks_hold_whatever_name_of_the_vfs_is_used(harness: &dyn EngineHarness) {
+    let bench = Bench::new(harness);
+    let second = format!("{}-too", bench.vfs);
+    bench.fleet.register(&second, false).unwrap();
+    let one = bench.open_with("a", "locking=sqlite");
+    let two = Connection::open(format!("file:a?vfs={second}&locking=sqlite")).unwrap();
+    for connection in [&one, &two] {
+        run(connection, "PRAGMA busy_timeout=0");
+    }
+    run(&one, "CREATE TABLE t(x); BEGIN; SELECT * FROM t");
+    assert_eq!(code(&two, "INSERT INTO t VALUES(1)"), 5, "SQLITE_BUSY");
+    run(&one, "COMMIT; PRAGMA locking_mode=EXCLUSIVE; SELECT * FROM t");
+    assert_eq!(code(&two, "INSERT INTO t VALUES(1)"), 5, "SQLITE_BUSY");
+    run(&one, "PRAGMA locking_mode=NORMAL; SELECT * FROM t");
+    run(&two, "INSERT INTO t VALUES(1)");
+    assert_eq!(number(&one, "SELECT count(*) FROM t"), 1);
+    drop(two);
+    bench.fleet.unregister(&second).unwrap();
 }
 
 /// The writer's own cache does not look stale to itself after a commit: it reads nothing again.

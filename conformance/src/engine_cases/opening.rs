@@ -220,3 +220,23 @@ pub fn registering_again_knows_open_connections(harness: &dyn EngineHarness) {
     run(&connection, "BEGIN; INSERT INTO main.t VALUES(1); INSERT INTO b.t VALUES(1); COMMIT");
     assert_eq!(number(&bench.open("b"), "SELECT x FROM t"), 1);
 }
+
+/// Connections of a fleet go on when another one has its name. Their transactions over several databases were refused: the
+/// super-journal was made at the other fleet.
+pub fn name_taken_by_another_fleet_leaves_open_connections(harness: &dyn EngineHarness) {
+    let benches = [(); 3].map(|()| Bench::new(harness));
+    let name = benches[0].vfs.clone();
+    let mut connections = Vec::new();
+    for bench in &benches {
+        bench.fleet.register(&name, false).unwrap();
+        let connection = benches[0].open("a");
+        run(&connection, "ATTACH 'b' AS b; CREATE TABLE main.t(x); CREATE TABLE b.t(x)");
+        connections.push(connection);
+        for (index, connection) in connections.iter().enumerate() {
+            run(connection, "BEGIN; INSERT INTO main.t VALUES(1); INSERT INTO b.t VALUES(1); COMMIT");
+            let rows = i64::try_from(connections.len() - index).unwrap();
+            assert_eq!(number(connection, "SELECT count(*) FROM b.t"), rows);
+        }
+        bench.fleet.unregister(&name).unwrap();
+    }
+}

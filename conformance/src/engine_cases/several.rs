@@ -321,3 +321,25 @@ pub fn readers_see_all_of_several_or_nothing(harness: &dyn EngineHarness) {
     let heads = ["a", "b", "c"].map(|name| bench.fleet.info(&DatabaseName::new(name).unwrap()).unwrap().head.txid);
     assert!(heads.iter().all(|txid| *txid == heads[0]), "{heads:?}");
 }
+
+/// The super-journal was made at one name of the fleet, and the databases of another were refused.
+pub fn names_of_one_fleet_share_a_transaction(harness: &dyn EngineHarness) {
+    let bench = Bench::new(harness);
+    let second = format!("{}-too", bench.vfs);
+    bench.fleet.register(&second, false).unwrap();
+    let connection = bench.open("a");
+    run(&connection, &format!("ATTACH 'file:b?vfs={second}' AS b; CREATE TABLE main.t(x); CREATE TABLE b.t(x)"));
+    let both = "BEGIN; INSERT INTO main.t VALUES(1); INSERT INTO b.t VALUES(1)";
+    run(&connection, &format!("{both}; COMMIT; {both}"));
+    bench.arm(Operation::Commit, 0, 1, Effect::Full);
+    assert_ne!(code(&connection, "COMMIT"), 0);
+    bench.faults.disarm();
+    if !connection.is_autocommit() {
+        run(&connection, "ROLLBACK");
+    }
+    drop(connection);
+    for name in ["a", "b"] {
+        assert_eq!(number(&bench.open(name), "SELECT count(*) FROM t"), 1, "{name}");
+    }
+    bench.fleet.unregister(&second).unwrap();
+}

@@ -91,7 +91,6 @@ pub(super) unsafe extern "C" fn x_open(
 /// # Safety
 /// `name` must be a string; with [`OPEN_URI`] a file name that SQLite made, so that its URI parameters can be asked for.
 unsafe fn open(ours: &Registered, name: *const c_char, flags: c_int) -> Result<FileKind> {
-    let vfs = ours.vfs()?;
     if flags & OPEN_WAL != 0 {
         return Err(refuse_wal());
     }
@@ -101,9 +100,12 @@ unsafe fn open(ours: &Registered, name: *const c_char, flags: c_int) -> Result<F
     // SAFETY: the caller promises a name of SQLite's.
     let text = unsafe { path(name) }?;
     if flags & OPEN_SUPER_JOURNAL != 0 {
-        let group = vfs.open_super_journal(text, flags & OPEN_CREATE != 0);
+        let create = flags & OPEN_CREATE != 0;
+        let vfs = if create { ours.vfs_for(text) } else { ours.vfs_of(text) }?;
+        let group = vfs.open_super_journal(text, create);
         return Ok(FileKind::SuperJournal(group));
     }
+    let vfs = ours.vfs()?;
     let database = DatabaseName::new(text)?;
     let mode = match (flags & OPEN_READONLY != 0, flags & OPEN_CREATE != 0) {
         (true, _) => OpenMode::ReadOnly,

@@ -27,8 +27,8 @@ pub(super) struct Registered {
     parent: *mut sqlite::sqlite3_vfs,
     /// `None` after it was unregistered.
     vfs: Mutex<Option<Arc<Vfs>>>,
-    /// The last one that was registered: its open files keep it after it was unregistered.
-    last: Mutex<Weak<Vfs>>,
+    /// Those that were unregistered: their open files keep them.
+    former: Mutex<Vec<Weak<Vfs>>>,
 }
 
 // SAFETY: the pointers are to VFS objects of SQLite and of ours, which live for ever and may be used from any thread;
@@ -49,21 +49,49 @@ impl Registered {
         self.vfs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The last one that was taken back, while files of it are open.
-    fn open(&self) -> Option<Arc<Vfs>> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
+    /// Those with open files that were unregistered, the last one first.
+    fn former(&self) -> Vec<Arc<Vfs>> {
+        let former = self.former.lock().unwrap_or_else(PoisonError::into_inner);
+        former.iter().rev().filter_map(Weak::upgrade).collect()
+    }
+
+    /// One was registered, or unregistered.
+    fn set_former(&self, vfs: &Arc<Vfs>, is_former: bool) {
+        let mut former = self.former.lock().unwrap_or_else(PoisonError::into_inner);
+        former.retain(|other| other.strong_count() > 0 && other.as_ptr() != Arc::as_ptr(vfs));
+        if is_former {
+            former.push(Arc::downgrade(vfs));
+        }
     }
 
     pub(super) fn vfs(&self) -> Result<Arc<Vfs>> {
         let registered = self.slot().clone();
-        registered.or_else(|| self.open()).ok_or_else(|| Error::invalid("this VFS was unregistered"))
+        let found = registered.or_else(|| self.former().into_iter().next());
+        found.ok_or_else(|| Error::invalid("this VFS was unregistered"))
     }
 
     /// The one that a path belongs to: a transaction over several databases that was begun before another fleet was
     /// registered under the name ends where it began.
     pub(super) fn vfs_of(&self, path: &str) -> Result<Arc<Vfs>> {
-        let open = self.open().filter(|vfs| vfs.super_journals().get(path).is_some());
-        open.map_or_else(|| self.vfs(), Ok)
+        let former = self.former().into_iter().find(|vfs| vfs.super_journals().get(path).is_some());
+        former.map_or_else(|| self.vfs(), Ok)
+    }
+
+    /// The one through which a database is written now, where that can be told.
+    fn vfs_writing(&self, database: &str) -> Option<Arc<Vfs>> {
+        let registered = self.slot().clone();
+        let mut all: Vec<Arc<Vfs>> = registered.into_iter().chain(self.former()).collect();
+        if all.len() > 1 {
+            all.retain(|vfs| vfs.is_writing(database));
+        }
+        if all.len() == 1 { all.pop() } else { None }
+    }
+
+    /// The one that a super-journal is to be made at. SQLite does not say whose it is, but names it after the main database of
+    /// the connection, which nearly always takes part.
+    pub(super) fn vfs_for(&self, super_journal: &str) -> Result<Arc<Vfs>> {
+        let main = super_journal.rsplit_once("-mj").map(|(main, _)| main);
+        main.and_then(|main| self.vfs_writing(main)).map_or_else(|| self.vfs(), Ok)
     }
 
     pub(super) fn parent(&self) -> *mut sqlite::sqlite3_vfs {
@@ -99,17 +127,17 @@ impl Fleet {
             return Err(Error::internal(format!("sqlite3_initialize returned {code}")));
         }
         let mut all = registered();
+        let vfs = vfs_of_fleet(&all, self);
         let entry = if let Some(entry) = all.get(name).copied() {
             let mut slot = entry.slot();
             if slot.as_ref().is_some_and(|vfs| !vfs.fleet().is_same(self)) {
                 return Err(Error::invalid(format!("another fleet is registered as the VFS {name}")));
             }
-            // Files that stayed open belong to the one before: they and new ones must know each other.
-            let open = entry.open().filter(|vfs| vfs.fleet().is_same(self));
-            slot.get_or_insert_with(|| open.unwrap_or_else(|| Vfs::new(self.clone())));
+            entry.set_former(&vfs, false);
+            slot.get_or_insert(vfs);
             entry
         } else {
-            let entry = make(name, self, default_parent(&all)?)?;
+            let entry = make(name, vfs, default_parent(&all)?)?;
             all.insert(name.to_owned(), entry);
             entry
         };
@@ -133,10 +161,16 @@ impl Fleet {
         // SAFETY: the object lives for ever.
         unsafe { sqlite::sqlite3_vfs_unregister(entry.raw.get()) };
         if let Some(vfs) = entry.slot().take() {
-            *entry.last.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&vfs);
+            entry.set_former(&vfs, true);
         }
         Ok(())
     }
+}
+
+/// That of a fleet. Its files must know each other, whatever name they were opened through, and whenever.
+fn vfs_of_fleet(all: &BTreeMap<String, &'static Registered>, fleet: &Fleet) -> Arc<Vfs> {
+    let mut known = all.values().flat_map(|entry| entry.slot().clone().into_iter().chain(entry.former()));
+    known.find(|vfs| vfs.fleet().is_same(fleet)).unwrap_or_else(|| Vfs::new(fleet.clone()))
 }
 
 /// The VFS for temporary files, time, randomness and libraries.
@@ -153,7 +187,7 @@ fn default_parent(all: &BTreeMap<String, &'static Registered>) -> Result<*mut sq
     Ok(parent)
 }
 
-fn make(name: &str, fleet: &Fleet, parent: *mut sqlite::sqlite3_vfs) -> Result<&'static Registered> {
+fn make(name: &str, vfs: Arc<Vfs>, parent: *mut sqlite::sqlite3_vfs) -> Result<&'static Registered> {
     let c_name = CString::new(name).map_err(|_| Error::invalid("the name of a VFS cannot contain a NUL"))?;
     // SAFETY: a found VFS lives for ever.
     let parent_size = unsafe { (*parent).szOsFile };
@@ -182,13 +216,13 @@ fn make(name: &str, fleet: &Fleet, parent: *mut sqlite::sqlite3_vfs) -> Result<&
         xGetSystemCall: None,
         xNextSystemCall: None,
     };
-    let vfs = Mutex::new(Some(Vfs::new(fleet.clone())));
+    let vfs = Mutex::new(Some(vfs));
     let entry = Box::into_raw(Box::new(Registered {
         raw: UnsafeCell::new(raw),
         _name: c_name,
         parent,
         vfs,
-        last: Mutex::default(),
+        former: Mutex::default(),
     }));
     // SAFETY: the box was leaked just now, and nobody else has the pointer yet.
     unsafe { (*entry).raw.get_mut().pAppData = entry.cast::<c_void>() };
@@ -240,7 +274,7 @@ mod tests {
         shim.xCurrentTime = Some(time);
         shim.xCurrentTimeInt64 = Some(no_time);
         let fleet = Fleet::builder(Arc::new(MemoryStore::default())).build().unwrap();
-        let raw = make("over-a-shim", &fleet, Box::into_raw(Box::new(shim))).unwrap().raw.get();
+        let raw = make("over-a-shim", Vfs::new(fleet), Box::into_raw(Box::new(shim))).unwrap().raw.get();
         // SAFETY: the VFS lives for ever, and the methods get it and places for their answers.
         let (found, code, millis) = unsafe {
             let mut millis = 0;

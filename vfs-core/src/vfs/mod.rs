@@ -23,7 +23,7 @@ pub(crate) use locks::LockTable;
 pub use main_file::MainFile;
 pub use super_journal::{SuperGroup, SuperJournals};
 
-/// What all files of one registered VFS share.
+/// What all files of a fleet share, whatever names it is registered under.
 #[derive(Debug)]
 pub struct Vfs {
     fleet: Fleet,
@@ -46,7 +46,7 @@ pub enum OpenMode {
 const JOURNAL: &str = "-journal";
 
 impl Vfs {
-    /// Files of a fleet.
+    /// Files of a fleet. Those of another one of the same fleet have locks and super-journals of their own.
     pub fn new(fleet: Fleet) -> Arc<Self> {
         Arc::new(Self { fleet, super_journals: SuperJournals::default(), locks: Mutex::default() })
     }
@@ -132,29 +132,26 @@ impl Vfs {
         self.super_journals.get(name).unwrap_or_default()
     }
 
+    /// Whether a connection is writing the database of this name.
+    pub(crate) fn is_writing(&self, name: &str) -> bool {
+        self.locks_of(name).is_some_and(|locks| locks.has_writer())
+    }
+
     /// The connection that takes part in a transaction over several databases with one of this name.
     fn participant(&self, name: &str) -> Option<u64> {
+        self.locks_of(name)?.participant()
+    }
+
+    /// The writer of a database begins to commit a transaction over several databases: what lives until that is over.
+    fn commit_with_others(&self, name: &str) -> Option<Weak<()>> {
+        self.locks_of(name)?.commit_with_others()
+    }
+
+    /// The locks of a database that is open here.
+    fn locks_of(&self, name: &str) -> Option<Arc<LockTable>> {
         let name = DatabaseName::new(name).ok()?;
         let tables = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
-        tables.get(&name).and_then(Weak::upgrade)?.participant()
-    }
-
-    /// The locks of the database that a journal belongs to, when it is open here.
-    fn locks_of(&self, journal: &str) -> Option<Arc<LockTable>> {
-        let name = DatabaseName::new(journal.strip_suffix(JOURNAL)?).ok()?;
-        let tables = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
         tables.get(&name).and_then(Weak::upgrade)
-    }
-
-    /// The writer of the database that a journal belongs to begins to commit a transaction over several databases: what lives
-    /// until that is over.
-    fn commit_with_others(&self, journal: &str) -> Option<Weak<()>> {
-        self.locks_of(journal)?.commit_with_others()
-    }
-
-    /// Whether somebody is writing the database that a journal belongs to.
-    fn has_writer(&self, journal: &str) -> bool {
-        self.locks_of(journal).is_some_and(|locks| locks.has_writer())
     }
 }
 

@@ -81,15 +81,16 @@ impl SuperGroup {
         for journal in names(bytes) {
             // A name alone does not tell whose journal it is: a database may have the path of a file for its name, and one of two
             // of a name is none of ours.
-            let ours = vfs.has_writer(&journal) && listed.iter().filter(|other| **other == journal).count() == 1;
-            if is_written(&journal) || (!ours && !is_idle(&journal)) {
+            let ours = journal.strip_suffix(JOURNAL).filter(|name| vfs.is_writing(name));
+            let alone = listed.iter().filter(|other| **other == journal).count() == 1;
+            if is_written(&journal) || !(ours.is_some() && alone || is_idle(&journal)) {
                 let error = Error::invalid(format!(
                     "{journal} belongs to a database outside this VFS: a transaction over both cannot be atomic"
                 ));
                 vfs.super_journals().note_failure(&name, &error, &|name| vfs.participant(name));
                 return Err(error);
             }
-            self.lock().listed.extend(vfs.commit_with_others(&journal));
+            self.lock().listed.extend(ours.and_then(|name| vfs.commit_with_others(name)));
         }
         Ok(())
     }
