@@ -1,5 +1,6 @@
 //! Several connections of one process, and transactions that are large or fail.
 
+use litefleet::store::{Effect, Operation};
 use rusqlite::Connection;
 
 use super::bench::{Bench, EngineHarness, code, dump, fill, number, run, text};
@@ -162,6 +163,28 @@ pub fn rollback_over_free_pages_under_exclusive_loses_nothing(harness: &dyn Engi
         run(&writer, "PRAGMA locking_mode=NORMAL; SELECT count(*) FROM t");
         assert!(dump(&bench.open("a")) == after, "{mode}");
         bench.check("a");
+    }
+}
+
+/// Where a rollback is stored, under `locking_mode=EXCLUSIVE`, the transaction ends with it. It was taken for a commit that may
+/// yet be undone: the next commit that failed stopped the database, as the undoing that had failed.
+pub fn commit_that_fails_after_a_stored_rollback_is_only_that(harness: &dyn EngineHarness) {
+    let bench = Bench::keeping(harness);
+    for mode in ["delete", "truncate", "persist"] {
+        let writer = bench.open(mode);
+        fill(&writer, "t", 300, 3000);
+        run(&writer, "DELETE FROM t WHERE k > 5; CREATE TABLE u(x)");
+        run(&writer, &format!("PRAGMA journal_mode={mode}; PRAGMA locking_mode=EXCLUSIVE; PRAGMA cache_size=5"));
+        run(&writer, "INSERT INTO u VALUES(1)");
+        let txid = txid(&writer);
+        run(&writer, "BEGIN; INSERT INTO t(v) SELECT randomblob(2900) FROM t, t, t LIMIT 120; ROLLBACK");
+        assert_ne!(self::txid(&writer), txid, "{mode}: it is stored");
+        bench.arm(Operation::Commit, 0, 1, Effect::Full);
+        assert_eq!(code(&writer, "INSERT INTO u VALUES(2)"), 13, "{mode}: SQLITE_FULL");
+        bench.faults.disarm();
+        run(&writer, "INSERT INTO u VALUES(4)");
+        assert_eq!(number(&writer, "SELECT sum(x) FROM u"), 5, "{mode}");
+        bench.check(mode);
     }
 }
 

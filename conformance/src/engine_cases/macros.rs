@@ -55,6 +55,7 @@ macro_rules! __each_engine_case {
             isolation::spilled_transaction_rolls_back
             isolation::rollback_over_free_pages_commits_nothing
             isolation::rollback_over_free_pages_under_exclusive_loses_nothing
+            isolation::commit_that_fails_after_a_stored_rollback_is_only_that
             isolation::transaction_larger_than_every_bound_commits
             isolation::savepoints_roll_back_to_themselves
             modes::every_journal_mode_commits_and_rolls_back

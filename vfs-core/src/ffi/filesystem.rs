@@ -94,11 +94,12 @@ unsafe fn open(ours: &Registered, name: *const c_char, flags: c_int) -> Result<F
     if flags & OPEN_WAL != 0 {
         return Err(refuse_wal());
     }
-    if flags & OPEN_MAIN_JOURNAL != 0 {
-        return Ok(FileKind::Journal(Journal::default()));
-    }
     // SAFETY: the caller promises a name of SQLite's.
     let text = unsafe { path(name) }?;
+    if flags & OPEN_MAIN_JOURNAL != 0 {
+        let vfs = ours.vfs_of_journal(text);
+        return Ok(FileKind::Journal(vfs.map_or_else(Journal::default, |vfs| vfs.open_journal(text))));
+    }
     if flags & OPEN_SUPER_JOURNAL != 0 {
         let create = flags & OPEN_CREATE != 0;
         let vfs = if create { ours.vfs_for(text) } else { ours.vfs_of(text) }?;

@@ -16,7 +16,7 @@ use super::filesystem::{
 };
 use crate::engine::Fleet;
 use crate::error::{Error, Result};
-use crate::vfs::Vfs;
+use crate::vfs::{JOURNAL, Vfs};
 
 /// One registered VFS.
 pub(super) struct Registered {
@@ -85,6 +85,11 @@ impl Registered {
             all.retain(|vfs| vfs.is_writing(database));
         }
         if all.len() == 1 { all.pop() } else { None }
+    }
+
+    /// The one that a journal belongs to, where that can be told: SQLite opens it when it writes the database.
+    pub(super) fn vfs_of_journal(&self, journal: &str) -> Option<Arc<Vfs>> {
+        self.vfs_writing(journal.strip_suffix(JOURNAL)?)
     }
 
     /// The one that a super-journal is to be made at. SQLite does not say whose it is, but names it after the main database of

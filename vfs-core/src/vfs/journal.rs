@@ -8,7 +8,9 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
+use super::Vfs;
 use crate::error::{Error, Result};
 
 /// Bytes kept in memory.
@@ -25,9 +27,15 @@ pub struct Journal {
     /// The bytes after [`IN_MEMORY`].
     rest: Option<File>,
     size: u64,
+    /// Who is told when it is finalised, and its name.
+    vfs: Option<(Arc<Vfs>, String)>,
 }
 
 impl Journal {
+    pub(super) fn new(vfs: Arc<Vfs>, name: &str) -> Self {
+        Self { vfs: Some((vfs, name.to_owned())), ..Self::default() }
+    }
+
     /// Its size.
     pub fn size(&self) -> u64 {
         self.size
@@ -55,7 +63,7 @@ impl Journal {
     /// Writes at an offset.
     pub fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
         if offset == 0 && bytes == NO_HEADER {
-            self.give_up();
+            self.finalise();
             self.size = self.size.max(NO_HEADER.len() as u64);
             return Ok(());
         }
@@ -87,14 +95,17 @@ impl Journal {
         self.size = size;
         self.memory.truncate(usize::try_from(size).unwrap_or(usize::MAX));
         if size == 0 {
-            self.give_up();
+            self.finalise();
         }
     }
 
     /// Frees the memory and the room on disk: all that is there reads as zeros. Closing the file cannot fail.
-    fn give_up(&mut self) {
+    fn finalise(&mut self) {
         self.memory = Vec::new();
         self.rest = None;
+        if let Some((vfs, name)) = &self.vfs {
+            vfs.journal_finalised(name);
+        }
     }
 }
 

@@ -62,6 +62,8 @@ struct Holders {
     writer: Option<Writer>,
     /// The last connection that was counted.
     last: u64,
+    /// Journals that a writer has finalised: transactions that are over for good, while it may keep its lock.
+    finalised: u64,
 }
 
 #[derive(Debug)]
@@ -111,6 +113,16 @@ impl LockTable {
         let writer = holders.writer.as_mut()?;
         writer.transaction = Arc::default();
         Some(Arc::downgrade(&writer.transaction))
+    }
+
+    /// The writer has finalised its journal. SQLite, of which this must be true, does so with RESERVED or more.
+    pub(super) fn journal_finalised(&self) {
+        self.holders().finalised += 1;
+    }
+
+    /// How often a journal was finalised. While a connection is the writer: the number of its transaction.
+    pub(super) fn finalised(&self) -> u64 {
+        self.holders().finalised
     }
 
     /// Whether a connection has RESERVED or more.

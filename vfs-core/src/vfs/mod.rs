@@ -43,7 +43,7 @@ pub enum OpenMode {
     Create,
 }
 
-const JOURNAL: &str = "-journal";
+pub(crate) const JOURNAL: &str = "-journal";
 
 impl Vfs {
     /// Files of a fleet. Those of another one of the same fleet have locks and super-journals of their own.
@@ -121,6 +121,18 @@ impl Vfs {
             return Ok(());
         }
         self.fleet.remove(&DatabaseName::new(path)?, false)
+    }
+
+    /// Opens a rollback journal.
+    pub fn open_journal(self: &Arc<Self>, name: &str) -> Journal {
+        Journal::new(Arc::clone(self), name)
+    }
+
+    /// A journal was finalised: its transaction is over.
+    fn journal_finalised(&self, journal: &str) {
+        if let Some(locks) = journal.strip_suffix(JOURNAL).and_then(|name| self.locks_of(name)) {
+            locks.journal_finalised();
+        }
     }
 
     /// Opens a super-journal. With `create` one that does not exist is made; without, it looks empty: the rollback of the

@@ -47,10 +47,16 @@ impl MainFile {
         }
     }
 
+    /// Whether the last commit may yet be undone. One that SQLite has not confirmed may also be what a rollback left in free
+    /// pages, under `locking_mode=EXCLUSIVE`: that transaction is over with its journal.
+    fn is_unconfirmed(&self) -> bool {
+        self.unconfirmed.is_some_and(|journal| journal == self.locks.finalised())
+    }
+
     /// A call that would undo a commit of this connection has failed: what SQLite tells its user is not what is stored.
     pub(super) fn undoing<T>(&self, result: Result<T>) -> Result<T> {
         result.map_err(|error| {
-            if !self.unconfirmed {
+            if !self.is_unconfirmed() {
                 return error;
             }
             let words = "a commit was made that SQLite then wanted to undo, and could not";
@@ -104,16 +110,14 @@ impl MainFile {
     }
 
     fn commit_buffer(&mut self) -> Result<()> {
+        let undoes = self.is_unconfirmed();
         let (Some(buffer), Some(snapshot)) = (&mut self.buffer, self.snapshot) else { return Ok(()) };
-        let committed = if self.unconfirmed {
-            self.database.commit_back(buffer, snapshot)
-        } else {
-            self.database.commit(buffer, snapshot)
-        };
+        let committed =
+            if undoes { self.database.commit_back(buffer, snapshot) } else { self.database.commit(buffer, snapshot) };
         let committed = self.undoing(committed)?;
         if committed != snapshot {
             // The second of two commits undoes the first.
-            self.unconfirmed = !self.unconfirmed;
+            self.unconfirmed = (!undoes).then(|| self.locks.finalised());
             self.as_read = false;
         }
         self.snapshot = Some(committed);
@@ -139,7 +143,7 @@ impl MainFile {
         if self.buffer.as_ref().is_some_and(TransactionBuffer::is_dirty) {
             self.commit_alone()?;
             // Together with what was committed before, one transaction, which SQLite may still roll back.
-            self.unconfirmed = !self.as_read;
+            self.unconfirmed = (!self.as_read).then(|| self.locks.finalised());
         }
         Ok(())
     }
@@ -151,7 +155,7 @@ impl MainFile {
         if self.as_read && self.group.is_none() && self.buffer.as_ref().is_some_and(TransactionBuffer::is_dirty) {
             self.commit_buffer().map_err(|error| self.database.stop(error))?;
         }
-        self.unconfirmed = false;
+        self.unconfirmed = None;
         Ok(())
     }
 }

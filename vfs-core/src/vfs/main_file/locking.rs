@@ -53,7 +53,7 @@ impl MainFile {
         }
         self.leave_group();
         self.learn_failure();
-        self.unconfirmed = false;
+        self.unconfirmed = None;
         self.forget_refused();
         if level < LockLevel::Reserved
             && let Some(mut buffer) = self.buffer.take()

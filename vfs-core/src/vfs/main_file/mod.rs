@@ -40,8 +40,9 @@ pub struct MainFile {
     refused: Option<String>,
     /// Something was written since its commit was prepared for the group.
     late: bool,
-    /// A commit was made that SQLite has not confirmed: it may still roll it back, by writing the old pages.
-    unconfirmed: bool,
+    /// A commit was made that SQLite has not confirmed: until it has finalised its journal, and this is no more the number of
+    /// that, it may still roll it back, by writing the old pages.
+    unconfirmed: Option<u64>,
     last_error: Option<Error>,
     loans: Loans,
     modes: Modes,
@@ -67,7 +68,7 @@ impl MainFile {
             group: None,
             refused: None,
             late: false,
-            unconfirmed: false,
+            unconfirmed: None,
             last_error: None,
             loans: Loans::default(),
             modes: Modes::default(),

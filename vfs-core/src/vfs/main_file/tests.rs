@@ -3,7 +3,7 @@
 use super::*;
 use crate::engine::Fleet;
 use crate::error::ErrorKind;
-use crate::store::MemoryStore;
+use crate::store::{Effect, Fault, FaultLayer, FaultPlan, MemoryStore, Operation};
 use crate::types::DatabaseName;
 use crate::vfs::OpenMode;
 
@@ -210,5 +210,34 @@ fn a_write_without_the_write_lock_is_refused_in_words() {
             assert_eq!(error.kind(), ErrorKind::Invalid);
             assert!(error.message().contains("RESERVED"), "{error}");
         }
+    }
+}
+
+/// Under `locking_mode=EXCLUSIVE` what a rollback has left in free pages is stored, and neither confirmed nor unlocked. The
+/// commit after it was taken for its undoing: when that one could not be undone, all went on.
+#[test]
+fn a_commit_after_a_stored_rollback_is_one_that_may_be_undone() {
+    let faults = Arc::new(FaultPlan::default());
+    let store = FaultLayer::new(Arc::new(MemoryStore::default()), Arc::clone(&faults));
+    let vfs = Vfs::new(Fleet::builder(Arc::new(store)).build().unwrap());
+    for overwrites in [false, true] {
+        let mut file = open(&vfs, if overwrites { "persist" } else { "truncate" });
+        let mut journal = vfs.open_journal(&format!("{}-journal", file.database().name()));
+        file.lock(LockLevel::Shared).unwrap();
+        file.lock(LockLevel::Exclusive).unwrap();
+        file.write(0, b"left").unwrap();
+        file.commit_point(None).unwrap();
+        if overwrites {
+            journal.write(0, &[0; 28]).unwrap();
+        } else {
+            journal.truncate(0);
+        }
+        file.write(0, b"kept").unwrap();
+        file.commit_point(None).unwrap();
+        let fault = Fault { operation: Some(Operation::Commit), after: 0, times: 1, effect: Effect::Full };
+        faults.arm(fault);
+        file.write(0, b"left").unwrap();
+        assert!(file.commit_point(None).unwrap_err().message().contains("could not"));
+        assert!(file.database().stopped().is_some());
     }
 }
