@@ -124,7 +124,8 @@ impl Registered {
 impl Fleet {
     /// Registers the VFS under a name, for every SQLite connection of the process; with `default` for those too that name
     /// no VFS. Registering the same fleet again does nothing, but for taking up `default`, and puts it back after
-    /// `sqlite3_shutdown`. `Invalid` when the name belongs to another VFS.
+    /// `sqlite3_shutdown`. `Invalid` when the name belongs to another VFS. A fleet may have several names: files that were opened
+    /// through one know those of the others.
     pub fn register(&self, name: &str, default: bool) -> Result<()> {
         // SAFETY: no argument; initialising twice is harmless.
         let code = unsafe { sqlite::sqlite3_initialize() };
