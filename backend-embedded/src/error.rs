@@ -34,9 +34,9 @@ impl Fault {
     /// The kind of the error that it becomes.
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
-            Self::Refused(error) | Self::Closed(error) => error.kind(),
-            Self::Read(error) => engine_kind(error),
-            Self::Write(error) => write_kind(error),
+            Self::Refused(error) => error.kind(),
+            Self::Read(error) | Self::Write(error) => engine_kind(error),
+            Self::Closed(error) => closed_kind(error),
             Self::Stopped => ErrorKind::Unavailable,
             Self::Panicked => ErrorKind::Internal,
         }
@@ -72,11 +72,10 @@ impl From<Fault> for Error {
         let message = fault.to_string();
         match fault {
             Fault::Refused(error) => error,
-            Fault::Read(error) => engine_error(&message, error),
-            Fault::Write(error) => Error::new(write_kind(&error), format!("{message}: {error}")).with_source(error),
+            Fault::Read(error) | Fault::Write(error) => engine_error(&message, error),
             Fault::Stopped => Error::unavailable(message),
             Fault::Panicked => Error::internal(message),
-            Fault::Closed(error) => Error::new(error.kind(), message).with_source(error),
+            Fault::Closed(error) => Error::new(closed_kind(&error), message).with_source(error),
         }
     }
 }
@@ -86,9 +85,19 @@ pub(crate) fn engine_error(what: &str, error: fjall::Error) -> Error {
     Error::new(engine_kind(&error), format!("{what}: {error}")).with_source(error)
 }
 
-/// `Full` promises that nothing was changed, which is not known after a write that failed on the way.
-fn write_kind(error: &fjall::Error) -> ErrorKind {
-    match engine_kind(error) {
+/// `Full` promises that nothing was changed. That is not known after a write that failed on the way: who asks again learns it.
+pub(crate) fn in_doubt(fault: Fault) -> Error {
+    let is_write = matches!(fault, Fault::Write(_));
+    let error = Error::from(fault);
+    if is_write && error.kind() == ErrorKind::Full {
+        return Error::unavailable("it may be done or not").with_source(error);
+    }
+    error
+}
+
+/// Nor is it while the store could not be opened again after such a write.
+fn closed_kind(error: &Error) -> ErrorKind {
+    match error.kind() {
         ErrorKind::Full => ErrorKind::Unavailable,
         kind => kind,
     }

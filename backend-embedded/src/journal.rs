@@ -116,7 +116,7 @@ fn write_again(path: &Path) -> io::Result<()> {
     const BLOCK: usize = 4096;
     let mut file = OpenOptions::new().read(true).write(true).open(path)?;
     let mut buffer = Vec::with_capacity(BUFFER);
-    let mut at = 0;
+    let (mut at, mut zeros) = (0, 0);
     loop {
         buffer.clear();
         file.seek(SeekFrom::Start(at))?;
@@ -125,8 +125,16 @@ fn write_again(path: &Path) -> io::Result<()> {
             return file.sync_all();
         }
         for block in buffer.chunks(BLOCK) {
-            if !is_zero(block) {
-                file.seek(SeekFrom::Start(at))?;
+            if is_zero(block) {
+                zeros += block.len();
+            } else {
+                // Those before it were written too, with what is here.
+                file.seek(SeekFrom::Start(at - zeros as u64))?;
+                while zeros > 0 {
+                    let some = ZEROS.get(..zeros).unwrap_or(&ZEROS);
+                    file.write_all(some)?;
+                    zeros -= some.len();
+                }
                 file.write_all(block)?;
             }
             at += block.len() as u64;
@@ -322,8 +330,9 @@ fn only_zeros(reader: &mut BufReader<File>) -> io::Result<bool> {
     }
 }
 
+static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+
 fn is_zero(bytes: &[u8]) -> bool {
-    static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
     bytes.chunks(ZEROS.len()).all(|chunk| Some(chunk) == ZEROS.get(..chunk.len()))
 }
 

@@ -6,7 +6,7 @@ use litefleet::{Error, ErrorKind, Result};
 use super::open::epoch_end;
 use super::{EmbeddedStore, stage, stored};
 use crate::engine::Engine;
-use crate::error::{Fault, Outcome, engine_error};
+use crate::error::{Fault, Outcome};
 use crate::keys::{self, Table};
 use crate::values::{HeadValue, Staging};
 use crate::view::{Changes, Durability, Purpose, View};
@@ -74,11 +74,7 @@ fn has_landed(view: &View<'_>, request: &CommitRequest) -> Outcome<bool> {
 
 /// Certain now: nothing took effect.
 fn not_done(fault: Fault) -> Error {
-    let message = fault.to_string();
-    let error = match fault {
-        Fault::Write(error) => engine_error(&message, error),
-        fault => Error::from(fault),
-    };
+    let error = Error::from(fault);
     match error.kind() {
         ErrorKind::Full | ErrorKind::Unavailable => error,
         _ => Error::unavailable("the commit failed and was undone").with_source(error),

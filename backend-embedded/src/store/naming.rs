@@ -6,7 +6,7 @@ use litefleet::store::{ListEntry, Listed};
 use litefleet::{DatabaseId, DatabaseName, Epoch, Error, ErrorKind, Result};
 
 use super::{EmbeddedStore, stored};
-use crate::error::{Outcome, unless_damaged};
+use crate::error::{Outcome, in_doubt, unless_damaged};
 use crate::keys::{self, Kind, Table};
 use crate::seal::unseal;
 use crate::values;
@@ -44,7 +44,7 @@ impl EmbeddedStore {
     }
 
     pub(super) fn rename_database(&self, id: DatabaseId, epoch: Epoch, name: &DatabaseName) -> Result<()> {
-        Ok(self.write(|engine, _| {
+        self.write(|engine, _| {
             let view = engine.view();
             let (head, found) = (stored::head(&view, id)?, stored::find(&view, name)?);
             if found == Some(id) {
@@ -62,11 +62,12 @@ impl EmbeddedStore {
             let key = keys::of_database(Kind::NameOf, id);
             stored::put(&mut changes, &key, name.as_str().as_bytes());
             changes.apply(Purpose::Free, Durability::Now)
-        })?)
+        })
+        .map_err(in_doubt)
     }
 
     pub(super) fn delete_database(&self, id: DatabaseId, epoch: Epoch) -> Result<()> {
-        Ok(self.write(|engine, _| {
+        self.write(|engine, _| {
             let view = engine.view();
             // Who cannot read it cannot write either.
             if let Some(head) = unless_damaged(stored::head(&view, id))? {
@@ -81,7 +82,8 @@ impl EmbeddedStore {
             let key = keys::of_database(Kind::Condemned, id);
             stored::put(&mut changes, &key, &[]);
             changes.apply(Purpose::Free, Durability::Now)
-        })?)
+        })
+        .map_err(in_doubt)
     }
 }
 
