@@ -110,6 +110,7 @@ impl MainFile {
     }
 
     fn commit_buffer(&mut self) -> Result<()> {
+        self.vfs.fleet().check_process()?;
         let undoes = self.is_unconfirmed();
         let (Some(buffer), Some(snapshot)) = (&mut self.buffer, self.snapshot) else { return Ok(()) };
         let committed =
