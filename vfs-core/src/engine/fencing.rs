@@ -129,7 +129,10 @@ impl Database {
             // A follower may read from one standby and then from another that is behind.
             Ordering::Less => self.role == Role::Writer,
         };
-        if lost { Err(self.stop_lost(format_args!("{} at txid {}", head.commit_id, head.txid))) } else { Ok(()) }
+        if !lost {
+            return Ok(());
+        }
+        Err(self.stop_lost(known, commit_id, format_args!("{} at txid {}", head.commit_id, head.txid)))
     }
 
     /// The same, where the store has gone on: by the record of the commit after the one that is known here.
@@ -138,7 +141,11 @@ impl Database {
         if record.txid != known.next() || record.body.follows == commit_id.link() {
             return Ok(());
         }
-        Err(self.stop_lost(format_args!("another one there, which {} follows", record.body.commit_id)))
+        Err(self.stop_lost(
+            known,
+            commit_id,
+            format_args!("another one there, which {} follows", record.body.commit_id),
+        ))
     }
 
     /// The same, by the log alone: whether it has the commit that is known here.
@@ -153,13 +160,22 @@ impl Database {
         match self.retry(read).await {
             Ok(row) => {
                 let found = Record::decode(database, row.txid, &row.record)?.body.commit_id;
-                if found == commit_id { Ok(()) } else { Err(self.stop_lost(format_args!("{found} there"))) }
+                if found == commit_id {
+                    return Ok(());
+                }
+                Err(self.stop_lost(known, commit_id, format_args!("{found} there")))
             }
             // Collected: then it is the head, or nobody can tell.
             Err(error) if error.kind() == ErrorKind::SnapshotTooOld => {
                 let request = HeadRequest { database, known, epoch: None, tail_bytes: 0 };
                 let head = self.retry(|| self.fleet.store.head(request)).await?.head;
-                if head.txid == known { self.check_history(&head) } else { Ok(()) }
+                // The head here may have moved on meanwhile.
+                let lost = head.txid == known && head.commit_id != commit_id;
+                if lost {
+                    Err(self.stop_lost(known, commit_id, format_args!("{} there", head.commit_id)))
+                } else {
+                    Ok(())
+                }
             }
             Err(error) => Err(error),
         }
@@ -170,8 +186,7 @@ impl Database {
         (core.head, core.commit_id)
     }
 
-    fn stop_lost(&self, found: fmt::Arguments<'_>) -> Error {
-        let (known, commit_id) = self.known_commit();
+    fn stop_lost(&self, known: Txid, commit_id: CommitId, found: fmt::Arguments<'_>) -> Error {
         self.stop(Error::fenced(format!(
             "the store has lost commits, in a crash or a failover: this process has seen commit {commit_id} at txid {known}, and \
              the store has {found}; open the database again"
