@@ -94,10 +94,8 @@ fn count_of_lost(
 impl FdbStore {
     pub(super) async fn purge_deleted(&self, limit: usize) -> Result<Purged> {
         let (mut removed, mut damaged, mut range) = (0, Vec::new(), self.keys.all_deleted());
-        // What has no keys of its own costs a transaction all the same.
-        let mut spent: usize = 0;
         loop {
-            let left = limit.saturating_sub(spent).min(KEYS);
+            let left = limit.saturating_sub(removed).min(KEYS);
             if left == 0 {
                 return Ok(Purged { removed: removed as u64, done: false });
             }
@@ -106,8 +104,8 @@ impl FdbStore {
             let body = |tx, unknown| self.try_purge(tx, marks, left, last, unknown);
             match self.cluster.run("purge", Priority::Background, body).await?.value {
                 Purging::Removed(count) => {
-                    removed += count;
-                    spent = spent.saturating_add(count.max(1));
+                    // What has no keys of its own costs a transaction all the same, and is progress.
+                    removed = removed.saturating_add(count.max(1));
                 }
                 Purging::Damaged(error, after) => {
                     damaged.push(error);

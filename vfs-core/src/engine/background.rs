@@ -90,15 +90,15 @@ pub(super) async fn sweep(background: Arc<Background>, fleet: Weak<FleetInner>) 
     let mut told = CacheCounters::default();
     let mut looking = JoinSet::new();
     let mut returning = JoinSet::new();
+    let mut purging = JoinSet::new();
     while fleet.strong_count() > 0 {
         tokio::time::sleep(SWEEP).await;
         let Some(working) = background.begin().await else { continue };
         let Some(fleet) = fleet.upgrade() else { return };
         rounds = rounds.wrapping_add(1);
-        if rounds.is_multiple_of(PURGE_ROUNDS)
-            && let Err(error) = fleet.store.purge(PURGE_STEP).await
-        {
-            tracing::warn!(%error, "the store could not be purged; it is tried again");
+        while purging.try_join_next().is_some() {}
+        if purging.is_empty() && rounds.is_multiple_of(PURGE_ROUNDS) {
+            purging.spawn(purge(Arc::clone(&working), Arc::clone(&fleet)));
         }
         // Counted here, so that a read that finds its page costs no more.
         let cache = fleet.cache.counters();
@@ -121,6 +121,14 @@ pub(super) async fn sweep(background: Arc<Background>, fleet: Weak<FleetInner>) 
             looking.spawn(look_after(Arc::clone(&working), Arc::clone(&databases)));
         }
     }
+}
+
+async fn purge(working: Working, fleet: Arc<FleetInner>) {
+    if let Err(error) = fleet.store.purge(PURGE_STEP).await {
+        tracing::warn!(%error, "the store could not be purged; it is tried again");
+    }
+    drop(fleet);
+    drop(working);
 }
 
 async fn return_leases(working: Working, fleet: Arc<FleetInner>) {
