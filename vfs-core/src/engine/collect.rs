@@ -47,7 +47,7 @@ impl Database {
             return Ok(CollectReport::default());
         }
         let (database, _) = self.held()?;
-        let raised = self.collect_pages(Vec::new(), Txid(0)).await?;
+        let raised = self.collect_pages(Vec::new(), Txid(0), Txid::MAX).await?;
         let mut report = CollectReport { horizon: raised.horizon, ..CollectReport::default() };
         let mut done = raised.log_start;
         while done < raised.horizon {
@@ -59,10 +59,10 @@ impl Database {
             }
             let chunks = pages.chunks(self.fleet.store.limits().collect_pages);
             for ranges in chunks {
-                report.rows += self.collect_pages(ranges, Txid(0)).await?.rows;
+                report.rows += self.collect_pages(ranges, Txid(0), raised.horizon).await?.rows;
             }
             // Only now: a crash before leaves the records, and so the knowledge of what is left to collect.
-            report.records += self.collect_pages(Vec::new(), last).await?.records;
+            report.records += self.collect_pages(Vec::new(), last, raised.horizon).await?.records;
             done = last;
         }
         let mut core = self.core();
@@ -73,13 +73,14 @@ impl Database {
         Ok(report)
     }
 
-    async fn collect_pages(&self, pages: Vec<PageRange>, log_through: Txid) -> Result<Collected> {
+    /// `allowed`: how far the horizon may be raised; what was found once need not be looked for again.
+    async fn collect_pages(&self, pages: Vec<PageRange>, log_through: Txid, allowed: Txid) -> Result<Collected> {
         let database = self.id()?;
         let retention = u64::try_from(self.settings().retention.as_millis()).unwrap_or(u64::MAX);
         let completed_before = UnixMillis(self.fleet.clock.unix().get().saturating_sub(retention));
         let at_most = {
             let core = self.core();
-            core.oldest_pin().unwrap_or(core.head)
+            core.oldest_pin().unwrap_or(core.head).min(allowed)
         };
         let request = |epoch| {
             let pages = pages.clone();

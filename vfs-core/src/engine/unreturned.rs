@@ -26,6 +26,8 @@ const LOOKS: u32 = 3;
 const UNAVAILABLE: usize = 3;
 /// The most leases that are written down: 2 MiB of names at most.
 const MOST: usize = 4096;
+/// An epoch that no other has come after: whoever asks with it asks how things are in the end.
+const NO_OTHER_AFTER: Epoch = Epoch(u64::MAX >> 1);
 
 /// Whose lease it is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -156,8 +158,8 @@ impl FleetInner {
                 }
             }
         };
-        // With an epoch, whichever: that the lease is not ours any more is relied on, and a failover must not undo it.
-        let request = HeadRequest { database, known: Txid(0), epoch: Some(Epoch(0)), tail_bytes: 0 };
+        // With an epoch: that the lease is not ours any more is relied on, and a failover must not undo it.
+        let request = HeadRequest { database, known: Txid(0), epoch: Some(NO_OTHER_AFTER), tail_bytes: 0 };
         self.store.head(request).await.map(|reply| Some((database, reply.head))).or_else(unless_gone)
     }
 

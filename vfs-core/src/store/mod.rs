@@ -109,7 +109,7 @@ pub trait PageStore: Debug + Send + Sync + 'static {
     ///   `expired_session_gets_no_lease`).
     /// - With `known`, the log after that txid instead of the log after the checkpoint, and no warm pages; or
     ///   [`Tail::Reload`] when records of it are gone (case: `open_with_known_txid`).
-    /// - A tail of more than `tail_bytes` is [`Tail::Truncated`]: the caller reads it with
+    /// - A tail of more than `tail_bytes`, or one that the store would read for too long, is [`Tail::Truncated`]: the caller reads it with
     ///   [`read_log`](Self::read_log) (case: `long_tail_is_truncated`).
     async fn open(&self, request: OpenRequest) -> Result<Opened>;
 
