@@ -252,6 +252,33 @@ pub fn failed_transaction_without_journal_leaves_nothing(harness: &dyn EngineHar
     bench.check("a");
 }
 
+/// The same in a transaction over several databases: its rows were read as if committed, and the next commit stored nothing, and
+/// was told as done.
+pub fn failed_transaction_of_several_without_journal_leaves_nothing(harness: &dyn EngineHarness) {
+    use litefleet::store::{Effect, Operation};
+    let bench = Bench::keeping(harness);
+    for name in ["b", "c"] {
+        run(&bench.open(name), "CREATE TABLE t(v)");
+    }
+    let connection = bench.open("a");
+    run(&connection, "CREATE TABLE t(v); PRAGMA main.locking_mode=EXCLUSIVE; PRAGMA main.journal_mode=OFF");
+    for name in ["b", "c"] {
+        run(&connection, &format!("ATTACH '{}' AS {name}", bench.uri(name, "")));
+    }
+    run(&connection, "BEGIN; INSERT INTO main.t VALUES(1); INSERT INTO b.t VALUES(1); INSERT INTO c.t VALUES(1)");
+    bench.arm(Operation::Commit, 0, 1, Effect::Full);
+    assert_ne!(code(&connection, "COMMIT"), 0);
+    bench.faults.disarm();
+    assert_eq!(number(&connection, "SELECT count(*) FROM main.t"), 0);
+    run(&connection, "INSERT INTO main.t VALUES(2)");
+    drop(connection);
+    assert_eq!(number(&bench.open("a"), "SELECT sum(v) FROM t"), 2);
+    for name in ["b", "c"] {
+        assert_eq!(number(&bench.open(name), "SELECT count(*) FROM t"), 0);
+    }
+    bench.check("a");
+}
+
 /// A commit under EXCLUSIVE that fails at its commit point is rolled back by SQLite itself, and what a shrinking file
 /// would have lost is still there.
 pub fn failed_shrinking_commit_under_exclusive_loses_nothing(harness: &dyn EngineHarness) {

@@ -119,10 +119,11 @@ impl MainFile {
         let Some(snapshot) = self.snapshot else { return Ok(self.database.peek(offset, out)) };
         // SQLite reads exactly these bytes, the change counter and what follows, when it begins a transaction and never
         // within one. What is still buffered then is left over from one that failed without being played back:
-        // `journal_mode=OFF` under `locking_mode=EXCLUSIVE`, which neither writes back nor unlocks.
+        // `journal_mode=OFF` under `locking_mode=EXCLUSIVE`, which neither writes back nor unlocks. So is a transaction over
+        // several databases that this one took part in.
         if offset == 24
             && out.len() == 16
-            && self.group.is_none()
+            && !self.leave_group()
             && let Some(buffer) = self.buffer.as_mut().filter(|buffer| buffer.is_dirty())
         {
             self.database.rewind(buffer);
