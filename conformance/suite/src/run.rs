@@ -24,10 +24,13 @@ use crate::{Locking, Result, Store, clock};
 const NOBODY: u32 = 65_534;
 /// In memory, where the machine has it: these tests are about rules, not about a disk.
 const MEMORY_FOLDER: &str = "/dev/shm";
-/// The time for a file: so many seconds, and so many times what it takes with SQLite's own VFS. Each commit may go to a server,
-/// whose time is not ours alone, and processes that take turns at an embedded store open and close it for each transaction.
-const LIMIT_FROM: f64 = 80.0;
-const LIMIT_TIMES: f64 = 15.0;
+/// The time for a file with SQLite's own VFS, and for one of SQLite's other programs.
+const LIMIT: Duration = Duration::from_secs(300);
+/// The time for a file: so many seconds, and so many times what it takes with SQLite's own VFS. Ours may be slower, processes that
+/// take turns at an embedded store open and close it for each transaction, and what hangs need not hang for long.
+const LIMIT_HERE: (f64, f64) = (80.0, 15.0);
+/// Where each commit goes to a server, whose time is not ours alone.
+const LIMIT_ON_A_SERVER: (f64, f64) = (300.0, 60.0);
 /// The script of SQLite's that runs its tests with other settings.
 const PERMUTATIONS: &str = "test/permutations.test";
 /// Files that a process may have open: there are tests of what happens then, and the measure is the same on every machine.
@@ -44,13 +47,27 @@ pub(crate) struct Settings {
     pub(crate) store: Store,
     pub(crate) locking: Locking,
     pub(crate) jobs: usize,
-    pub(crate) limit: Duration,
+    /// The time for a file, where it was given.
+    pub(crate) limit: Option<Duration>,
     pub(crate) outputs: Option<PathBuf>,
     pub(crate) sqlite: Release,
     /// One of SQLite's: the same tests with another setting.
     pub(crate) permutation: Option<String>,
     /// With the store on Postgres.
     pub(crate) server: Option<Server>,
+}
+
+impl Settings {
+    /// The time for a file with SQLite's own VFS.
+    pub(crate) fn most(&self) -> Duration {
+        self.limit.unwrap_or(LIMIT)
+    }
+
+    /// The time for a file that takes SQLite's own VFS so many seconds.
+    fn for_ours(&self, stock: f64) -> Duration {
+        let (from, times) = if self.store.is_shared() { LIMIT_ON_A_SERVER } else { LIMIT_HERE };
+        self.limit.unwrap_or_else(|| Duration::from_secs_f64(from + times * stock))
+    }
 }
 
 pub(crate) type Outcomes = BTreeMap<String, Outcome>;
@@ -73,7 +90,7 @@ pub(crate) fn stock(
     let missing: Vec<String> = files.iter().filter(|file| !known.contains_key(*file)).cloned().collect();
     if !missing.is_empty() {
         eprintln!("{} files with SQLite's own VFS", missing.len());
-        let job = |file: &str| one(&programs.stock, tree, file, settings, settings.limit, &[], false);
+        let job = |file: &str| one(&programs.stock, tree, file, settings, settings.most(), &[], false);
         let new = each(&missing, settings.jobs, &job)?;
         let clean = new.iter().filter(|(_, outcome)| outcome.failed.is_empty());
         let keep = known.iter().chain(clean).collect::<BTreeMap<_, _>>();
@@ -102,14 +119,12 @@ pub(crate) fn ours(
 ) -> Result<Outcomes> {
     eprintln!("{} files over {}, locking={}", files.len(), settings.store.name(), settings.locking.name());
     let mut order = files.to_vec();
-    let seconds = |file: &String| stock.get(file).map_or(0.0, |outcome| outcome.seconds);
+    let seconds = |file: &str| stock.get(file).map_or(0.0, |outcome| outcome.seconds);
     order.sort_by(|a, b| seconds(b).total_cmp(&seconds(a)));
     let job = |file: &str| {
         let pairs = [stores::settings(settings.store, settings.locking)];
-        // Ours may be slower, and what hangs need not hang for long.
-        let limit =
-            Duration::from_secs_f64(LIMIT_FROM + LIMIT_TIMES * stock.get(file).map_or(0.0, |stock| stock.seconds));
-        let (outcome, text) = one(&programs.ours, tree, file, settings, limit.min(settings.limit), &pairs, true)?;
+        let limit = settings.for_ours(seconds(file));
+        let (outcome, text) = one(&programs.ours, tree, file, settings, limit, &pairs, true)?;
         if let Some(folder) = settings.outputs.as_ref().filter(|_| !outcome.failed.is_empty()) {
             fs::create_dir_all(folder).map_err(|e| e.to_string())?;
             let path = folder.join(format!("{}.out", file.replace('/', "-")));

@@ -198,8 +198,6 @@ fn without_chance(case: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::differences::Category;
     use crate::source::Release;
@@ -242,7 +240,7 @@ mod tests {
             locking: Locking::Sqlite,
             sqlite: Release::Pinned,
             jobs: 1,
-            limit: Duration::ZERO,
+            limit: None,
             outputs: None,
             server: None,
             permutation: None,

@@ -80,7 +80,7 @@ impl Stage<'_> {
         }
         command.stderr(out.try_clone().map_err(words)?).stdout(out);
         let mut child = command.spawn().map_err(|e| format!("cannot start {}: {e}", path.display()))?;
-        let end = run::wait(&mut child, self.scene.settings.limit)?;
+        let end = run::wait(&mut child, self.scene.settings.most())?;
         let ended = (!end.is_good()).then(|| end.to_string());
         let text = String::from_utf8_lossy(&fs::read(&output).map_err(words)?).into_owned();
         Ok(Output { text, ended })
