@@ -82,7 +82,7 @@ pub fn run(inputs: &[Input], opener: Opener, watch: &mut dyn FnMut(&Input)) -> R
     let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
     let before = bystander(&place, true)?;
     let mut tally = Tally::default();
-    for (index, input) in inputs.iter().enumerate() {
+    for input in inputs {
         if limits::asks_for_time(&input.sql) {
             tally.left_out += 1;
             continue;
@@ -97,9 +97,13 @@ pub fn run(inputs: &[Input], opener: Opener, watch: &mut dyn FnMut(&Input)) -> R
         if let Some(words) = difference(&stock, &ours) {
             tally.differences.push(Difference { id: input.id.clone(), words });
         }
-        if (index % LOOK == LOOK - 1 || index + 1 == inputs.len()) && bystander(&place, false)? != before {
+        if tally.inputs % LOOK == 0 && bystander(&place, false)? != before {
             return Err(format!("{}: another database has changed", input.id));
         }
+    }
+    // Also after the last that ran.
+    if bystander(&place, false)? != before {
+        return Err("another database has changed".into());
     }
     let fleet = place.fleet().ok_or("the store is not open")?;
     let report = fleet.verify(&name(BYSTANDER)?, &mut |_| ControlFlow::Continue(())).map_err(|e| e.to_string())?;

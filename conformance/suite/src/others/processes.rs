@@ -1,7 +1,7 @@
 //! `mptester`: processes that write one database, each told by a script what to do and what it must find; some are killed in
 //! the middle. Only a store that several processes share can be asked.
 
-use crate::{Result, Store};
+use crate::Result;
 
 use super::process::{Output, Scene, last_line};
 use super::{Other, Verdict};
@@ -12,7 +12,7 @@ const SHORT: &[&str] = &["multiwrite01"];
 pub(super) fn cases(scene: &Scene) -> Result<Vec<Other>> {
     let mut results = Vec::new();
     for script in if scene.is_short() { SHORT } else { SCRIPTS } {
-        let verdict = if scene.store() == Store::Postgres {
+        let verdict = if scene.store().is_shared() {
             one(scene, script)?
         } else {
             Verdict::NotApplicable("several processes need a store that they share, such as Postgres".into())

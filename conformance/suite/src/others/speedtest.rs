@@ -1,7 +1,7 @@
 //! `speedtest1`: all its sets, and settings that change how SQLite uses a file. What it prints, times aside, and the hash
 //! of all results must be those that it has with SQLite's own VFS.
 
-use crate::{Result, Store};
+use crate::Result;
 
 use super::process::{Output, Scene, last_line, same};
 use super::{Other, Verdict};
@@ -37,7 +37,7 @@ pub(super) fn cases(scene: &Scene) -> Result<Vec<Other>> {
     let mut results = Vec::new();
     for (set, options) in sets.chain(variants.map(|options| ("main", *options))) {
         let name = format!("{set} {}", options.join(" "));
-        let verdict = if scene.store() == Store::Postgres && options.contains(&"--exclusive") {
+        let verdict = if scene.store().is_shared() && options.contains(&"--exclusive") {
             Verdict::NotApplicable("lease=transaction gives back between transactions what EXCLUSIVE keeps".into())
         } else {
             one(scene, set, options)?
