@@ -33,7 +33,7 @@ pub(crate) const PERMUTATIONS: &[&str] = &[
 /// The files of a selection, as paths in the tree, such as `test/select1.test`.
 pub(crate) fn files(selection: &[String], programs: &Programs, tree: &Tree, cache: &Path) -> Result<Vec<String>> {
     let suite = match selection {
-        [word, name] if word == PERMUTATION => return list(name, programs, tree, cache),
+        [word, name] if word == PERMUTATION => name,
         [one] if one == "veryquick" || one == "full" => one,
         // The list of differences is that of veryquick.
         [one] if one == "short" || one == "processes" => "veryquick",
@@ -41,7 +41,8 @@ pub(crate) fn files(selection: &[String], programs: &Programs, tree: &Tree, cach
     };
     let mut files = list(suite, programs, tree, cache)?;
     match selection {
-        [one] if one == suite => return Ok(files),
+        [word, _] if word == PERMUTATION => {}
+        [one] if one == suite => {}
         [one] if one == "short" || one == "processes" => {
             let patterns = if one == "short" { SHORT } else { PROCESSES };
             let any = |prefix: &str, file: &str| {
@@ -52,10 +53,11 @@ pub(crate) fn files(selection: &[String], programs: &Programs, tree: &Tree, cach
         }
         _ => files.retain(|file| selection.iter().any(|pattern| matches(pattern, file))),
     }
-    if files.is_empty() {
-        return Err(format!("no test file is called {}", selection.join(" ")));
-    }
-    Ok(files)
+    not_empty(files, selection)
+}
+
+fn not_empty(files: Vec<String>, selection: &[String]) -> Result<Vec<String>> {
+    if files.is_empty() { Err(format!("no test file is called {}", selection.join(" "))) } else { Ok(files) }
 }
 
 /// Whether a file is meant: by its path, its name, or its name without `.test`, with `*` for any letters.
@@ -89,8 +91,14 @@ fn list(suite: &str, programs: &Programs, tree: &Tree, cache: &Path) -> Result<V
         return Err(format!("permutations.test failed: {}", String::from_utf8_lossy(&output.stderr)));
     }
     let root = format!("{}/", fs::canonicalize(&tree.path).map_err(|e| e.to_string())?.display());
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let mut files: Vec<String> = text.lines().filter_map(|line| line.strip_prefix(&root)).map(str::to_owned).collect();
+    beneath(&root, &String::from_utf8_lossy(&output.stdout))
+}
+
+/// The files of a list, one a line, as paths beneath the tree. One that is elsewhere would be left out without a word.
+fn beneath(root: &str, list: &str) -> Result<Vec<String>> {
+    let inside = |line: &str| line.strip_prefix(root).map(str::to_owned);
+    let files = list.lines().map(|line| inside(line).ok_or_else(|| format!("{line} is not in SQLite's tree, {root}")));
+    let mut files = files.collect::<Result<Vec<String>>>()?;
     files.sort();
     files.dedup();
     Ok(files)
@@ -98,7 +106,25 @@ fn list(suite: &str, programs: &Programs, tree: &Tree, cache: &Path) -> Result<V
 
 #[cfg(test)]
 mod tests {
-    use super::matches;
+    use super::*;
+
+    /// "0 passed; 0 failed" would be a good run.
+    #[test]
+    fn nothing_is_no_selection() {
+        for words in [&["veryquick"][..], &["full"], &["permutation", "no_journal"], &["no-such-test"]] {
+            let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
+            assert!(not_empty(Vec::new(), &words).is_err());
+        }
+    }
+
+    #[test]
+    fn a_file_outside_the_tree_is_not_left_out_in_silence() {
+        assert_eq!(
+            beneath("/t/", "/t/test/b.test\n/t/test/a.test\n/t/test/b.test\n"),
+            Ok(vec!["test/a.test".into(), "test/b.test".into()])
+        );
+        assert!(beneath("/t/", "/t/test/a.test\n/u/test/b.test\n").is_err());
+    }
 
     #[test]
     fn files_are_named_in_three_ways() {

@@ -138,16 +138,20 @@ fn judge_one(
 /// How often a case fails, and what it got where that is more than another answer.
 type Failed = BTreeMap<String, (usize, BTreeSet<Grave>)>;
 
-/// What fails here and not with SQLite's own VFS. Of a name that is used several times and fails only sometimes, the name says
+/// What fails here and not with SQLite's own VFS, or worse than there. Of a name that is used several times and fails only sometimes, the name says
 /// so.
 fn failed(stock: &Outcome, ours: &Outcome, missing: &BTreeMap<String, usize>) -> Failed {
     let mut failed = BTreeMap::new();
     for (case, &times) in &ours.failed {
         let more = times.saturating_sub(stock.failed.get(case).copied().unwrap_or_default());
         let ran = ours.ran.get(case).copied().unwrap_or(times);
-        if more > 0 {
+        let grave = ours.grave.get(case).cloned().unwrap_or_default();
+        // Where stock fails as often, that excuses another answer, and not what only ours got.
+        let excused = if more == 0 { stock.grave.get(case).cloned() } else { None }.unwrap_or_default();
+        let grave: BTreeSet<Grave> = grave.difference(&excused).copied().collect();
+        if more > 0 || !grave.is_empty() {
             let name = if times < ran { format!("{case} ({times} of {ran})") } else { case.clone() };
-            failed.insert(name, (more, ours.grave.get(case).cloned().unwrap_or_default()));
+            failed.insert(name, (more.max(1), grave));
         }
     }
     let fewer = missing.values().sum::<usize>().max(stock.cases.saturating_sub(ours.cases));
@@ -180,12 +184,16 @@ fn missing(stock: &BTreeMap<String, usize>, ours: &BTreeMap<String, usize>) -> B
 
 /// The name without its number, of a round of such a test.
 fn round(case: &str) -> Option<&str> {
-    /// What the tests call their loops in which memory, the disk or a call of the operating system fails.
-    const LOOPS: &[&str] =
-        &["malloc", "oom", "ioerr", "full", "cantopen", "interrupt", "transient", "persistent", "fault", "shmerr"];
+    /// What the tests call their loops in which memory, the disk or a call of the operating system fails: words of a name,
+    /// with a digit or a letter behind them where the file has one.
+    const LOOPS: &[&str] = &["malloc", "oom", "ioerr", "cantopen", "transient", "persistent", "fault", "shmerr"];
+    /// Words of other names as well: of a loop it is the last.
+    const ENDS: &[&str] = &["-full", "-interrupt"];
     let (name, number) = case.rsplit_once('.')?;
     let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-    (is_number && LOOPS.iter().any(|word| name.contains(word))).then_some(name)
+    let is_loop = |word: &str| LOOPS.iter().any(|name| word.strip_prefix(name).is_some_and(|rest| rest.len() <= 1));
+    let is_round = name.split(['-', '_', '.']).any(is_loop) || ENDS.iter().any(|end| name.ends_with(end));
+    (is_number && is_round).then_some(name)
 }
 
 /// The name without a number that differs from run to run.
@@ -307,6 +315,44 @@ mod tests {
         assert!(!judged_runs(&stock, &ours, &["a-1"], None).is_expected());
         assert!(judged_runs(&stock, &ours, &["a-1 (1 of 2)"], None).is_expected());
     }
+    /// Names of ordinary tests have the words in them that loops are called by: one of each prefix was enough.
+    #[test]
+    fn only_a_loop_over_faults_may_have_other_rounds() {
+        let outcome = |names: &[&str]| Outcome { cases: 9, ran: ran(names), ..Outcome::default() };
+        let rounds = ["a-1-oom-transient.1", "a-1-oom-transient.2"];
+        for name in
+            ["bloom1-1", "default-1", "e_walckpt-1.full.2", "interrupt-2", "diskfull-1", "fts5full-1", "a-full-1"]
+        {
+            let (first, second) = (format!("{name}.1"), format!("{name}.2"));
+            let stock = outcome(&[rounds[0], &first, &second]);
+            let verdict = judged_runs(&stock, &outcome(&[rounds[0], rounds[1], &first]), &[], None);
+            assert_eq!((verdict.is_whole(), &verdict.missing), (false, &ran(&[&second])), "{name}");
+        }
+        for name in
+            ["a-full", "a-interrupt", "a-1.persistent", "ioerr2-1.7", "mallocA-1", "fts3expr-malloc-1", "a-1-oom-t"]
+        {
+            let (first, second) = (format!("{name}.1"), format!("{name}.2"));
+            assert!(judged_runs(&outcome(&[&first, &second]), &outcome(&[&first]), &[], None).is_whole(), "{name}");
+        }
+    }
+
+    /// A case that fails with SQLite's own VFS, by another answer, does not excuse damage.
+    #[test]
+    fn what_fails_with_stock_excuses_no_more_than_it_got() {
+        let stock = Outcome { cases: 2, ran: ran(&["a-1"]), failed: ran(&["a-1"]), ..Outcome::default() };
+        let with = |grave: &[Grave]| Outcome {
+            grave: BTreeMap::from([("a-1".to_owned(), grave.iter().copied().collect())]),
+            ..stock.clone()
+        };
+        assert!(judged_runs(&stock, &with(&[]), &[], None).is_whole());
+        assert!(!judged_runs(&stock, &with(&[Grave::Malformed]), &[], None).is_expected());
+        assert!(!judged_runs(&stock, &with(&[Grave::Malformed]), &["a-1"], None).is_expected());
+        assert!(judged_runs(&with(&[Grave::IoError]), &with(&[Grave::IoError]), &[], None).is_whole());
+        assert!(
+            !judged_runs(&with(&[Grave::IoError]), &with(&[Grave::IoError, Grave::Malformed]), &[], None).is_expected()
+        );
+    }
+
 
     #[test]
     fn a_listed_case_that_finds_damage_is_not_excused() {
