@@ -9,6 +9,7 @@ mod differences;
 #[cfg(feature = "fdb")]
 mod fdb;
 mod grave;
+mod kept;
 mod others;
 mod outcome;
 mod page;
@@ -54,6 +55,9 @@ struct Arguments {
     /// The most seconds for one test file. Default: the longer it takes with SQLite's own VFS, and on a server, the more.
     #[arg(long)]
     seconds: Option<u64>,
+    /// Run each file with SQLite's own VFS again, also where a run of it is known: times can then be compared.
+    #[arg(long)]
+    stock_anew: bool,
     /// Where to keep the source and what is built. Default: suite in Cargo's target folder.
     #[arg(long)]
     cache: Option<PathBuf>,
@@ -149,6 +153,7 @@ fn suite(arguments: &Arguments) -> Result<bool> {
             jobs: arguments.jobs.max(1),
             limit: arguments.seconds.map(Duration::from_secs),
             outputs: arguments.outputs.clone(),
+            stock_anew: arguments.stock_anew,
             permutation: match arguments.selection.as_slice() {
                 [word, name] if word == selection::PERMUTATION => Some(name.clone()),
                 _ => None,

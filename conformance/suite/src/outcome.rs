@@ -35,7 +35,7 @@ impl fmt::Display for End {
 /// The outcome of one test file.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Outcome {
-    /// Cases that ran, as the file counts them: one more than there are.
+    /// Cases that ran.
     pub(crate) cases: usize,
     /// Each case by its name, and how often it ran: some names are used twice.
     pub(crate) ran: BTreeMap<String, usize>,
@@ -49,6 +49,9 @@ pub(crate) struct Outcome {
     /// How the run ended, where not by its own summary.
     pub(crate) end: Option<String>,
     pub(crate) seconds: f64,
+    /// From an earlier run.
+    #[serde(skip)]
+    pub(crate) kept: bool,
 }
 
 /// Cases of our own naming, for what happens outside the cases of a file.
@@ -85,7 +88,8 @@ impl Outcome {
             outcome.fail_with(name.strip_prefix(prefix).unwrap_or(name), graves.of(name));
         }
         let case = lines.case.strip_prefix(prefix).unwrap_or(lines.case);
-        outcome.cases = lines.summary.map_or(lines.counted, |(_, cases)| cases);
+        // A file that ends by its summary has counted that as well.
+        outcome.cases = lines.summary.map_or(lines.counted, |(_, cases)| cases.saturating_sub(1));
         let words = match (end, lines.summary) {
             (End::Signal(signal), _) => Some(format!("(signal {signal} after {case})")),
             (End::Late(_), _) => Some(format!("(not done after {case})")),
@@ -202,7 +206,7 @@ mod tests {
                     2 errors out of 4 tests on host\n!Failures on these tests: a-2 a-3\nOmitted test cases:\n\
                     .  b-1          no reason\nAll memory allocations freed - no leaks\n";
         let outcome = read(text, &End::Exit(1));
-        assert_eq!((outcome.cases, names(&outcome)), (4, vec![("a-2", 1), ("a-3", 1)]));
+        assert_eq!((outcome.cases, names(&outcome)), (3, vec![("a-2", 1), ("a-3", 1)]));
         assert_eq!(outcome.omitted, ["b-1 no reason"]);
         assert!(outcome.end.is_none());
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -37,19 +38,24 @@ impl Run {
     }
 }
 
+/// Raised with what the figures of a report mean.
+const FORM: u32 = 2;
+
 /// The report of a run.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Report {
+    form: u32,
     pub(crate) run: Run,
     pub(crate) totals: Totals,
     pub(crate) files: Vec<FileVerdict>,
 }
 
-/// Sums over all files.
+/// Sums over all files. Idle ones count where a line says so.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Totals {
+    /// With idle ones.
     pub(crate) files: usize,
-    /// Files of which nothing runs with SQLite's own VFS: they say nothing, and are not counted as whole.
+    /// Files of which nothing runs with SQLite's own VFS: they say nothing.
     pub(crate) idle: usize,
     pub(crate) whole: usize,
     pub(crate) cases: usize,
@@ -58,12 +64,33 @@ pub(crate) struct Totals {
     pub(crate) differing: BTreeMap<String, usize>,
     /// Files with a case of a category.
     pub(crate) differing_files: BTreeMap<String, usize>,
+    /// Files with something that is not as the list says; idle ones as well.
     pub(crate) unexpected: usize,
     /// Cases that fail with SQLite's own VFS.
     pub(crate) stock_failed: usize,
-    /// Seconds of all files together.
+    /// Seconds of all files together: more than the run took, where several ran at the same time.
     pub(crate) seconds: f64,
+    /// The same with SQLite's own VFS.
     pub(crate) stock_seconds: f64,
+    /// Files whose run with SQLite's own VFS was an earlier one: its time is that of another hour.
+    pub(crate) stock_kept: usize,
+}
+
+impl Totals {
+    /// Ours by stock's, where both were measured in one run.
+    pub(crate) fn ratio(&self) -> Option<f64> {
+        (self.stock_kept == 0 && self.stock_seconds > 0.0).then(|| self.seconds / self.stock_seconds)
+    }
+
+    /// The time of ours, and of stock's, which `whose` names.
+    pub(crate) fn time(&self, whose: &str) -> String {
+        let ratio = match self.ratio() {
+            Some(ratio) => format!(": {ratio:.1} times"),
+            None if self.stock_kept > 0 => " (an earlier run)".to_owned(),
+            None => String::new(),
+        };
+        format!("{:.0} s, {:.0} s{whose}{ratio}", self.seconds, self.stock_seconds)
+    }
 }
 
 /// The name of what stands in no list.
@@ -73,18 +100,22 @@ impl Report {
     pub(crate) fn new(run: Run, files: Vec<FileVerdict>) -> Self {
         let mut totals = Totals { files: files.len(), ..Totals::default() };
         for file in &files {
-            totals.idle += usize::from(file.is_idle());
-            totals.whole += usize::from(file.is_whole() && !file.is_idle());
-            totals.stock_failed += file.stock_failed.values().sum::<usize>();
             totals.unexpected += usize::from(!file.is_expected());
+            if file.is_idle() {
+                totals.idle += 1;
+                continue;
+            }
+            totals.whole += usize::from(file.is_whole());
+            totals.stock_failed += file.stock_failed.values().sum::<usize>();
             totals.cases += file.cases;
             totals.stock_cases += file.stock_cases;
             totals.seconds += file.seconds;
             totals.stock_seconds += file.stock_seconds;
+            totals.stock_kept += usize::from(file.stock_kept);
             let mut categories: Vec<&str> = Vec::new();
             for case in &file.differing {
                 let category = case.category.as_deref().unwrap_or(UNLISTED);
-                *totals.differing.entry(category.to_owned()).or_default() += case.count;
+                *totals.differing.entry(category.to_owned()).or_default() += case.cases();
                 categories.push(category);
             }
             categories.sort_unstable();
@@ -93,7 +124,18 @@ impl Report {
                 *totals.differing_files.entry(category.to_owned()).or_default() += 1;
             }
         }
-        Self { run, totals, files }
+        Self { form: FORM, run, totals, files }
+    }
+
+    /// Reads a report; `None` where there is none.
+    pub(crate) fn read(path: &Path) -> Result<Option<Self>> {
+        let bytes = match fs::read(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            bytes => bytes.map_err(|e| format!("{}: {e}", path.display()))?,
+        };
+        let report = serde_json::from_slice::<Self>(&bytes).ok().filter(|report| report.form == FORM);
+        let old = || format!("{}: not a report of this version: run it again, or delete the file", path.display());
+        report.map(Some).ok_or_else(old)
     }
 
     /// Nothing failed that should not, and nothing passed that should not.
@@ -148,15 +190,14 @@ impl Report {
         let totals = &self.totals;
         eprintln!(
             "{} of {} files pass whole, and {} more have no cases in this build; {} cases, {} with SQLite's own VFS; \
-             {:.0} s, {:.0} s of work, {:.0} s with SQLite's own VFS",
+             {:.0} s; of work {}",
             totals.whole,
             totals.files - totals.idle,
             totals.idle,
             totals.cases,
             totals.stock_cases,
             self.run.seconds,
-            totals.seconds,
-            totals.stock_seconds
+            totals.time(" with SQLite's own VFS")
         );
         for (category, cases) in &totals.differing {
             let files = totals.differing_files.get(category).copied().unwrap_or_default();

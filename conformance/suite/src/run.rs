@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, geteuid, getrlimit, kill_process_group, setrlimit};
 
+use crate::kept;
 use crate::outcome::{End, OWN_STORE, Outcome, UNSEEN};
 use crate::programs::Programs;
 use crate::server::Server;
@@ -51,6 +52,8 @@ pub(crate) struct Settings {
     pub(crate) limit: Option<Duration>,
     pub(crate) outputs: Option<PathBuf>,
     pub(crate) sqlite: Release,
+    /// Runs every file with SQLite's own VFS again: the times of both are then of one run.
+    pub(crate) stock_anew: bool,
     /// One of SQLite's: the same tests with another setting.
     pub(crate) permutation: Option<String>,
     /// With the store on Postgres.
@@ -72,7 +75,7 @@ impl Settings {
 
 pub(crate) type Outcomes = BTreeMap<String, Outcome>;
 
-/// Runs the files with SQLite's own VFS, those of which no clean run is known: the measure of what ours should do.
+/// Runs the files with SQLite's own VFS, those of which no clean run is known, or all: the measure of what ours should do.
 ///
 /// What failed with it excuses ours, so only a run in which nothing failed is kept; one that did not end by its own summary
 /// excuses nothing.
@@ -84,18 +87,16 @@ pub(crate) fn stock(
     cache: &Path,
 ) -> Result<Outcomes> {
     let suffix = settings.permutation.as_ref().map(|name| format!("-{name}")).unwrap_or_default();
-    let kept = cache.join(format!("stock-{}{suffix}.json", programs.build));
-    let text = fs::read_to_string(&kept).unwrap_or_else(|_| "{}".into());
-    let mut known: Outcomes = serde_json::from_str(&text).map_err(|e| format!("{}: {e}", kept.display()))?;
-    let missing: Vec<String> = files.iter().filter(|file| !known.contains_key(*file)).cloned().collect();
+    let path = cache.join(format!("stock-{}{suffix}.json", programs.build));
+    let mut known = kept::read(&path)?;
+    let is_missing = |file: &&String| settings.stock_anew || !known.contains_key(*file);
+    let missing: Vec<String> = files.iter().filter(is_missing).cloned().collect();
     if !missing.is_empty() {
         eprintln!("{} files with SQLite's own VFS", missing.len());
         let job = |file: &str| one(&programs.stock, tree, file, settings, settings.most(), &[], false);
         let new = each(&missing, settings.jobs, &job)?;
         let clean = new.iter().filter(|(_, outcome)| outcome.failed.is_empty());
-        let keep = known.iter().chain(clean).collect::<BTreeMap<_, _>>();
-        let text = serde_json::to_string(&keep).map_err(|e| e.to_string())?;
-        fs::write(&kept, text).map_err(|e| format!("{}: {e}", kept.display()))?;
+        kept::write(&path, known.iter().chain(clean).collect())?;
         known.extend(new);
     }
     known.retain(|file, _| files.binary_search(file).is_ok());

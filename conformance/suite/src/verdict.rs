@@ -24,6 +24,11 @@ pub(crate) struct Differing {
 }
 
 impl Differing {
+    /// How many cases of the file that is: what happens outside of them stands in brackets.
+    pub(crate) fn cases(&self) -> usize {
+        if self.case == FEWER || !self.case.starts_with('(') { self.count } else { 0 }
+    }
+
     /// Its name; with how many cases did not run, or what it got.
     pub(crate) fn words(&self) -> String {
         if self.case == FEWER {
@@ -43,6 +48,8 @@ pub(crate) struct FileVerdict {
     pub(crate) stock_cases: usize,
     pub(crate) seconds: f64,
     pub(crate) stock_seconds: f64,
+    /// The run with SQLite's own VFS was an earlier one.
+    pub(crate) stock_kept: bool,
     /// The cases that passed, and how often.
     pub(crate) passed: BTreeMap<String, usize>,
     pub(crate) differing: Vec<Differing>,
@@ -59,9 +66,9 @@ pub(crate) struct FileVerdict {
 }
 
 impl FileVerdict {
-    /// Nothing of it runs with SQLite's own VFS: a file counts one case more than it has.
+    /// Nothing of it runs with SQLite's own VFS.
     pub(crate) fn is_idle(&self) -> bool {
-        self.stock_cases <= 1
+        self.stock_cases == 0
     }
 
     /// Every case passes, and all ran that run with SQLite's own VFS.
@@ -98,22 +105,18 @@ fn judge_one(
     let listed: Vec<&Difference> = differences.iter().filter(|d| d.file == file && d.applies(settings)).collect();
     let missing = missing(&stock.ran, &ours.ran);
     let failed = failed(stock, ours, &missing);
-    let differing = failed.iter().map(|(case, (count, grave))| {
-        let entry = listed.iter().find(|d| d.excuses(case, *count, grave));
+    let differing = failed.into_iter().map(|(case, (count, got))| {
+        let entry = listed.iter().find(|d| d.excuses(&case, count, &got));
         Differing {
-            case: case.clone(),
-            count: *count,
-            got: grave.clone(),
             category: entry.map(|d| d.category.name().to_owned()),
             reason: entry.map(|d| d.reason.clone()),
+            case,
+            count,
+            got,
         }
     });
-    // One that gets another answer than its entry says passes as far as that entry goes.
-    let passes = |entry: &Difference, pattern: &str| {
-        !failed.iter().any(|(case, (_, grave))| Difference::covers(pattern, case) && entry.is_got(grave))
-    };
+    let differing: Vec<Differing> = differing.collect();
     let must = listed.iter().filter(|d| d.is_binding(settings.permutation.as_deref()));
-    let passing = must.flat_map(|&entry| entry.cases.iter().filter(move |pattern| passes(entry, pattern)));
     let passed = ours.ran.iter().filter_map(|(case, times)| {
         let passed = times.saturating_sub(ours.failed.get(case).copied().unwrap_or_default());
         (passed > 0).then(|| (case.clone(), passed))
@@ -124,15 +127,26 @@ fn judge_one(
         stock_cases: stock.cases,
         seconds: ours.seconds,
         stock_seconds: stock.seconds,
+        stock_kept: stock.kept,
         passed: passed.collect(),
-        differing: differing.collect(),
-        passing: passing.cloned().collect(),
+        passing: passing(must.copied(), &differing),
+        differing,
         omitted: ours.omitted.clone(),
         end: ours.end.clone(),
         stock_failed: stock.failed.clone(),
         stock_end: stock.end.clone(),
         missing,
     }
+}
+
+/// What entries list that must differ and does not. A case that gets another answer than its entry says passes as far as that
+/// entry goes.
+pub(crate) fn passing<'a>(entries: impl Iterator<Item = &'a Difference>, differing: &[Differing]) -> Vec<String> {
+    let differs = |entry: &Difference, pattern: &str| {
+        differing.iter().any(|found| Difference::covers(pattern, &found.case) && entry.is_got(&found.got))
+    };
+    let passing = entries.flat_map(|entry| entry.cases.iter().filter(move |pattern| !differs(entry, pattern)));
+    passing.cloned().collect()
 }
 
 /// How often a case fails, and what it got where that is more than another answer.
@@ -251,6 +265,7 @@ mod tests {
             limit: None,
             outputs: None,
             server: None,
+            stock_anew: false,
             permutation: None,
         };
         judge_one("test/a.test", stock, ours, &[difference], &settings)
@@ -300,21 +315,6 @@ mod tests {
         assert!(!judged_runs(&stock, &outcome(&["a-2"]), &[], None).is_whole());
     }
 
-    #[test]
-    fn a_random_number_is_no_part_of_a_name() {
-        let outcome = |names: &[&str]| Outcome { cases: 3, ran: ran(names), ..Outcome::default() };
-        let stock = outcome(&["avtrans-9.21.1-6258", "avtrans-9.21.2-6258"]);
-        assert!(judged_runs(&stock, &outcome(&["avtrans-9.21.1-17", "avtrans-9.21.2-17"]), &[], None).is_whole());
-        assert!(!judged_runs(&stock, &outcome(&["avtrans-9.21.1-6258", "avtrans-9.22.1-6258"]), &[], None).is_whole());
-    }
-
-    #[test]
-    fn a_name_that_fails_once_of_twice_is_not_the_name() {
-        let stock = Outcome { cases: 3, ran: ran(&["a-1", "a-1"]), ..Outcome::default() };
-        let ours = Outcome { failed: ran(&["a-1"]), ..stock.clone() };
-        assert!(!judged_runs(&stock, &ours, &["a-1"], None).is_expected());
-        assert!(judged_runs(&stock, &ours, &["a-1 (1 of 2)"], None).is_expected());
-    }
     /// Names of ordinary tests have the words in them that loops are called by: one of each prefix was enough.
     #[test]
     fn only_a_loop_over_faults_may_have_other_rounds() {
@@ -353,6 +353,21 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_random_number_is_no_part_of_a_name() {
+        let outcome = |names: &[&str]| Outcome { cases: 3, ran: ran(names), ..Outcome::default() };
+        let stock = outcome(&["avtrans-9.21.1-6258", "avtrans-9.21.2-6258"]);
+        assert!(judged_runs(&stock, &outcome(&["avtrans-9.21.1-17", "avtrans-9.21.2-17"]), &[], None).is_whole());
+        assert!(!judged_runs(&stock, &outcome(&["avtrans-9.21.1-6258", "avtrans-9.22.1-6258"]), &[], None).is_whole());
+    }
+
+    #[test]
+    fn a_name_that_fails_once_of_twice_is_not_the_name() {
+        let stock = Outcome { cases: 3, ran: ran(&["a-1", "a-1"]), ..Outcome::default() };
+        let ours = Outcome { failed: ran(&["a-1"]), ..stock.clone() };
+        assert!(!judged_runs(&stock, &ours, &["a-1"], None).is_expected());
+        assert!(judged_runs(&stock, &ours, &["a-1 (1 of 2)"], None).is_expected());
+    }
 
     #[test]
     fn a_listed_case_that_finds_damage_is_not_excused() {
