@@ -11,7 +11,7 @@ mod place;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use litefleet::{DatabaseName, Error, Result};
+use litefleet::{DatabaseName, Error, ErrorKind, Result};
 
 /// Calls `body`; an error or a panic is written to standard error and becomes `failed`.
 fn guarded<T>(what: &str, failed: T, body: impl FnOnce() -> Result<T>) -> T {
@@ -28,6 +28,18 @@ fn guarded<T>(what: &str, failed: T, body: impl FnOnce() -> Result<T>) -> T {
     }
 }
 
+/// The same for what a program does not look at the end of: its test is no pass where this fails.
+fn watched<T>(what: &str, failed: T, body: impl FnOnce() -> Result<T>) -> T {
+    guarded(what, failed, || {
+        body().inspect_err(|error| {
+            // Nothing is there, or somebody has locked it: a script may find that.
+            if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::LeaseHeld | ErrorKind::Conflict) {
+                place::mark_or_say(place::FAILED);
+            }
+        })
+    })
+}
+
 /// # Safety
 /// `name` must be a string that ends with NUL.
 unsafe fn name(name: *const c_char) -> Result<DatabaseName> {
@@ -40,6 +52,7 @@ unsafe fn name(name: *const c_char) -> Result<DatabaseName> {
 /// 1 when it was registered, else 0, or -1 after an error, or -2 where another process of the test has the store.
 #[unsafe(no_mangle)]
 pub extern "C" fn litefleet_suite_start(again: c_int) -> c_int {
+    place::mark_panics();
     guarded("start", -1, || Ok(place::start(again != 0)?.map_or(-2, c_int::from)))
 }
 
@@ -52,13 +65,13 @@ pub extern "C" fn litefleet_suite_unseen() {
 /// Closes the store, so that another process can open it. No database may be open.
 #[unsafe(no_mangle)]
 pub extern "C" fn litefleet_suite_stop() -> c_int {
-    guarded("stop", 1, || place::stop().map(|()| 0))
+    watched("stop", 1, || place::stop().map(|()| 0))
 }
 
 /// Gives back what the process has of a store that it shares with others. It is about to end.
 #[unsafe(no_mangle)]
 pub extern "C" fn litefleet_suite_leave() {
-    guarded("leave", (), place::leave);
+    watched("leave", (), place::leave);
 }
 
 /// The size of a database's file; -1 when there is none, -2 after an error.
@@ -71,7 +84,7 @@ pub unsafe extern "C" fn litefleet_suite_size(path: *const c_char) -> i64 {
     let name = unsafe { name(path) };
     // What cannot be a name is the name of nothing.
     let Ok(name) = name else { return -1 };
-    guarded("size", -2, || Ok(files::size(&name)?.map_or(-1, |size| i64::try_from(size).unwrap_or(i64::MAX))))
+    watched("size", -2, || Ok(files::size(&name)?.map_or(-1, |size| i64::try_from(size).unwrap_or(i64::MAX))))
 }
 
 /// Reads what is committed. Returns how many bytes there were; -1 after an error.
@@ -84,7 +97,7 @@ pub unsafe extern "C" fn litefleet_suite_read(path: *const c_char, at: u64, out:
     let name = unsafe { name(path) };
     // SAFETY: the caller promises the place, and any bytes are valid as u8.
     let out = unsafe { std::slice::from_raw_parts_mut(out.cast::<u8>(), count) };
-    guarded("read", -1, || Ok(i64::try_from(files::read(&name?, at, out)?).unwrap_or(i64::MAX)))
+    watched("read", -1, || Ok(i64::try_from(files::read(&name?, at, out)?).unwrap_or(i64::MAX)))
 }
 
 /// Writes, as a transaction of its own. 0, or 1 after an error.
@@ -139,7 +152,7 @@ pub unsafe extern "C" fn litefleet_suite_list(
 ) -> c_int {
     // SAFETY: the caller promises a string.
     let prefix = unsafe { CStr::from_ptr(prefix) }.to_string_lossy().into_owned();
-    guarded("list", 1, || {
+    watched("list", 1, || {
         for name in files::list(&prefix)? {
             let Ok(name) = std::ffi::CString::new(name) else { continue };
             // SAFETY: the caller promises that it can be called so; the name outlives the call.

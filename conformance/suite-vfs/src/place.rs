@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use litefleet::store::{MemoryStore, PageStore};
@@ -16,7 +16,8 @@ use litefleet_postgres::{PostgresConfig, PostgresStore};
 const STORE: &str = "LITEFLEET_SUITE_STORE";
 /// Settings of all databases, as in a URI: `locking=sqlite&lease=transaction`.
 const SETTINGS: &str = "LITEFLEET_SUITE_SETTINGS";
-/// A folder where a process says that it has a store of its own, or that another had the store when it wanted to see it.
+/// A folder where a process says what its test must not pass with: that it has a store of its own, that another had the store
+/// when it wanted to see it, that it panicked, that something failed which the test does not see.
 const MARKS: &str = "LITEFLEET_SUITE_MARKS";
 const VFS: &str = "litefleet";
 /// Connections of one process: a test that starts many processes must not use up the server's.
@@ -35,6 +36,8 @@ const LOOK: Duration = Duration::from_millis(1);
 
 const OWN: &str = "own";
 pub(crate) const UNSEEN: &str = "unseen";
+const PANICKED: &str = "panicked";
+pub(crate) const FAILED: &str = "failed";
 
 static FLEET: Mutex<Option<Fleet>> = Mutex::new(None);
 /// What this process has opened last.
@@ -125,11 +128,30 @@ fn is_first() -> Result<bool> {
     }
 }
 
-/// Says that this process has a store that no other sees, or that it did not see the store.
+/// Says of this process what its test must not pass with.
 pub(crate) fn mark(what: &str) -> Result<()> {
     let Some(folder) = marks() else { return Ok(()) };
     let mark = folder.join(format!("{what}-{}", std::process::id()));
     File::create(&mark).map(drop).map_err(|error| Error::internal(format!("{}: {error}", mark.display())))
+}
+
+/// The same, where there is nobody to return an error to.
+pub(crate) fn mark_or_say(what: &str) {
+    if let Err(error) = mark(what) {
+        eprintln!("litefleet suite: {what}: {error}");
+    }
+}
+
+/// From now on each panic of this process is marked. A test may start a process whose output it throws away.
+pub(crate) fn mark_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let say = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            say(panic);
+            mark_or_say(PANICKED);
+        }));
+    });
 }
 
 /// Whether several processes can have the store open.

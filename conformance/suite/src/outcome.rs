@@ -62,8 +62,11 @@ pub(crate) const OWN_STORE: &str = "(store of its own)";
 /// A script wanted to see a database while another process had the store.
 pub(crate) const UNSEEN: &str = "(store not seen)";
 
+/// The bridge to the VFS could not read, or close the store, which SQLite or a script does not see.
+pub(crate) const BRIDGE_FAILED: &str = "(bridge failed)";
+
 /// The VFS under test has panicked, which SQLite sees as an I/O error: cases that make errors happen would take it for theirs.
-const PANICKED: &str = "(panicked)";
+pub(crate) const PANICKED: &str = "(panicked)";
 
 /// What the lines of an output say.
 #[derive(Debug, Default)]
@@ -112,8 +115,16 @@ impl Outcome {
         outcome
     }
 
-    pub(crate) fn fail(&mut self, case: &str) {
+    fn fail(&mut self, case: &str) {
         self.fail_with(case, BTreeSet::new());
+    }
+
+    /// A process has said that this has happened; its output may have said so already.
+    pub(crate) fn mark(&mut self, case: &str) {
+        if !self.failed.contains_key(case) {
+            let grave = (case == PANICKED).then_some(Grave::Panic);
+            self.fail_with(case, grave.into_iter().collect());
+        }
     }
 
     fn fail_with(&mut self, case: &str, grave: BTreeSet<Grave>) {
@@ -217,6 +228,17 @@ mod tests {
         let text = "a-1... Ok\n\nthread '<unnamed>' (77) panicked at src/a.rs:1:2:\ninjected\na-2... Ok\n\
                     0 errors out of 3 tests on host\n";
         assert_eq!(names(&read(text, &End::Exit(0))), [("(panicked)", 1)]);
+    }
+
+    /// A test starts a process, and throws away what it says.
+    #[test]
+    fn a_panic_that_no_output_tells_is_a_failure_as_well() {
+        let text = "a-1... Ok\n0 errors out of 2 tests on host\n";
+        let mut outcome = read(text, &End::Exit(0));
+        outcome.mark(PANICKED);
+        assert_eq!((names(&outcome), &outcome.grave[PANICKED]), (vec![(PANICKED, 1)], &[Grave::Panic].into()));
+        outcome.mark(PANICKED);
+        assert_eq!(names(&outcome), [(PANICKED, 1)]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Resource, Rlimit, Signal, geteuid, getrlimit, kill_process_group, setrlimit};
 
 use crate::kept;
-use crate::outcome::{End, OWN_STORE, Outcome, UNSEEN};
+use crate::outcome::{BRIDGE_FAILED, End, OWN_STORE, Outcome, PANICKED, UNSEEN};
 use crate::programs::Programs;
 use crate::server::Server;
 use crate::source::{Release, Tree};
@@ -36,10 +36,11 @@ const LIMIT_ON_A_SERVER: (f64, f64) = (300.0, 60.0);
 const PERMUTATIONS: &str = "test/permutations.test";
 /// Files that a process may have open: there are tests of what happens then, and the measure is the same on every machine.
 const OPEN_FILES: u64 = 1024;
-/// Where a process says that it has a store that no other process sees, or did not see the store: see `conformance/suite-vfs`.
+/// Where a process says what its test must not pass with: see `conformance/suite-vfs`.
 const MARKS: &str = "LITEFLEET_SUITE_MARKS";
 /// What the marks begin with, and the case that then fails.
-const MARKED: &[(&str, &str)] = &[("own-", OWN_STORE), ("unseen-", UNSEEN)];
+const MARKED: &[(&str, &str)] =
+    &[("own-", OWN_STORE), ("unseen-", UNSEEN), ("panicked-", PANICKED), ("failed-", BRIDGE_FAILED)];
 const LOOK: Duration = Duration::from_millis(10);
 
 /// How to run.
@@ -51,9 +52,9 @@ pub(crate) struct Settings {
     /// The time for a file, where it was given.
     pub(crate) limit: Option<Duration>,
     pub(crate) outputs: Option<PathBuf>,
-    pub(crate) sqlite: Release,
     /// Runs every file with SQLite's own VFS again: the times of both are then of one run.
     pub(crate) stock_anew: bool,
+    pub(crate) sqlite: Release,
     /// One of SQLite's: the same tests with another setting.
     pub(crate) permutation: Option<String>,
     /// With the store on Postgres.
@@ -233,12 +234,12 @@ fn one(
     let prefix = settings.permutation.as_ref().map(|name| format!("{name}.")).unwrap_or_default();
     let mut outcome = Outcome::read(&text, &prefix, &end, seconds);
     for case in marked(&marks)? {
-        outcome.fail(case);
+        outcome.mark(case);
     }
     Ok((outcome, text))
 }
 
-/// What processes have said of the store that they had, or did not have.
+/// What processes have said of themselves.
 fn marked(marks: &Path) -> Result<Vec<&'static str>> {
     let left = fs::read_dir(marks).map_err(|e| format!("{}: {e}", marks.display()))?;
     let names: Vec<String> = left.flatten().map(|mark| mark.file_name().to_string_lossy().into_owned()).collect();
@@ -275,7 +276,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_with_a_store_of_its_own_is_seen() {
+    fn what_a_process_says_of_itself_is_seen() {
         let marks = tempfile::tempdir().expect("a folder");
         File::create(marks.path().join("first")).expect("a mark");
         assert!(marked(marks.path()).expect("the marks").is_empty());
@@ -283,6 +284,10 @@ mod tests {
         assert_eq!(marked(marks.path()).expect("the marks"), [OWN_STORE]);
         File::create(marks.path().join("unseen-18")).expect("a mark");
         assert_eq!(marked(marks.path()).expect("the marks"), [OWN_STORE, UNSEEN]);
+        for mark in ["panicked-18", "failed-19"] {
+            File::create(marks.path().join(mark)).expect("a mark");
+        }
+        assert_eq!(marked(marks.path()).expect("the marks"), [OWN_STORE, UNSEEN, PANICKED, BRIDGE_FAILED]);
     }
 
     #[test]
