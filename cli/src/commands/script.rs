@@ -50,7 +50,7 @@ impl<'a> Script<'a> {
         self.pending.clear();
     }
 
-    /// Takes a line; runs what it completes.
+    /// Takes a line as it is written, with its end if it has one; runs what it completes.
     pub(super) fn line(&mut self, line: &str, out: &mut dyn Write) -> Result<Flow> {
         // SQLite would run what stands before it, and never see the rest.
         if line.contains('\0') {
@@ -66,7 +66,9 @@ impl<'a> Script<'a> {
             }
         }
         self.pending.push_str(line);
-        self.pending.push('\n');
+        if !line.ends_with('\n') {
+            self.pending.push('\n');
+        }
         if line.contains(';') && is_complete(&self.pending) {
             self.finish(out)?;
         }

@@ -57,7 +57,7 @@ fn run_lines(script: &mut Script<'_>, mut input: impl BufRead, out: &mut dyn Wri
         let line = std::str::from_utf8(&bytes)
             .map_err(|_| Failure::failed(format!("line {number} of the script is not UTF-8; convert it first")))?;
         let nul = line.contains('\0').then_some(number);
-        let flow = script.line(line.trim_end_matches(['\n', '\r']), out);
+        let flow = script.line(line, out);
         match flow {
             Ok(Flow::Continue) => {}
             Ok(Flow::Quit) => return Ok(()),

@@ -166,6 +166,17 @@ fn names_that_are_not_utf8_are_shown_as_far_as_they_go() {
     }
 }
 
+/// Carriage returns before the end of a line were taken away, also where they stood in a literal.
+#[test]
+fn text_is_stored_as_it_is_written() {
+    let place = place();
+    let script = "INSERT INTO t (id, v) VALUES (10, 'a\r\nb\r\r\n\r\nc\rd\n');\r\n.tables\r\n\r\nSELECT 1 AS one;\r\n";
+    assert_eq!(place.run_with_input(&["sql", "a", "--format", "csv"], script).ok(), "t\none\n1\n");
+    place.run(["sql", "a", &script.replace("10", "11")]).ok();
+    let stored = "610D0A620D0D0A0D0A630D640A";
+    assert_eq!(place.value("a", "SELECT group_concat(hex(v), ' ') FROM t WHERE id > 9"), format!("{stored} {stored}"));
+}
+
 #[test]
 fn an_open_transaction_at_the_end_is_an_error() {
     let place = place();
