@@ -8,8 +8,11 @@ use crate::failure::{Failure, Result};
 
 /// What SQLite plays back into a database when it opens it, found by the name alone.
 const PLAYED_BACK: [&str; 2] = ["-wal", "-journal"];
+/// What stands beside a log of the first kind.
+const INDEX: &str = "-shm";
 
-/// The file while it is being written, beside the one that it will be. Removed unless it is published.
+/// The file while it is being written, beside the one that it will be. Removed unless it is published, or the one that it was
+/// to replace is gone.
 ///
 /// It is locked as long as it is written, so that one that a kill has left can be told from one that another process is
 /// writing. Where files cannot be locked, only its identity is looked at before it is renamed or removed.
@@ -17,6 +20,8 @@ const PLAYED_BACK: [&str; 2] = ["-wal", "-journal"];
 pub(crate) struct Partial {
     path: PathBuf,
     file: File,
+    /// Whether what it replaces has been removed.
+    is_the_last: bool,
 }
 
 impl Partial {
@@ -37,7 +42,7 @@ impl Partial {
         if !lock(&file) || !is_at(&file, &path) {
             return Err(running(&path));
         }
-        Ok(Self { path, file })
+        Ok(Self { path, file, is_the_last: false })
     }
 
     /// Where it is.
@@ -45,23 +50,40 @@ impl Partial {
         &self.path
     }
 
-    /// Makes it durable and gives it its name. With `force` what would be played back into it is removed first.
-    pub(crate) fn publish(self, name: &Path, force: bool) -> Result<()> {
+    /// Makes it durable and gives it its name. With `force` what would be played back into it is removed first, and before
+    /// that the file of which it is a part: without it, that one would be damaged or lack commits.
+    pub(crate) fn publish(mut self, name: &Path, force: bool) -> Result<()> {
         let failed = |e: std::io::Error| Failure::file(name, &e);
         let folder = File::open(self.path.parent().unwrap_or(Path::new("."))).map_err(failed)?;
         self.file.sync_all().map_err(failed)?;
         if !is_at(&self.file, &self.path) {
             return Err(Failure::failed(format!("{} was replaced by another export", self.path.display())));
         }
-        if force {
-            for side in PLAYED_BACK.into_iter().chain(["-shm"]) {
-                let side = beside(name, side);
-                match fs::remove_file(&side) {
-                    Err(e) if e.kind() != ErrorKind::NotFound => return Err(Failure::file(&side, &e)),
-                    _ => {}
-                }
+        let sides = PLAYED_BACK.into_iter().chain([INDEX]).map(|side| beside(name, side));
+        let sides: Vec<_> = sides.filter(|side| force && exists(side)).collect();
+        if !sides.is_empty() {
+            remove(name)?;
+            self.is_the_last = true;
+        }
+        self.take_name(name, &sides, &folder).map_err(|failure| {
+            if !self.is_the_last || !is_at(&self.file, &self.path) {
+                return failure;
             }
-            // In this order: after a power loss the new file must not stand beside the old one's log.
+            failure.advice(&format!(
+                "there is no {} now, and the new file is complete as {}",
+                name.display(),
+                self.path.display()
+            ))
+        })
+    }
+
+    /// Takes the name, when what stands beside it is gone.
+    fn take_name(&self, name: &Path, sides: &[PathBuf], folder: &File) -> Result<()> {
+        let failed = |e: std::io::Error| Failure::file(name, &e);
+        if !sides.is_empty() {
+            // In this order: after a power loss neither the old file must stand without its log, nor the new one beside it.
+            folder.sync_all().map_err(failed)?;
+            sides.iter().try_for_each(|side| remove(side))?;
             folder.sync_all().map_err(failed)?;
         }
         fs::rename(&self.path, name).and_then(|()| folder.sync_all()).map_err(failed)
@@ -71,7 +93,7 @@ impl Partial {
 impl Drop for Partial {
     fn drop(&mut self) {
         // After publishing there is nothing under this name, or another's.
-        if is_at(&self.file, &self.path) {
+        if !self.is_the_last && is_at(&self.file, &self.path) {
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -79,8 +101,6 @@ impl Drop for Partial {
 
 /// Fails when there is anything at a name that a new database would replace or be changed by.
 pub(crate) fn refuse_existing(file: &Path, force: bool) -> Result<()> {
-    // A link that leads nowhere counts: renaming would replace it.
-    let exists = |file: &Path| fs::symlink_metadata(file).is_ok();
     if !force && exists(file) {
         return Err(Failure::failed(format!(
             "{} exists; choose another name, or replace it with --force",
@@ -97,6 +117,19 @@ pub(crate) fn refuse_existing(file: &Path, force: bool) -> Result<()> {
              another name, or remove it with --force",
             side.display()
         ))),
+        _ => Ok(()),
+    }
+}
+
+/// A link that leads nowhere counts: renaming would replace it.
+fn exists(file: &Path) -> bool {
+    fs::symlink_metadata(file).is_ok()
+}
+
+/// Removes a file that may be gone.
+fn remove(file: &Path) -> Result<()> {
+    match fs::remove_file(file) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(Failure::file(file, &e)),
         _ => Ok(()),
     }
 }
@@ -172,5 +205,18 @@ mod tests {
         assert!(first.publish(&file, false).is_err());
         assert!(!file.exists());
         assert_eq!(fs::read(path).unwrap(), b"half", "it is somebody else's");
+    }
+
+    /// Its log was removed first, and it lost what only that had.
+    #[test]
+    fn what_cannot_be_replaced_keeps_its_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let (old, log) = (folder.path().join("a.db"), folder.path().join("a.db-wal"));
+        let new = Partial::create(&old, true).unwrap();
+        fs::create_dir(&old).unwrap();
+        fs::write(&log, "a commit").unwrap();
+        assert!(new.publish(&old, true).is_err());
+        assert_eq!(fs::read(&log).unwrap(), b"a commit");
+        assert!(!folder.path().join("a.db.partial").exists());
     }
 }

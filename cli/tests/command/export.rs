@@ -70,6 +70,25 @@ fn crashed(place: &Place, side: &str, begin: &str) -> PathBuf {
     crash_image(place, &file, &["", side])
 }
 
+/// The old file stayed, without its last commit, and the new one was removed as well.
+#[test]
+fn a_file_whose_log_is_gone_does_not_stay() {
+    let place = place();
+    let file = crashed(&place, "-wal", "PRAGMA journal_mode = WAL; UPDATE other SET v = 2");
+    let in_the_way = PathBuf::from(format!("{}-shm", file.display()));
+    fs::create_dir_all(in_the_way.join("folder")).unwrap();
+    let line = export(&place, &file, &["--force"]).fails(1, "-shm");
+    assert!(!file.exists());
+    let partial = PathBuf::from(format!("{}.partial", file.display()));
+    assert!(line.contains("complete") && line.contains(partial.to_str().unwrap()), "{line}");
+    assert_eq!(dump_file(&partial), dump_file(&place.file("source.db")));
+
+    fs::remove_dir_all(&in_the_way).unwrap();
+    export(&place, &file, &["--force"]).ok();
+    assert_eq!(dump_file(&file), dump_file(&place.file("source.db")));
+    assert!(!partial.exists());
+}
+
 /// The old database's log was played back into the new file, of which export had said that it was done.
 #[test]
 fn what_a_crash_left_beside_a_file_is_not_played_back_into_the_new_one() {
