@@ -1,9 +1,11 @@
 //! A store that is open in this process, and connections to its databases.
 
 use std::fmt::Write;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use litefleet::store::PageStore;
 use litefleet::{DatabaseName, ErrorKind, Fleet, FleetSettings};
 use rusqlite::{Connection, OpenFlags};
 
@@ -42,7 +44,17 @@ impl Session {
         settings: FleetSettings,
         body: impl FnOnce(&Self) -> Result<T>,
     ) -> Result<T> {
-        let fleet = Fleet::builder(url.open(create, wait)?).settings(settings).build()?;
+        Self::over(url.open(create, wait)?, wait, settings, body)
+    }
+
+    /// The same over a store that is open.
+    pub(crate) fn over<T>(
+        store: Arc<dyn PageStore>,
+        wait: Duration,
+        settings: FleetSettings,
+        body: impl FnOnce(&Self) -> Result<T>,
+    ) -> Result<T> {
+        let fleet = Fleet::builder(store).settings(settings).build()?;
         let vfs = format!("litefleet-{}", SESSIONS.fetch_add(1, Ordering::Relaxed));
         fleet.register(&vfs, false)?;
         let session = Self { fleet, vfs, wait };

@@ -38,7 +38,8 @@ pub(crate) fn database(
         return replace_damaged(session, from, name, what);
     }
     if outcome.is_err() && before.is_none() {
-        remove_empty(session, name);
+        // Best effort: an empty database stands in nobody's way. Another process may have committed to it by now.
+        let _ = session.fleet.remove_empty(name);
     }
     outcome.map_err(|f| f.context(format_args!("import into {}", quoted(name))))
 }
@@ -87,18 +88,13 @@ fn take_lease(to: &Connection, name: &DatabaseName, replace: bool) -> Result<()>
     }
 }
 
-/// Removes the empty database that a failed import made. Best effort: an empty database stands in nobody's way.
-fn remove_empty(session: &Session, name: &DatabaseName) {
-    if let Ok(info) = session.fleet.info(name)
-        && info.head.txid.get() == 0
-    {
-        let _ = session.fleet.remove(name, false);
-    }
-}
-
 fn taken(name: &DatabaseName) -> Failure {
     Failure::failed(format!(
         "there is a database {} already; choose another name, or replace its content with --replace",
         quoted(name)
     ))
 }
+
+#[cfg(test)]
+#[path = "import_tests.rs"]
+mod tests;

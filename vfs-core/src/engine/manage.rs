@@ -15,7 +15,7 @@ use super::session::Ended;
 use super::verify::{Progress, Verification, VerifyReport};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::store::{Head, LeaseRequest, ListEntry, OpenRequest, Opened, Tail};
-use crate::types::{DatabaseId, DatabaseName, Epoch};
+use crate::types::{DatabaseId, DatabaseName, Epoch, Txid};
 
 /// No lease was ever granted under it.
 const NO_EPOCH: Epoch = Epoch(0);
@@ -96,14 +96,14 @@ impl Fleet {
     /// comes and goes, may take that one away before it is done: then it is taken again, as a writer does.
     async fn under_lease<F, Fut>(&self, name: &DatabaseName, force: bool, deed: F) -> Result<(Opened, Result<()>)>
     where
-        F: Fn(DatabaseId, Epoch) -> Fut,
+        F: Fn(DatabaseId, Head) -> Fut,
         Fut: Future<Output = Result<()>>,
     {
         let start = self.inner.clock.monotonic();
         let mut tries = 1;
         loop {
             let held = self.hold(name, force, start).await?;
-            match deed(held.database, held.head.epoch).await {
+            match deed(held.database, held.head.clone()).await {
                 Err(error) if error.kind() == ErrorKind::Fenced && tries < TRIES => tries += 1,
                 done => return Ok((held, done)),
             }
@@ -185,26 +185,48 @@ impl Fleet {
     /// that nobody can write to it, is deleted without its lease.
     pub fn remove(&self, name: &DatabaseName, force: bool) -> Result<()> {
         self.wait(async {
-            let delete = |database, epoch| self.delete_held(database, epoch);
-            let (database, deleted) = match self.under_lease(name, force, delete).await {
-                Err(error) if error.kind() == ErrorKind::Corrupt => (self.delete_damaged(name, error).await?, Ok(())),
-                held => {
-                    let (held, deleted) = held?;
-                    if deleted.is_err() {
-                        // If that fails, it is tried again.
-                        let _released = self.give_back_unused(&held).await;
-                    }
-                    (held.database, deleted)
-                }
+            let delete = |database, head: Head| self.delete_held(database, head.epoch);
+            let database = match self.under_lease(name, force, delete).await {
+                Err(error) if error.kind() == ErrorKind::Corrupt => self.delete_damaged(name, error).await?,
+                held => self.deleted(held?).await?,
             };
-            if deleted.is_ok() {
-                for open in self.open_here(database) {
-                    let _stopped = open.stop(Error::not_found("it was deleted"));
-                }
-            }
-            deleted
+            self.stop_deleted(database);
+            Ok(())
         })
         .context(format_args!("database {name}: remove"))
+    }
+
+    /// Deletes a database that nobody has ever committed to. `Conflict` where somebody has, and `LeaseHeld` while somebody has it
+    /// open, after `busy`.
+    pub fn remove_empty(&self, name: &DatabaseName) -> Result<()> {
+        self.wait(async {
+            // Of the lease that it is deleted under: nobody can commit between.
+            let delete = |database, head: Head| async move {
+                match head.txid {
+                    Txid(0) => self.delete_held(database, head.epoch).await,
+                    txid => Err(Error::conflict(format!("it is not empty: it is at txid {txid}"))),
+                }
+            };
+            let held = self.under_lease(name, false, delete).await?;
+            self.stop_deleted(self.deleted(held).await?);
+            Ok(())
+        })
+        .context(format_args!("database {name}: remove if empty"))
+    }
+
+    /// What was deleted, if it was; else its lease is given back.
+    async fn deleted(&self, (held, deleted): (Opened, Result<()>)) -> Result<DatabaseId> {
+        if deleted.is_err() {
+            // If that fails, it is tried again.
+            let _released = self.give_back_unused(&held).await;
+        }
+        deleted.map(|()| held.database)
+    }
+
+    fn stop_deleted(&self, database: DatabaseId) {
+        for open in self.open_here(database) {
+            let _stopped = open.stop(Error::not_found("it was deleted"));
+        }
     }
 
     /// Deletes a database under its lease. Nobody else can have: what is gone at the second try went with the first, whose reply
@@ -236,7 +258,8 @@ impl Fleet {
     /// the name is taken.
     pub fn rename(&self, from: &DatabaseName, to: &DatabaseName, force: bool) -> Result<()> {
         self.wait(async {
-            let rename = |database, epoch| self.retry(move || self.inner.store.rename(database, epoch, to.clone()));
+            let rename =
+                |database, head: Head| self.retry(move || self.inner.store.rename(database, head.epoch, to.clone()));
             let (held, renamed) = self.under_lease(from, force, rename).await?;
             if renamed.is_ok() {
                 // By its old name it cannot take the lease again, which is given back now.

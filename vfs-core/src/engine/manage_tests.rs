@@ -170,6 +170,41 @@ fn those_who_have_a_removed_database_open_are_stopped() {
     }
 }
 
+/// Whether it is empty is asked of the lease that it is deleted under: another process commits before that is granted.
+#[test]
+fn only_what_is_empty_under_its_lease_is_removed_as_empty() {
+    let shared: Arc<dyn PageStore> = Arc::new(MemoryStore::default());
+    let (store, meanwhile) = Meanwhile::around(Arc::clone(&shared));
+    let fleet = Fleet::builder(store).build().unwrap();
+    let create = || {
+        let database = fleet.connect(&name(), Role::Writer, true);
+        let snapshot = database.begin_read().unwrap();
+        database.unpin(snapshot);
+        fleet.disconnect(&database);
+    };
+    create();
+    assert_eq!(fleet.info(&name()).unwrap().head.txid.get(), 0);
+    fleet.remove_empty(&name()).unwrap();
+    assert!(!fleet.exists(&name()).unwrap());
+    assert_eq!(fleet.remove_empty(&name()).unwrap_err().kind(), ErrorKind::NotFound);
+
+    create();
+    let other = Fleet::builder(shared).build().unwrap();
+    let commit = {
+        let other = other.clone();
+        move || {
+            let database = other.connect(&name(), Role::Writer, false);
+            write(&database, 1).unwrap();
+            other.disconnect(&database);
+        }
+    };
+    meanwhile.arm_before(Operation::Open, commit.clone());
+    assert_eq!(fleet.remove_empty(&name()).unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(other.info(&name()).unwrap().head.txid.get(), 1);
+    // The lease was given back.
+    commit();
+}
+
 /// It was not tried again before the next checkpoint, which an idle database never makes.
 #[test]
 fn a_collection_that_failed_is_made_later() {
