@@ -25,7 +25,10 @@ pub(crate) fn database(
     replace: bool,
     what: String,
 ) -> Result<Copied> {
-    let before = session.info_if_exists(name)?;
+    let before = match session.info_if_exists(name) {
+        Err(f) if replace && f.exit() == Exit::Corrupt => return replace_damaged(session, from, name, what),
+        looked => looked?,
+    };
     // An empty database is what an import leaves that was killed: it is nobody's, so nothing is replaced.
     if before.as_ref().is_some_and(|info| info.head.txid.get() > 0) && !replace {
         return Err(taken(name));

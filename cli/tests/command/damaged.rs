@@ -1,5 +1,6 @@
 //! A store in which the head of a database is damaged: the commands name it, and go on past it.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,12 +15,12 @@ use crate::setup::Place;
 const DATABASES: usize = 60;
 
 /// Databases `00` to `59`, and `busy`, which has commits enough that the engine has written the others to its tables.
-fn fill(folder: &Path) -> [u8; 16] {
+fn fill(folder: &Path, vfs: &str) -> [u8; 16] {
     let store = EmbeddedStore::open(EmbeddedConfig::new(folder).memtable_bytes(1 << 16)).unwrap();
     let fleet = Fleet::builder(Arc::new(store)).build().unwrap();
-    fleet.register("damaged", false).unwrap();
+    fleet.register(vfs, false).unwrap();
     let open =
-        |name: &str| Connection::open_with_flags(format!("file:{name}?vfs=damaged"), OpenFlags::default()).unwrap();
+        |name: &str| Connection::open_with_flags(format!("file:{name}?vfs={vfs}"), OpenFlags::default()).unwrap();
     for index in 0..DATABASES {
         open(&format!("{index:02}")).execute_batch("CREATE TABLE t (v); INSERT INTO t VALUES (1)").unwrap();
     }
@@ -31,7 +32,7 @@ fn fill(folder: &Path) -> [u8; 16] {
     drop(busy);
     let first = fleet.list("00", None, 1).unwrap().remove(0);
     fleet.shutdown().unwrap();
-    fleet.unregister("damaged").unwrap();
+    fleet.unregister(vfs).unwrap();
     first.state.unwrap().head.commit_id.0
 }
 
@@ -40,10 +41,11 @@ fn files(path: &Path) -> Vec<PathBuf> {
     entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
-/// The store with the head of `00` damaged in the engine's tables, and with it those that stand in the same block.
-fn place() -> Place {
+/// The store with the head of `00` damaged in the engine's tables, and with it those that stand in the same block. It was filled
+/// through a VFS of this name.
+fn place(vfs: &str) -> Place {
     let place = Place::new();
-    let wanted = fill(&place.store());
+    let wanted = fill(&place.store(), vfs);
     let mut flipped = 0;
     for path in files(&place.store()) {
         let mut bytes = fs::read(&path).unwrap();
@@ -74,10 +76,30 @@ fn told(json_lines: &str) -> (Vec<String>, Vec<String>) {
     (whole, damaged)
 }
 
+/// It was told as damaged instead, with the advice to restore it from a copy.
+#[test]
+fn an_import_replaces_a_database_whose_head_is_damaged() {
+    let place = place("replaced");
+    let (whole, mut damaged) = told(&place.run(["ls", "--json"]).out);
+    let file = place.file("source.db");
+    Connection::open(&file).unwrap().execute_batch("CREATE TABLE t (v); INSERT INTO t VALUES ('restored')").unwrap();
+    let import = |more: &[&str]| {
+        let arguments = [OsStr::new("import"), file.as_os_str(), OsStr::new("00")];
+        place.run(arguments.into_iter().chain(more.iter().map(OsStr::new)))
+    };
+    import(&[]).fails(5, "00");
+    import(&["--replace"]).ok();
+    assert_eq!(place.value("00", "SELECT v FROM t"), "restored");
+    let (now_whole, now_damaged) = told(&place.run(["ls", "--json"]).out);
+    damaged.retain(|name| name != "00");
+    assert_eq!(now_damaged, damaged);
+    assert_eq!(now_whole, [vec!["00".to_owned()], whole].concat(), "no other is left");
+}
+
 /// One head that could not be read ended `ls`, and `verify` and `gc` of all, before they had begun.
 #[test]
 fn commands_go_on_past_a_damaged_head() {
-    let place = place();
+    let place = place("removed");
     let listed = place.run(["ls", "--json"]);
     let (whole, damaged) = told(&listed.out);
     assert!(damaged.contains(&"00".to_owned()), "{damaged:?}");
