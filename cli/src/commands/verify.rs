@@ -4,6 +4,7 @@ use std::io::Write;
 use std::ops::ControlFlow;
 
 use litefleet::{DatabaseName, ErrorKind, VerifyReport};
+use rusqlite::Row;
 use serde_json::json;
 
 use super::say;
@@ -105,9 +106,10 @@ fn integrity_check(session: &Session, name: &DatabaseName) -> Result<Vec<String>
         outcome => outcome?,
     };
     let _interruptible = Interruptible::new(&connection);
-    let lines: rusqlite::Result<Vec<String>> = connection
-        .prepare("PRAGMA integrity_check")
-        .and_then(|mut statement| statement.query_map([], |row| row.get(0))?.collect());
+    // A name in the schema need not be UTF-8.
+    let text = |row: &Row<'_>| Ok(String::from_utf8_lossy(row.get_ref(0)?.as_bytes().unwrap_or_default()).into_owned());
+    let lines: rusqlite::Result<Vec<String>> =
+        connection.prepare("PRAGMA integrity_check").and_then(|mut statement| statement.query_map([], text)?.collect());
     match lines {
         Ok(lines) => Ok(lines.into_iter().filter(|line| line != "ok").collect()),
         Err(e) => {

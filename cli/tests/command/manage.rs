@@ -98,6 +98,28 @@ fn verify_finds_what_sqlite_finds() {
     ran.fails(5, "damaged");
 }
 
+/// It gave up, without a word of the damage, and looked at no database after that one.
+#[test]
+fn verify_finds_what_is_wrong_with_a_name_that_is_not_utf8() {
+    let place = Place::new();
+    let file = place.file("source.db");
+    let source = rusqlite::Connection::open(&file).unwrap();
+    // An index that was of no rows, and is to be of all.
+    source
+        .execute_batch(
+            "CREATE TABLE t (v); CREATE INDEX i ON t (v) WHERE v IS NULL; INSERT INTO t VALUES (1);
+             PRAGMA writable_schema = ON; UPDATE sqlite_schema SET name = CAST(x'69ff' AS TEXT),
+                 sql = 'CREATE INDEX i' || CAST(x'ff' AS TEXT) || ' ON t (v)' WHERE name = 'i';",
+        )
+        .unwrap();
+    drop(source);
+    place.import(&file, "a");
+    place.create("b", "CREATE TABLE t (v)");
+    let ran = place.run(["verify"]);
+    assert!(ran.out.contains("row 1 missing from index i\u{fffd}\n") && ran.out.contains("'b': ok"), "{ran:?}");
+    ran.fails(5, "1 of 2 databases are damaged");
+}
+
 #[test]
 fn rm() {
     let place = place();
