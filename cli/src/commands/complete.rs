@@ -1,4 +1,4 @@
-//! Whether SQL text ends with a complete statement, as SQLite sees it.
+//! Whether SQL text is a complete statement, or none, as SQLite sees it.
 
 use std::ffi::CString;
 
@@ -14,9 +14,36 @@ pub(super) fn is_complete(sql: &str) -> bool {
     answer != 0
 }
 
+/// Whether there is nothing in the text but white space and comments that have an end.
+pub(super) fn is_blank(sql: &str) -> bool {
+    let mut rest = sql;
+    loop {
+        rest = rest.trim_start_matches(|c: char| c.is_ascii_whitespace());
+        let (comment, end) = match (rest.strip_prefix("--"), rest.strip_prefix("/*")) {
+            (Some(comment), _) => (comment, "\n"),
+            (_, Some(comment)) => (comment, "*/"),
+            _ => return rest.is_empty(),
+        };
+        match comment.split_once(end) {
+            Some((_, behind)) => rest = behind,
+            None => return false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::is_complete;
+    use super::{is_blank, is_complete};
+
+    #[test]
+    fn comments() {
+        for blank in ["", " \t\r\n\x0c", "-- a; 'b\n", "--\n/* c\n */ /**/--/*\n", "/*/ d */"] {
+            assert!(is_blank(blank), "{blank:?}");
+        }
+        for more in ["-", "/", ";", "--", "/*", "/*/", "/* a\n", "-- a\nb", "/* a */ b", "'--\n'", "\x0b"] {
+            assert!(!is_blank(more), "{more:?}");
+        }
+    }
 
     #[test]
     fn statements() {

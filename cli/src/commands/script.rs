@@ -6,7 +6,7 @@ use rusqlite::fallible_iterator::FallibleIterator;
 use rusqlite::types::Value;
 use rusqlite::{Batch, Connection, Row, Statement};
 
-use super::complete::is_complete;
+use super::complete::{is_blank, is_complete};
 use crate::args::Format;
 use crate::cancel;
 use crate::failure::{Exit, Failure, Result, said};
@@ -65,11 +65,15 @@ impl<'a> Script<'a> {
                 return self.dot_command(command, out);
             }
         }
+        let begins = self.pending.is_empty();
         self.pending.push_str(line);
         if !line.ends_with('\n') {
             self.pending.push('\n');
         }
-        if line.contains(';') && is_complete(&self.pending) {
+        if (begins || line.contains("*/")) && is_blank(&self.pending) {
+            // No statement has begun: a dot-command may follow.
+            self.clear();
+        } else if line.contains(';') && is_complete(&self.pending) {
             self.finish(out)?;
         }
         Ok(Flow::Continue)

@@ -177,6 +177,19 @@ fn text_is_stored_as_it_is_written() {
     assert_eq!(place.value("a", "SELECT group_concat(hex(v), ' ') FROM t WHERE id > 9"), format!("{stored} {stored}"));
 }
 
+/// A line with a comment alone began a statement, and the dot-command after it was taken for its end.
+#[test]
+fn a_comment_stands_before_a_dot_command() {
+    let place = place();
+    for comment in ["-- a comment; one", "/* two\nlines */ -- and more", "/*/ .tables */", "\t/**/\n\n--"] {
+        assert_eq!(place.run_with_input(&["sql", "a"], format!("{comment}\n.tables\n")).ok(), "t\n", "{comment}");
+    }
+    let inside = "/* a comment\n.nonsense\n*/ SELECT 1 AS one;\nSELECT 2 -- two\n/* .tables */ AS two;\n";
+    assert_eq!(place.run_with_input(&["sql", "a", "--format", "csv"], inside).ok(), "one\n1\ntwo\n2\n");
+    place.run_with_input(&["sql", "a"], "SELECT 1 -- one\n.tables\n").fails(1, "line 1");
+    place.run_with_input(&["sql", "a"], "-- one\nnonsense;\n").fails(1, "line 2");
+}
+
 #[test]
 fn an_open_transaction_at_the_end_is_an_error() {
     let place = place();
