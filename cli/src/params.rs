@@ -42,7 +42,7 @@ fn from_hex(digits: &str) -> Option<Vec<u8>> {
         .as_bytes()
         .chunks(2)
         .map(|pair| {
-            let pair = std::str::from_utf8(pair).ok().filter(|p| p.len() == 2)?;
+            let pair = std::str::from_utf8(pair).ok().filter(|p| p.len() == 2 && !p.starts_with('+'))?;
             u8::from_str_radix(pair, 16).ok()
         })
         .collect()
@@ -63,6 +63,7 @@ mod tests {
         assert_eq!(value("NULL"), Value::Null);
         assert_eq!(value("x'00fF'"), Value::Blob(vec![0, 255]));
         assert_eq!(value("x'0'"), Value::Text("x'0'".into()));
+        assert_eq!(value("x'+f'"), Value::Text("x'+f'".into()));
         assert_eq!(value("'7'"), Value::Text("7".into()));
         assert_eq!(value("'it''s'"), Value::Text("it's".into()));
         assert_eq!(value("a=b"), Value::Text("a=b".into()));
