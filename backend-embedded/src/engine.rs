@@ -190,8 +190,7 @@ impl Engine {
         let (batch, bytes) = changes.into_parts();
         batch.durability(Some(mode)).commit().map_err(write_fault)?;
         if durability == Durability::Now {
-            // A worker's fsync may have failed just before this one, which is told nothing of it.
-            self.database.persist(PersistMode::Buffer).map_err(Fault::Write)?;
+            self.find_failed_sync()?;
             self.synced.store(number, Ordering::Relaxed);
         }
         self.settle();
@@ -257,7 +256,13 @@ impl Engine {
         let mut changes = self.changes();
         self.put_mark(&mut changes, self.synced.load(Ordering::Relaxed) + 1);
         let (batch, _) = changes.into_parts();
-        batch.durability(Some(PersistMode::SyncData)).commit().map_err(write_fault)
+        batch.durability(Some(PersistMode::SyncData)).commit().map_err(write_fault)?;
+        self.find_failed_sync()
+    }
+
+    /// A worker's fsync may have failed just before one that was made here, which is told nothing of it.
+    fn find_failed_sync(&self) -> Outcome<()> {
+        self.database.persist(PersistMode::Buffer).map_err(Fault::Write)
     }
 
     fn check_room(&self, purpose: Purpose) -> Outcome<()> {

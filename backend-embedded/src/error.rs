@@ -16,7 +16,8 @@ pub(crate) enum Fault {
     /// The engine could not read.
     #[error("cannot read the store")]
     Read(#[source] fjall::Error),
-    /// The engine had stopped taking writes before this one, after an error of its own. Nothing was written.
+    /// The engine had stopped taking writes, after an error of its own. Nothing was written, or what is not to be durable at
+    /// once: the writer runs again.
     #[error("the storage engine stopped taking writes after an earlier error")]
     Stopped,
     /// Writing failed on the way: the change may be in the journal.

@@ -20,7 +20,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::power_loss::{Disk, compile, parse};
-use crate::{child, now, open, workload};
+use crate::{child, held_worker, now, open, workload};
 
 const FAIL: &str = "RECORD_FAIL";
 const EIO: i32 = 5;
@@ -35,13 +35,14 @@ enum Act {
     Unknown,
     OpenedAgain,
     Closing,
+    ClosingBesideWorker,
     LeaveUnsynced,
     ToldAtTheOpen,
     Worker,
     Delete,
 }
 
-const ACTS: [Act; 11] = [
+const ACTS: [Act; 12] = [
     Act::CommitOnce(EIO),
     Act::CommitOnce(ENOSPC),
     Act::CommitTwice(EIO),
@@ -49,6 +50,7 @@ const ACTS: [Act; 11] = [
     Act::Unknown,
     Act::OpenedAgain,
     Act::Closing,
+    Act::ClosingBesideWorker,
     Act::LeaveUnsynced,
     Act::ToldAtTheOpen,
     Act::Worker,
@@ -126,6 +128,14 @@ fn a_store_that_is_opened_anew_knows_that_its_journals_are_to_be_written_again()
 #[cfg_attr(not(target_os = "linux"), ignore = "the recorder is preloaded as on Linux")]
 fn a_sync_that_fails_as_the_store_is_closed_leaves_no_hole() {
     run(&[Act::Closing]);
+}
+
+/// The engine's worker was told of it, and had not told the others yet when the store had been closed: nobody knew of the
+/// hole, and what was acknowledged later stood behind it.
+#[test]
+#[cfg_attr(not(target_os = "linux"), ignore = "the recorder is preloaded as on Linux")]
+fn a_sync_of_the_engines_worker_that_fails_as_the_store_is_closed_leaves_no_hole() {
+    run(&[Act::ClosingBesideWorker]);
 }
 
 /// It was the open's own sync that failed, and the next open believed what it saw.
@@ -289,9 +299,10 @@ fn act(act: Act, path: &Path, failure: &Failure) -> Database {
             database = Database::open(path).unwrap();
             database.commit().unwrap();
         }
+        Act::ClosingBesideWorker => database = close_beside_worker(database, path, failure),
         Act::LeaveUnsynced => database.checkpoint_a_piece(),
         Act::Worker => {
-            failure.next(EIO, 1, "fjall:worker");
+            failure.next(EIO, 1, held_worker::NAME);
             // Until one of them comes between the store's sync and the worker's.
             for _ in 0..100_000 {
                 if failure.is_over() {
@@ -317,4 +328,24 @@ fn act(act: Act, path: &Path, failure: &Failure) -> Database {
 fn fail_for_ever(database: &mut Database, failure: &Failure) {
     failure.next(EIO, EVER, "");
     assert_eq!(database.commit().unwrap_err().kind(), ErrorKind::CommitUnknown);
+}
+
+fn close_beside_worker(mut database: Database, path: &Path, failure: &Failure) -> Database {
+    let worker = held_worker::hold();
+    // A table is full with these, and the worker is to write it out.
+    for _ in 0..20 {
+        database.checkpoint_a_piece();
+    }
+    worker.await_its_sync();
+    database.checkpoint_a_piece();
+    failure.next(EIO, 1, held_worker::NAME);
+    worker.let_its_sync_fail();
+    assert!(failure.is_over());
+    drop(database);
+    worker.assert_it_has_told();
+    database = Database::open(path).unwrap();
+    // The mark of the second proves that the first was durable.
+    database.commit().unwrap();
+    database.commit().unwrap();
+    database
 }

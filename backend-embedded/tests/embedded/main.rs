@@ -12,6 +12,7 @@ mod failed_sync;
 #[cfg(unix)]
 mod fork;
 mod full_disk;
+mod held_worker;
 mod listing;
 mod memory;
 mod power_loss;
