@@ -45,6 +45,7 @@ mod error;
 mod journal;
 mod keys;
 mod recovery;
+mod release;
 mod seal;
 mod sessions;
 mod store;

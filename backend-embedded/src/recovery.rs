@@ -11,6 +11,7 @@ use crate::directory::Directory;
 use crate::engine::Engine;
 use crate::error::{Fault, Outcome};
 use crate::journal;
+use crate::release::await_release;
 
 /// Where the open engine is kept, with its directory.
 #[derive(Debug)]
@@ -35,7 +36,9 @@ impl Place {
     /// Opens the engine, once what the files show is on the disk.
     fn open(&mut self, directory: &Directory, config: &EmbeddedConfig) -> Result<()> {
         if self.suspect {
-            journal::rewrite(&directory.data())?;
+            let data = directory.data();
+            await_release(&data)?;
+            journal::rewrite(&data)?;
             self.suspect = false;
             directory.trust();
         }
@@ -170,5 +173,21 @@ mod tests {
         assert!(!folder.path().join("SUSPECT").exists());
         drop(other);
         drop(Slot::open(config).unwrap());
+    }
+
+    /// The last of the engine's threads may have its journal still when the engine is gone, and writes to it what it has left: it
+    /// would stand over what was acknowledged since, or behind it.
+    #[test]
+    #[cfg_attr(not(target_os = "linux"), ignore = "where it cannot be seen, it is only waited for")]
+    fn an_engine_is_opened_again_when_nobody_has_its_journals_any_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let slot = Slot::open(EmbeddedConfig::new(folder.path())).unwrap();
+        let journal = fs::OpenOptions::new().append(true).open(folder.path().join("data/0.jnl")).unwrap();
+        for closed in [slot.reopen(&Fault::Panicked), slot.with(|_| Ok(()))] {
+            assert!(matches!(&closed, Err(Fault::Closed(_))), "{closed:?}");
+            assert_eq!(closed.unwrap_err().kind(), ErrorKind::Unavailable);
+        }
+        drop(journal);
+        slot.with(|_| Ok(())).unwrap();
     }
 }
