@@ -225,9 +225,10 @@ impl PageStore for EmbeddedStore {
     }
 
     async fn delete(&self, database: DatabaseId, epoch: Epoch) -> Result<()> {
-        self.delete_database(database, epoch)?;
+        let outcome = self.delete_database(database, epoch);
+        // Also where it may be done or not: those who watch look for themselves.
         self.watchers.wake(database);
-        Ok(())
+        outcome
     }
 
     async fn purge(&self, limit: usize) -> Result<Purged> {

@@ -6,6 +6,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::Bytes;
 use litefleet::store::{
@@ -152,7 +155,7 @@ fn a_sync_of_the_engines_worker_that_fails_leaves_no_hole() {
     run(&[Act::Worker]);
 }
 
-/// "No room" promised that the database was still there.
+/// "No room" promised that the database was still there. And whoever watched it slept on.
 #[test]
 #[cfg_attr(not(target_os = "linux"), ignore = "the recorder is preloaded as on Linux")]
 fn a_deletion_whose_sync_failed_may_have_happened() {
@@ -313,13 +316,7 @@ fn act(act: Act, path: &Path, failure: &Failure) -> Database {
             assert!(failure.is_over());
             database.commit().unwrap();
         }
-        Act::Delete => {
-            failure.next(ENOSPC, 1, "");
-            let kind = |deleted: Result<()>| deleted.map_err(|error: Error| error.kind());
-            let delete = || kind(now(database.store.delete(database.id, database.epoch)));
-            assert_eq!(delete(), Err(ErrorKind::Unavailable), "it may be done or not");
-            assert!(matches!(delete(), Ok(()) | Err(ErrorKind::NotFound)));
-        }
+        Act::Delete => delete_while_watched(&database, failure),
         Act::ToldAtTheOpen => {}
     }
     database
@@ -348,4 +345,28 @@ fn close_beside_worker(mut database: Database, path: &Path, failure: &Failure) -
     database.commit().unwrap();
     database.commit().unwrap();
     database
+}
+
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+fn delete_while_watched(database: &Database, failure: &Failure) {
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut watching = database.store.watch(database.id, Txid::MAX);
+    let mut look = || watching.as_mut().poll(&mut Context::from_waker(&waker));
+    assert!(look().is_pending());
+    failure.next(ENOSPC, 1, "");
+    let kind = |deleted: Result<()>| deleted.map_err(|error: Error| error.kind());
+    let delete = || kind(now(database.store.delete(database.id, database.epoch)));
+    assert_eq!(delete(), Err(ErrorKind::Unavailable), "it may be done or not");
+    assert!(matches!(delete(), Ok(()) | Err(ErrorKind::NotFound)));
+    assert!(woken.0.load(Ordering::SeqCst), "whoever watches is told");
+    assert!(matches!(look(), Poll::Ready(Err(error)) if error.kind() == ErrorKind::NotFound));
 }
