@@ -33,7 +33,7 @@ fn commit_id(index: u64) -> CommitId {
     CommitId(StdRng::seed_from_u64(index + 1_000_000).random())
 }
 
-fn open(store: &EmbeddedStore, name: DatabaseName, session: SessionId) -> Opened {
+pub(crate) fn open(store: &EmbeddedStore, name: DatabaseName, session: SessionId) -> Opened {
     let lease = Some(LeaseRequest { session, force: false });
     now(store.open(OpenRequest { name, create: true, lease, known: None, tail_bytes: 0 })).unwrap()
 }

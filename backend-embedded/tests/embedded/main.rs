@@ -16,6 +16,7 @@ mod held_worker;
 mod listing;
 mod memory;
 mod power_loss;
+mod purge;
 mod workload;
 
 use litefleet_embedded::{EmbeddedConfig, EmbeddedStore};
