@@ -40,7 +40,7 @@ fn checkpoint(engine: &Engine, request: &CheckpointRequest) -> Outcome<()> {
     }
     let tidy = head.stale_entries;
     if tidy {
-        stage::remove_stale(&view, &mut changes, id, &mut head, ENTRIES_PER_CHECKPOINT)?;
+        stage::remove_stale(&view, &mut changes, id, &mut head, ENTRIES_PER_CHECKPOINT);
     }
     if request.last {
         head.checkpoint = request.txid;

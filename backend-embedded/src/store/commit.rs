@@ -130,14 +130,14 @@ fn apply(engine: &Engine, requests: &[CommitRequest], formal: &[Result<()>], mod
     let mut changes = engine.changes();
     for (request, verdict) in requests.iter().zip(&verdicts) {
         if let Ok(Verdict::Apply(head)) = verdict {
-            put_commit(&view, &mut changes, request, head.clone())?;
+            put_commit(&view, &mut changes, request, head.clone());
         }
     }
     changes.apply(Purpose::Grow, Durability::Now)?;
     Ok(verdicts.into_iter().map(|v| v.map(|_| ())).collect())
 }
 
-fn put_commit(view: &View<'_>, changes: &mut Changes<'_>, request: &CommitRequest, mut head: HeadValue) -> Outcome<()> {
+fn put_commit(view: &View<'_>, changes: &mut Changes<'_>, request: &CommitRequest, mut head: HeadValue) {
     let id = request.database;
     let txid = request.expected.next();
     changes.put(Table::Log, &keys::log(id, txid), &request.record);
@@ -148,13 +148,12 @@ fn put_commit(view: &View<'_>, changes: &mut Changes<'_>, request: &CommitReques
         head.generation += 1;
         head.staging = Staging::None;
         head.stale_entries = true;
-        stage::remove_stale(view, changes, id, &mut head, ENTRIES_PER_COMMIT)?;
+        stage::remove_stale(view, changes, id, &mut head, ENTRIES_PER_COMMIT);
     }
     if request.release {
         head.holder = None;
     }
     stored::put_head(changes, id, &head);
-    Ok(())
 }
 
 #[cfg(test)]

@@ -133,28 +133,49 @@ fn discard(engine: &Engine, request: &DiscardRequest) -> Outcome<Discarded> {
     Ok(Discarded { generation: head.generation, done: head.staging == Staging::None })
 }
 
-/// Removes entries that belong to nothing any more, as far as the limit goes.
+/// Removes entries that belong to nothing any more, as far as the limit goes, from both ends up to what cannot be read. They only
+/// take room: that one is damaged is no reason to do nothing else.
 pub(super) fn remove_stale(
     view: &View<'_>,
     changes: &mut Changes<'_>,
     id: DatabaseId,
     head: &mut HeadValue,
     limit: usize,
-) -> Outcome<()> {
+) {
     let needed = match head.staging {
         Staging::None | Staging::Open => head.generation,
         Staging::Discarding(generation) => generation,
     };
     let Some(stale) = needed.checked_sub(1) else {
         head.stale_entries = false;
-        return Ok(());
+        return;
     };
     let first = keys::of_database(Kind::Staging, id);
     let last = keys::staging(id, stale, u64::MAX);
-    let mut entries = view.range(Table::Heads, &first, &last);
-    for entry in entries.by_ref().take(limit) {
-        changes.remove(Table::Heads, &entry?.0);
+    let mut left = limit;
+    let entries = || view.range(Table::Heads, &first, &last);
+    head.stale_entries = remove_entries(entries(), changes, &mut left).unwrap_or_else(|fault| {
+        let error = &fault as &dyn std::error::Error;
+        tracing::warn!(database = %id, error, "what a large transaction has left over cannot be removed");
+        // It ends there as well.
+        let _ended = remove_entries(entries().rev(), changes, &mut left);
+        true
+    });
+}
+
+/// Whether there are more of them than the limit allowed.
+fn remove_entries(
+    entries: impl Iterator<Item = Outcome<(fjall::Slice, fjall::Slice)>>,
+    changes: &mut Changes<'_>,
+    left: &mut usize,
+) -> Outcome<bool> {
+    for entry in entries {
+        let (key, _) = entry?;
+        if *left == 0 {
+            return Ok(true);
+        }
+        changes.remove(Table::Heads, &key);
+        *left -= 1;
     }
-    head.stale_entries = entries.next().is_some();
-    Ok(())
+    Ok(false)
 }

@@ -18,7 +18,7 @@ pub(crate) fn files(path: &Path, out: &mut Vec<PathBuf>) {
         let path = entry.unwrap().path();
         if path.is_dir() {
             files(&path, out);
-        } else if path.metadata().unwrap().len() > 0 {
+        } else if path.metadata().is_ok_and(|found| found.len() > 0) {
             out.push(path);
         }
     }

@@ -1,7 +1,8 @@
 //! Listing past what is damaged: one database that cannot be read hides none of the others.
 
 use std::fs;
-use std::path::Path;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,8 +18,9 @@ use crate::damage::files;
 use crate::now;
 
 const DATABASES: u64 = 200;
+const FLIPPED: Range<u64> = DATABASES / 3..DATABASES;
 
-fn config(path: &Path) -> EmbeddedConfig {
+pub(crate) fn config(path: &Path) -> EmbeddedConfig {
     EmbeddedConfig::new(path).memtable_bytes(1 << 16)
 }
 
@@ -29,7 +31,7 @@ fn name(index: u64) -> DatabaseName {
     DatabaseName::new(&text).unwrap()
 }
 
-fn commit_id(index: u64) -> CommitId {
+pub(crate) fn commit_id(index: u64) -> CommitId {
     CommitId(StdRng::seed_from_u64(index + 1_000_000).random())
 }
 
@@ -39,18 +41,23 @@ pub(crate) fn open(store: &EmbeddedStore, name: DatabaseName, session: SessionId
 }
 
 fn commit(store: &EmbeddedStore, opened: &mut Opened, commit_id: CommitId, record: Bytes) {
-    let request = CommitRequest {
+    let request = CommitRequest { record, ..request(opened, commit_id) };
+    now(store.commit(vec![request], CommitMode::Independent)).unwrap().remove(0).unwrap();
+    opened.head.txid = opened.head.txid.next();
+}
+
+/// The next commit of a database.
+pub(crate) fn request(opened: &Opened, commit_id: CommitId) -> CommitRequest {
+    CommitRequest {
         database: opened.database,
         epoch: opened.head.epoch,
         expected: opened.head.txid,
         commit_id,
         size: 4096,
-        record,
+        record: Bytes::from_static(b"record"),
         staged: None,
         release: false,
-    };
-    now(store.commit(vec![request], CommitMode::Independent)).unwrap().remove(0).unwrap();
-    opened.head.txid = opened.head.txid.next();
+    }
 }
 
 /// Many databases with a commit each, and enough after them that the engine has written them to its tables.
@@ -70,14 +77,24 @@ fn fill(path: &Path) {
     }
 }
 
-/// Finds one of these that stands so often in one file of the engine's tables, and in no other, and flips a bit of it where
-/// it stands last. Returns its number. What stands there more often is also what the engine finds its blocks by.
-fn flip(path: &Path, wanted: impl Fn(u64) -> Vec<u8>, times: usize) -> u64 {
+/// The engine's files but for its journals, and what is in them.
+fn tables(path: &Path) -> (Vec<PathBuf>, Vec<Vec<u8>>) {
     let mut all = Vec::new();
     files(path, &mut all);
     all.retain(|path| path.extension().is_none_or(|extension| extension != "jnl"));
-    let contents: Vec<Vec<u8>> = all.iter().map(|path| fs::read(path).unwrap()).collect();
-    for index in DATABASES / 3..DATABASES {
+    // One may be gone by now.
+    all.into_iter().filter_map(|path| fs::read(&path).ok().map(|bytes| (path, bytes))).unzip()
+}
+
+pub(crate) fn in_a_table(path: &Path, wanted: &[u8]) -> bool {
+    tables(path).1.iter().any(|bytes| bytes.windows(wanted.len()).any(|part| part == wanted))
+}
+
+/// Finds one of these that stands so often in one file of the engine's tables, and in no other, and flips a bit of it where
+/// it stands last. Returns its number. What stands there more often is also what the engine finds its blocks by.
+pub(crate) fn flip(path: &Path, among: Range<u64>, wanted: impl Fn(u64) -> Vec<u8>, times: usize) -> u64 {
+    let (all, contents) = tables(path);
+    for index in among {
         let wanted = wanted(index);
         let places = |bytes: &Vec<u8>| -> Vec<usize> {
             bytes.windows(wanted.len()).enumerate().filter(|(_, part)| *part == wanted).map(|(at, _)| at).collect()
@@ -136,7 +153,7 @@ fn damaged(entries: &[ListEntry]) -> Vec<DatabaseName> {
 fn databases_are_listed_beside_one_whose_head_is_damaged() {
     let directory = tempfile::tempdir().unwrap();
     fill(directory.path());
-    let flipped = flip(directory.path(), |index| commit_id(index).0.to_vec(), 1);
+    let flipped = flip(directory.path(), FLIPPED, |index| commit_id(index).0.to_vec(), 1);
     let store = EmbeddedStore::open(config(directory.path())).unwrap();
     for limit in [1, 7, 1000] {
         let damaged = damaged(&list(&store, limit).unwrap());
@@ -151,7 +168,7 @@ fn databases_are_listed_beside_one_whose_head_is_damaged() {
 fn a_database_whose_head_is_damaged_is_deleted() {
     let directory = tempfile::tempdir().unwrap();
     fill(directory.path());
-    flip(directory.path(), |index| commit_id(index).0.to_vec(), 1);
+    flip(directory.path(), FLIPPED, |index| commit_id(index).0.to_vec(), 1);
     let store = EmbeddedStore::open(config(directory.path())).unwrap();
     let listed = list(&store, 1000).unwrap();
     for entry in &listed {
@@ -210,7 +227,7 @@ fn databases_are_listed_where_the_index_of_names_is_damaged() {
     let directory = tempfile::tempdir().unwrap();
     fill(directory.path());
     // Once as what the database is called, then as what is looked for.
-    let flipped = flip(directory.path(), |index| name(index).as_str().as_bytes().to_vec(), 2);
+    let flipped = flip(directory.path(), FLIPPED, |index| name(index).as_str().as_bytes().to_vec(), 2);
     let store = EmbeddedStore::open(config(directory.path())).unwrap();
     for limit in [1, 7, 1000] {
         let damaged = damaged(&list(&store, limit).unwrap());

@@ -13,6 +13,7 @@ mod failed_sync;
 mod fork;
 mod full_disk;
 mod held_worker;
+mod left_over;
 mod listing;
 mod memory;
 mod power_loss;
