@@ -38,3 +38,28 @@ fn is_held(data: &Path) -> Option<bool> {
     let mut files = descriptors.filter_map(|descriptor| fs::read_link(descriptor.ok()?.path()).ok());
     Some(files.any(|file| file.parent() == Some(data) && file.extension().is_some_and(|extension| extension == "jnl")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::EmbeddedConfig;
+    use crate::directory::Directory;
+    use crate::engine::Engine;
+
+    /// Else nothing would ever be waited for.
+    #[test]
+    #[cfg_attr(not(target_os = "linux"), ignore = "it cannot be seen there")]
+    fn the_journal_of_an_open_engine_is_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = EmbeddedConfig::new(folder.path());
+        let (directory, _) = Directory::open(&config.path).unwrap();
+        for _ in 0..2 {
+            // Made, and found.
+            let engine = Engine::open(&directory, &config).unwrap();
+            assert_eq!(is_held(&directory.data()), Some(true));
+            drop(engine);
+            await_release(&directory.data()).unwrap();
+            assert_eq!(is_held(&directory.data()), Some(false));
+        }
+    }
+}
