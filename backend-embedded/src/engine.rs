@@ -93,7 +93,15 @@ impl Engine {
             .and_then(|()| sync_directory(directory.path()))
             .map_err(|error| io_error(&what, error))?;
         // What a killed process wrote without an fsync is visible now, and must be durable before anyone sees it.
-        database.persist(PersistMode::SyncAll).map_err(failed)?;
+        match database.persist(PersistMode::SyncAll) {
+            // A worker has ended already, over damage that it met as it merged tables, or over a sync that failed. It takes no
+            // writes, and can be read.
+            Err(fjall::Error::Poisoned) => {
+                tracing::error!(path = %data.display(), "the storage engine stopped as it was opened: it can be read, and takes no writes");
+                journal::rewrite(&data)?;
+            }
+            synced => synced.map_err(failed)?,
+        }
         let heads = &tables[Table::Heads.index()];
         let synced = match heads.get(keys::singleton(Kind::Sync)).map_err(failed)? {
             Some(value) => marks

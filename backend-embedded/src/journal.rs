@@ -103,11 +103,18 @@ pub(crate) fn check(data: &Path, marks: Marks) -> Result<()> {
 /// In place it needs no room on a full disk, and whatever of it is done when the power fails does no harm. Blocks of
 /// zeros are left out: those of a journal were never written, and may have no room of their own.
 ///
+/// The engine may be open, but must have stopped. One of its workers may still remove a journal that nobody needs.
+///
 /// The engine's other files are synced by who writes them before another file names them, and one whose sync has failed
 /// is named by none. So their directories are all that is left to be synced.
 pub(crate) fn rewrite(data: &Path) -> Result<()> {
     list(data)
-        .and_then(|journals| journals.iter().try_for_each(|path| write_again(path)))
+        .and_then(|journals| {
+            journals.iter().try_for_each(|path| match write_again(path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                written => written,
+            })
+        })
         .and_then(|()| sync_directories(data))
         .map_err(|error| io_error(&format!("cannot write the journals in {} again", data.display()), error))
 }

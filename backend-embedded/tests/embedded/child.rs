@@ -67,6 +67,7 @@ fn the_child() {
         "fork" => crate::fork::child(&path),
         "full-reserve" => crate::full_disk::child(&path, 6 << 20),
         "full-engine" => crate::full_disk::child(&path, 0),
+        "merging" => crate::merging::child(&path),
         "memory" => workload::fill(&path, rounds),
         other => panic!("no role {other}"),
     }

@@ -11,7 +11,7 @@ use log::{LevelFilter, Log, Metadata, Record};
 pub(crate) const NAME: &str = "fjall:worker";
 
 /// Far beyond what a busy machine needs: whoever waits so long waits for what never comes.
-const NEVER: Duration = Duration::from_secs(120);
+pub(crate) const NEVER: Duration = Duration::from_secs(120);
 
 /// In this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -21,17 +21,19 @@ const REQUESTS: u64 = 1000;
 /// Of those that are in the file, and that the commit does not clear away.
 const DAMAGED: Range<u64> = 400..500;
 
-struct Databases {
-    store: EmbeddedStore,
+pub(crate) const SESSION: SessionId = SessionId([1; 16]);
+
+pub(crate) struct Databases {
+    pub(crate) store: EmbeddedStore,
     /// With staging entries that are left over, and damaged.
     large: Opened,
-    other: Opened,
+    pub(crate) other: Opened,
 }
 
 impl Databases {
     fn open(path: &Path) -> Self {
         let store = EmbeddedStore::open(config(path)).unwrap();
-        let session = SessionId([1; 16]);
+        let session = SESSION;
         let lifetime = Duration::from_secs(3600);
         now(store.start_session(SessionRequest { session, label: "test".into(), lifetime })).unwrap();
         let [large, other] = ["large", "other"].map(|name| open(&store, DatabaseName::new(name).unwrap(), session));
@@ -39,7 +41,7 @@ impl Databases {
     }
 
     /// With one of the entries damaged that a commit leaves over.
-    fn damaged(path: &Path) -> Self {
+    pub(crate) fn damaged(path: &Path) -> Self {
         let mut all = Self::open(path);
         for sequence in 1..=REQUESTS {
             all.stage(sequence);

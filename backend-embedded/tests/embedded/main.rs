@@ -16,6 +16,7 @@ mod held_worker;
 mod left_over;
 mod listing;
 mod memory;
+mod merging;
 mod power_loss;
 mod purge;
 mod workload;
