@@ -170,11 +170,13 @@ async fn a_lost_commit_that_was_collected_is_not_said_to_be_undone() {
     let mut other = Holder { store: Arc::clone(&beside), ..holder.clone() };
     let before = place.counter("read_versions");
     place.command("next commit.1039.done version.slow.4000");
-    let lost = tokio::spawn(async move { holder.commit(b"lost").await });
+    let request = holder.request(b"lost");
+    let id = request.commit_id;
+    let lost = tokio::spawn(async move { holder.send(request).await });
     while place.counter("read_versions") == before {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    other.txid = other.txid.next();
+    other.note(id);
     other.commit(b"later").await.expect("it has the epoch");
     other.checkpoint(vec![image(1, other.txid)], true).await.expect("it has the epoch");
     let request = CollectRequest {

@@ -249,12 +249,13 @@ async fn commits_of_many_databases_share_one_transaction() {
         holders.push(Holder::new(&store, session, &format!("db-{index}")).await);
     }
     for mode in [CommitMode::Independent, CommitMode::Atomic, CommitMode::Independent] {
-        let requests = holders.iter().map(|holder| holder.request(&[7; 300])).collect();
+        let requests: Vec<_> = holders.iter().map(|holder| holder.request(&[7; 300])).collect();
+        let ids: Vec<_> = requests.iter().map(|request| request.commit_id).collect();
         let (spent, outcomes) = counted(&place, store.commit(requests, mode)).await;
         assert!(outcomes.expect("a valid call").iter().all(Result::is_ok));
         assert_eq!(spent, ONE_COMMIT, "{mode:?}");
-        for holder in &mut holders {
-            holder.txid = holder.txid.next();
+        for (holder, id) in holders.iter_mut().zip(ids) {
+            holder.note(id);
         }
     }
 }

@@ -49,12 +49,12 @@ async fn a_takeover_at_the_version_of_our_own_commit_is_not_missed() {
         let before = place.counter("queued");
         place.command("gather 2");
         let mut first = busy.clone();
-        let first = tokio::spawn(async move { first.commit(b"record").await });
+        let first = tokio::spawn(async move { first.commit(b"record").await.map(|()| first.last) });
         queued(&place, before + 1).await;
         let mut taken = Holder::taking(&theirs, their_session, "resting", true).await.expect("force takes over");
-        first.await.expect("no panic").expect("this one is still ours");
+        let done = first.await.expect("no panic").expect("this one is still ours");
         assert_eq!(place.counter("queued"), before + 2, "one batch");
-        busy.txid = busy.txid.next();
+        busy.note(done);
         for _ in 0..lifted {
             busy.commit(b"record").await.expect("this one is still ours");
         }
@@ -82,14 +82,14 @@ async fn a_grant_without_a_look_at_its_session_sees_its_end() {
             place.command("gather 2");
         }
         let mut committing = busy.clone();
-        let committing = tokio::spawn(async move { committing.commit(b"record").await });
+        let committing = tokio::spawn(async move { committing.commit(b"record").await.map(|()| committing.last) });
         queued(&place, before + 1).await;
         match way {
             "taken" => drop(Holder::taking(&theirs, their_session, "other", true).await.expect("force takes over")),
             _ => theirs.end_session(our_session).await.expect("it ends"),
         }
-        committing.await.expect("no panic").expect("this one is still ours");
-        busy.txid = busy.txid.next();
+        let done = committing.await.expect("no panic").expect("this one is still ours");
+        busy.note(done);
         let (reads, commits) = (place.counter("gets"), place.counter("commits"));
         fenced(Holder::taking(&ours, our_session, "wanted", false).await.map(|_| ()));
         assert!(place.counter("commits") > commits && place.counter("gets") > reads, "in vain, and then it has looked");
@@ -164,7 +164,8 @@ async fn a_commit_that_was_given_up_does_nothing_after_any_other_change_of_ours(
             }
             lost.abort();
             let generation = holder.head().await.generation;
-            holder.txid = holder.head().await.txid;
+            let head = holder.head().await;
+            (holder.txid, holder.last) = (head.txid, head.commit_id);
             let (database, epoch) = (holder.database, holder.epoch);
             let outcome = match then {
                 Then::Reopens => Holder::taking(&store, session, &text, false).await.map(|_| ()),

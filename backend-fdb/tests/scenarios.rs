@@ -93,7 +93,7 @@ async fn two_processes_with_one_session_lose_nothing() {
         busy.commit(b"record").await.expect("the holder can");
     }
     refused(one.commit(b"over the other's").await, ErrorKind::Conflict);
-    one.txid = other.txid;
+    (one.txid, one.last) = (other.txid, other.last);
     one.commit(b"3").await.expect("the holder can");
     // The second starts the session again, which makes it the owner.
     let request = SessionRequest { session: shared, label: "again".into(), lifetime: LONG };

@@ -38,25 +38,27 @@ calls! {
     ReadPages "SELECT * FROM S.read_pages($1, $2, $3, $4, $5, $6)"
         [INT8_ARRAY INT8_ARRAY INT8_ARRAY INT8_ARRAY INT8_ARRAY INT8_ARRAY];
     ReadLog "SELECT * FROM S.read_log($1, $2, $3, $4, $5)" [INT8_ARRAY INT8_ARRAY INT8 INT8 INT8];
-    Commit "SELECT S.commit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) FROM W"
-        [INT8_ARRAY INT8_ARRAY INT8_ARRAY UUID_ARRAY INT8_ARRAY BYTEA_ARRAY INT8_ARRAY INT8_ARRAY BOOL_ARRAY BOOL];
-    CommitOne "WITH h AS (UPDATE S.heads h SET txid = h.txid + 1, commit_id = $4, size = $5, \
-            holder = CASE WHEN $9 THEN NULL ELSE h.holder END, \
+    Commit "SELECT S.commit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) FROM W"
+        [INT8_ARRAY INT8_ARRAY INT8_ARRAY UUID_ARRAY UUID_ARRAY INT8_ARRAY BYTEA_ARRAY INT8_ARRAY INT8_ARRAY BOOL_ARRAY BOOL];
+    CommitOne "WITH h AS (UPDATE S.heads h SET txid = h.txid + 1, commit_id = $5, size = $6, \
+            holder = CASE WHEN $10 THEN NULL ELSE h.holder END, \
             generation = CASE WHEN h.entry IS NULL THEN h.generation ELSE h.generation + 1 END, entry = NULL \
-        WHERE h.id = $1 AND h.epoch = $2 AND h.txid = $3 AND h.holder IS NOT NULL AND CASE WHEN h.entry IS NULL \
-            THEN $7::bigint IS NULL ELSE h.entry = h.generation AND $7 = h.generation AND $8 = h.sequence END \
-        RETURNING h.id, h.txid) INSERT INTO S.log SELECT h.id, h.txid, $6 FROM h RETURNING database"
-        [INT8 INT8 INT8 UUID INT8 BYTEA INT8 INT8 BOOL];
-    CommitMany "WITH r AS MATERIALIZED (SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9) \
-            r(id, epoch, expected, commit_id, size, record, staged, last, release)), \
+        WHERE h.id = $1 AND h.epoch = $2 AND h.txid = $3 AND h.commit_id = $4 AND h.holder IS NOT NULL AND CASE \
+            WHEN h.entry IS NULL THEN $8::bigint IS NULL \
+            ELSE h.entry = h.generation AND $8 = h.generation AND $9 = h.sequence END \
+        RETURNING h.id, h.txid) INSERT INTO S.log SELECT h.id, h.txid, $7 FROM h RETURNING database"
+        [INT8 INT8 INT8 UUID UUID INT8 BYTEA INT8 INT8 BOOL];
+    CommitMany "WITH r AS MATERIALIZED (SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
+            r(id, epoch, expected, follows, commit_id, size, record, staged, last, release)), \
         h AS (UPDATE S.heads h SET txid = h.txid + 1, commit_id = r.commit_id, size = r.size, \
             holder = CASE WHEN r.release THEN NULL ELSE h.holder END, \
             generation = CASE WHEN h.entry IS NULL THEN h.generation ELSE h.generation + 1 END, entry = NULL FROM r \
-        WHERE h.id = r.id AND h.epoch = r.epoch AND h.txid = r.expected AND h.holder IS NOT NULL AND CASE \
+        WHERE h.id = r.id AND h.epoch = r.epoch AND h.txid = r.expected AND h.commit_id = r.follows \
+            AND h.holder IS NOT NULL AND CASE \
             WHEN h.entry IS NULL THEN r.staged IS NULL \
             ELSE h.entry = h.generation AND r.staged = h.generation AND r.last = h.sequence END \
         RETURNING h.id, h.txid, r.record) INSERT INTO S.log SELECT h.id, h.txid, h.record FROM h RETURNING database"
-        [INT8_ARRAY INT8_ARRAY INT8_ARRAY UUID_ARRAY INT8_ARRAY BYTEA_ARRAY INT8_ARRAY INT8_ARRAY BOOL_ARRAY];
+        [INT8_ARRAY INT8_ARRAY INT8_ARRAY UUID_ARRAY UUID_ARRAY INT8_ARRAY BYTEA_ARRAY INT8_ARRAY INT8_ARRAY BOOL_ARRAY];
     /// The only one whose transaction ends without waiting for a disk: what rests on it says so, and is refused where it was
     /// lost. It is set for the transaction alone, and so by the statement itself: set at the function it would be back before
     /// the end. A commit must never share a transaction with it.

@@ -145,6 +145,34 @@ fn lost_commits_stop_the_database() {
     assert_eq!(values(&pair.other().open("a", "&takeover=1")), vec![2; 200]);
 }
 
+/// The grant is among what was lost, too, and another process has the same epoch, and has committed: the first one's commit was taken
+/// on top of that, with patches on pages that are not there.
+#[test]
+fn lost_grant_lets_nobody_commit_on_what_is_lost() {
+    let mut pair = Pair::new();
+    let connection = pair.process.open("a", "");
+    fill(&connection);
+    drop(connection);
+    pair.cut();
+    let connection = pair.process.open("a", "");
+    add_to(&connection, 1..=100).unwrap();
+    let epoch = "SELECT epoch FROM litefleet.heads";
+    let first = pair.primary.sql(epoch);
+    pair.fail_over();
+    let other = pair.other();
+    let beside = other.open("a", "");
+    add_to(&beside, 101..=ROWS).unwrap();
+    assert_eq!(pair.standby.sql(epoch), first);
+    add_to(&connection, 1..=100).unwrap_err();
+    let why: String = connection.query_row("PRAGMA litefleet_error", [], |row| row.get(0)).unwrap();
+    assert!(why.contains("the store has lost commits"), "{why}");
+    add_to(&beside, 101..=ROWS).unwrap();
+    let mut wanted = vec![1; 100];
+    wanted.extend(vec![3; 100]);
+    assert_eq!(values(&beside), wanted);
+    assert_eq!(other.problems("a"), Vec::<String>::new());
+}
+
 /// The same for one that does not write: pages that its caches do not have would come as they were before what was lost.
 #[test]
 fn lost_commits_stop_who_only_reads() {

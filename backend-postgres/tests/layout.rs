@@ -24,6 +24,7 @@ struct Held {
     opened: litefleet::store::Opened,
     session: SessionId,
     txid: Txid,
+    last: CommitId,
 }
 
 impl Held {
@@ -32,7 +33,7 @@ impl Held {
         let request = SessionRequest { session, label: "test".into(), lifetime: Duration::from_secs(600) };
         runtime.block_on(store.start_session(request)).unwrap();
         let opened = runtime.block_on(store.open(Self::request(session))).unwrap();
-        Self { runtime, store, opened, session, txid: Txid(0) }
+        Self { runtime, store, opened, session, txid: Txid(0), last: CommitId::default() }
     }
 
     fn request(session: SessionId) -> OpenRequest {
@@ -45,15 +46,17 @@ impl Held {
             database: self.opened.database,
             epoch: self.opened.head.epoch,
             expected: self.txid,
+            follows: self.last,
             commit_id: CommitId(rand::random()),
             size: 4096,
             record: vec![7; 200].into(),
             staged: None,
             release: false,
         };
+        let id = request.commit_id;
         let outcome = self.runtime.block_on(self.store.commit(vec![request], CommitMode::Independent));
         outcome.unwrap().pop().unwrap().unwrap();
-        self.txid = self.txid.next();
+        (self.txid, self.last) = (self.txid.next(), id);
     }
 
     fn checkpoint(&self, rows: Vec<PageRow>) {

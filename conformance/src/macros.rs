@@ -136,6 +136,7 @@ macro_rules! __each_store_case {
                 fencing::checkpoints_and_takeovers_do_not_mix
                 fencing::databases_do_not_mix
                 commit::commit_needs_the_expected_txid
+                commit::commit_needs_the_commit_before_it
                 commit::acknowledged_commit_is_seen_by_all
                 commit::commit_can_release
                 commit::commit_is_idempotent_by_id

@@ -95,6 +95,7 @@ fn check(view: &View<'_>, request: &CommitRequest) -> Outcome<Verdict> {
     }
     stored::fence(&head, request.epoch)?;
     stored::expect(&head, request.expected)?;
+    request.check_follows(head.commit_id)?;
     let conflict = match (head.staging, request.staged) {
         (Staging::None, None) => return Ok(Verdict::Apply(head)),
         (Staging::Open, Some(staged)) if staged.generation == head.generation => {
@@ -200,6 +201,7 @@ mod tests {
             database,
             epoch,
             expected: Txid(0),
+            follows: CommitId::default(),
             commit_id: CommitId([id; 16]),
             size: 0,
             record: Bytes::from_static(b"record"),

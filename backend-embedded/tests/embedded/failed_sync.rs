@@ -172,6 +172,7 @@ struct Database {
     id: DatabaseId,
     epoch: Epoch,
     txid: u64,
+    last: CommitId,
 }
 
 impl Database {
@@ -189,7 +190,8 @@ impl Database {
             tail_bytes: 0,
         };
         let opened = now(store.open(request))?;
-        Ok(Self { store, id: opened.database, epoch: opened.head.epoch, txid: opened.head.txid.get() })
+        let (id, head) = (opened.database, opened.head);
+        Ok(Self { store, id, epoch: head.epoch, txid: head.txid.get(), last: head.commit_id })
     }
 
     fn commit(&mut self) -> Result<()> {
@@ -197,14 +199,16 @@ impl Database {
             database: self.id,
             epoch: self.epoch,
             expected: Txid(self.txid),
+            follows: self.last,
             commit_id: CommitId(rand::rng().random()),
             size: 4096,
             record: Bytes::from_static(&[7; 500]),
             staged: None,
             release: false,
         };
+        let id = request.commit_id;
         now(self.store.commit(vec![request], CommitMode::Independent))?.remove(0)?;
-        self.txid += 1;
+        (self.txid, self.last) = (self.txid + 1, id);
         self.say();
         Ok(())
     }

@@ -70,6 +70,11 @@ fn record(txid: u64) -> Bytes {
     (0..37_500).flat_map(|_| next()).collect::<Vec<u8>>().into()
 }
 
+/// That of the commit at a txid.
+fn commit_id(txid: u64) -> CommitId {
+    CommitId([u8::try_from(txid % 251).unwrap(); 16])
+}
+
 impl Database {
     fn open(path: &Path, reserve: u64) -> Self {
         let config = EmbeddedConfig::new(path).reserve_bytes(reserve).memtable_bytes(2 * MIB);
@@ -93,7 +98,8 @@ impl Database {
             database: self.id,
             epoch: self.epoch,
             expected: Txid(self.txid),
-            commit_id: CommitId([u8::try_from(self.txid % 251).unwrap(); 16]),
+            follows: commit_id(self.txid),
+            commit_id: commit_id(self.txid + 1),
             size: self.txid,
             record: record(self.txid + 1),
             staged: None,

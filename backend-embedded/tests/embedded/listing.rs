@@ -43,7 +43,7 @@ pub(crate) fn open(store: &EmbeddedStore, name: DatabaseName, session: SessionId
 fn commit(store: &EmbeddedStore, opened: &mut Opened, commit_id: CommitId, record: Bytes) {
     let request = CommitRequest { record, ..request(opened, commit_id) };
     now(store.commit(vec![request], CommitMode::Independent)).unwrap().remove(0).unwrap();
-    opened.head.txid = opened.head.txid.next();
+    (opened.head.txid, opened.head.commit_id) = (opened.head.txid.next(), commit_id);
 }
 
 /// The next commit of a database.
@@ -52,6 +52,7 @@ pub(crate) fn request(opened: &Opened, commit_id: CommitId) -> CommitRequest {
         database: opened.database,
         epoch: opened.head.epoch,
         expected: opened.head.txid,
+        follows: opened.head.commit_id,
         commit_id,
         size: 4096,
         record: Bytes::from_static(b"record"),

@@ -169,6 +169,7 @@ impl Workload {
                 database,
                 epoch: opened.head.epoch,
                 expected: opened.head.txid,
+                follows: opened.head.commit_id,
                 commit_id: commit_id(database.get(), txid),
                 size: txid * 4096,
                 record: record(database.get(), txid),
@@ -182,6 +183,7 @@ impl Workload {
         for index in pair {
             let opened = self.open.get_mut(index).expect("it is open");
             opened.head.txid = opened.head.txid.next();
+            opened.head.commit_id = commit_id(opened.database.get(), opened.head.txid.get());
             if opened.head.txid.get().is_multiple_of(STAGED_EVERY) {
                 opened.head.generation += 1;
             }

@@ -34,6 +34,7 @@ impl Change for Committing<'_> {
         }
         core.fence(request.epoch)?;
         core.expect(request.expected)?;
+        request.check_follows(core.head.commit_id)?;
         match (core.staging.entry, request.staged) {
             (Entry::None, None) => Ok(Verdict::Apply),
             (Entry::Open { last }, Some(staged)) if staged.generation == core.staging.generation => {

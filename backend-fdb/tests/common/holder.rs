@@ -44,6 +44,8 @@ pub(crate) struct Holder {
     pub(crate) database: DatabaseId,
     pub(crate) epoch: Epoch,
     pub(crate) txid: Txid,
+    /// The commit there.
+    pub(crate) last: CommitId,
 }
 
 impl Holder {
@@ -53,8 +55,8 @@ impl Holder {
 
     pub(crate) async fn taking(store: &Arc<FdbStore>, session: SessionId, text: &str, force: bool) -> Result<Self> {
         let opened = take(store, text, session, force).await?;
-        let Head { epoch, txid, .. } = opened.head;
-        Ok(Self { store: Arc::clone(store), session, database: opened.database, epoch, txid })
+        let Head { epoch, txid, commit_id: last, .. } = opened.head;
+        Ok(Self { store: Arc::clone(store), session, database: opened.database, epoch, txid, last })
     }
 
     pub(crate) fn request(&self, record: &[u8]) -> CommitRequest {
@@ -62,6 +64,7 @@ impl Holder {
             database: self.database,
             epoch: self.epoch,
             expected: self.txid,
+            follows: self.last,
             commit_id: CommitId(Randomness::from_os().id()),
             size: 4096,
             record: Bytes::copy_from_slice(record),
@@ -70,10 +73,16 @@ impl Holder {
         }
     }
 
+    /// Takes note of a commit that succeeded.
+    pub(crate) fn note(&mut self, id: CommitId) {
+        (self.txid, self.last) = (self.txid.next(), id);
+    }
+
     pub(crate) async fn send(&mut self, request: CommitRequest) -> Result<()> {
+        let id = request.commit_id;
         let mut outcomes = self.store.commit(vec![request], CommitMode::Independent).await?;
         outcomes.pop().expect("one commit, one outcome")?;
-        self.txid = self.txid.next();
+        self.note(id);
         Ok(())
     }
 

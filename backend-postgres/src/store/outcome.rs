@@ -47,6 +47,10 @@ impl Answer {
             9 => Error::conflict(format!(
                 "checkpoint {expected} is not between the newest checkpoint and the head {txid}"
             )),
+            17 => Error::conflict(
+                "the store has lost commits, in a crash or a failover: the head shows another commit than the one that this \
+                 one was made on",
+            ),
             13 => Error::conflict("the store has lost staged pages, in a crash or a failover"),
             14 => Error::conflict("the store has lost the checkpoint that this one rests on, in a crash or a failover"),
             15 => Error::conflict("the store has lost pieces of the checkpoint, in a crash or a failover"),

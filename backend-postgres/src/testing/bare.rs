@@ -19,6 +19,7 @@ pub struct BareCommits {
     statement: Statement,
     database: DatabaseId,
     txid: Txid,
+    last: CommitId,
 }
 
 impl BareCommits {
@@ -34,7 +35,13 @@ impl BareCommits {
         let statements = Statements::new(&schema);
         let text = statements.of(Call::CommitOne);
         let statement = client.prepare_typed(&text.text, text.types).await?;
-        Ok(Self { client, statement, database: DatabaseId(number(id).unwrap()), txid: Txid(0) })
+        Ok(Self {
+            client,
+            statement,
+            database: DatabaseId(number(id).unwrap()),
+            txid: Txid(0),
+            last: CommitId::default(),
+        })
     }
 
     /// The next commit.
@@ -43,6 +50,7 @@ impl BareCommits {
             database: self.database,
             epoch: Epoch(1),
             expected: self.txid,
+            follows: self.last,
             commit_id: CommitId(rand::random()),
             size: 8192,
             record,
@@ -53,7 +61,7 @@ impl BareCommits {
         let params: Vec<&(dyn ToSql + Sync)> = params.iter().map(|(value, _)| &**value as _).collect();
         let done = self.client.query(&self.statement, &params).await?;
         assert_eq!(done.len(), 1, "nobody else commits to it");
-        self.txid = self.txid.next();
+        (self.txid, self.last) = (self.txid.next(), request.commit_id);
         Ok(())
     }
 }

@@ -48,10 +48,10 @@ impl Place {
     }
 
     /// What a small commit's request has in it. A statement that is prepared is named by a number, but what is bound to it is
-    /// known: nine parameters in binary, of which the first has eight bytes.
+    /// known: ten parameters in binary, of which the first has eight bytes.
     pub(crate) fn commit(&self) -> String {
         match self.prepared {
-            Prepared::On => format!("\0\u{9}{}\0\u{9}\0\0\0\u{8}", "\0\u{1}".repeat(9)),
+            Prepared::On => format!("\0\u{a}{}\0\u{a}\0\0\0\u{8}", "\0\u{1}".repeat(10)),
             _ => self.call("commit"),
         }
     }

@@ -17,6 +17,8 @@ pub(crate) struct Writer {
     pub(crate) database: DatabaseId,
     pub(crate) epoch: Epoch,
     pub(crate) txid: Txid,
+    /// The commit there.
+    pub(crate) last: CommitId,
 }
 
 impl Writer {
@@ -34,7 +36,8 @@ impl Writer {
             tail_bytes: 1 << 20,
         };
         let opened = runtime.block_on(store.open(open)).expect("it opens");
-        Self { store, runtime, database: opened.database, epoch: opened.head.epoch, txid: opened.head.txid }
+        let (database, head) = (opened.database, opened.head);
+        Self { store, runtime, database, epoch: head.epoch, txid: head.txid, last: head.commit_id }
     }
 
     /// Its next commit.
@@ -43,6 +46,7 @@ impl Writer {
             database: self.database,
             epoch: self.epoch,
             expected: self.txid,
+            follows: self.last,
             commit_id: CommitId(rand::random()),
             size: 4096,
             record: (0..bytes).map(|_| rand::random::<u8>()).collect::<Vec<u8>>().into(),
@@ -73,17 +77,18 @@ impl Writer {
     /// Commits what was staged up to a request, in the form for one commit, or that of the function.
     pub(crate) fn flip(&mut self, last: u64, mode: CommitMode) -> litefleet::Result<()> {
         let request = CommitRequest { staged: Some(Staged { generation: 0, last }), ..self.request(10) };
-        let mut outcomes = self.runtime.block_on(self.store.commit(vec![request], mode))?;
-        outcomes.pop().expect("one for each")?;
-        self.txid = self.txid.next();
-        Ok(())
+        self.send(request, mode)
     }
 
     pub(crate) fn commit(&mut self, bytes: usize) -> litefleet::Result<()> {
-        let requests = vec![self.request(bytes)];
-        let mut outcomes = self.runtime.block_on(self.store.commit(requests, CommitMode::Independent))?;
+        self.send(self.request(bytes), CommitMode::Independent)
+    }
+
+    fn send(&mut self, request: CommitRequest, mode: CommitMode) -> litefleet::Result<()> {
+        let id = request.commit_id;
+        let mut outcomes = self.runtime.block_on(self.store.commit(vec![request], mode))?;
         outcomes.pop().expect("one for each")?;
-        self.txid = self.txid.next();
+        (self.txid, self.last) = (self.txid.next(), id);
         Ok(())
     }
 }

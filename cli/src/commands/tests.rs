@@ -107,6 +107,7 @@ fn damage(session: &Session, name: &DatabaseName, what: Damaged) {
             database,
             epoch,
             expected: txid,
+            follows: opened.head.commit_id,
             commit_id: CommitId([7; 16]),
             size: opened.head.size,
             record: b"not a record".as_slice().into(),

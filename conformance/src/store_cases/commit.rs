@@ -25,6 +25,55 @@ pub async fn commit_needs_the_expected_txid(harness: &dyn Harness) {
     }
 }
 
+/// Ids that are not this one, but alike.
+fn others(id: CommitId) -> Vec<CommitId> {
+    let changed = |place: usize| {
+        let mut bytes = id.bytes();
+        if let Some(byte) = bytes.get_mut(place) {
+            *byte ^= 1;
+        }
+        CommitId(bytes)
+    };
+    vec![changed(0), changed(7), changed(8), changed(15), commit_id()]
+}
+
+/// A commit that was made on another commit than the head's is `Conflict`, though its txid is the head's, and changes
+/// nothing: alone, beside another one, and where it gives the lease back or was staged.
+pub async fn commit_needs_the_commit_before_it(harness: &dyn Harness) {
+    let store = harness.store().await;
+    let mut writer = Writer::new(&store, "a").await;
+    let mut beside = Writer::new(&store, "b").await;
+    for txid in 0..3 {
+        assert_eq!((writer.head().await.txid, writer.head().await.commit_id), (Txid(txid), writer.last));
+        let before = picture(&store, writer.database).await;
+        for wrong in others(writer.last) {
+            let request = CommitRequest { follows: wrong, release: txid == 1, ..writer.request(b"wrong") };
+            refused(commit_one(&store, request.clone()).await, ErrorKind::Conflict, "another commit before it");
+            let right = beside.request(b"right");
+            let set = vec![request, right.clone()];
+            let replies = store.commit(set.clone(), CommitMode::Atomic).await.expect("the call is valid");
+            for reply in replies {
+                refused(reply, ErrorKind::Conflict, "all or none");
+            }
+            assert_eq!(beside.head().await.txid, beside.txid);
+            let replies = store.commit(set, CommitMode::Independent).await.expect("the call is valid");
+            let [wrong, done] = <[_; 2]>::try_from(replies).expect("two commits, two replies");
+            refused(wrong, ErrorKind::Conflict, "another commit before it, in a call of two");
+            done.expect("it is in order, whatever became of the other");
+            beside.note(right.commit_id);
+        }
+        assert_eq!(picture(&store, writer.database).await, before);
+        writer.commit(b"right").await;
+    }
+    let generation = writer.stage(&[image(1, 4, b"staged")]).await;
+    let flip = CommitRequest { staged: Some(writer.staged(generation)), ..writer.request(b"flip") };
+    let before = picture(&store, writer.database).await;
+    let wrong = CommitRequest { follows: commit_id(), ..flip.clone() };
+    refused(commit_one(&store, wrong).await, ErrorKind::Conflict, "a staged one");
+    assert_eq!(picture(&store, writer.database).await, before);
+    writer.try_commit(flip).await.expect("what was staged is still there");
+}
+
 /// What was acknowledged is seen by every call from then on: head, log, list, and opens.
 pub async fn acknowledged_commit_is_seen_by_all(harness: &dyn Harness) {
     let store = harness.store().await;

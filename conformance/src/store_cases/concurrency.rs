@@ -189,10 +189,11 @@ pub async fn atomic_commits_do_not_deadlock(harness: &dyn Harness) {
         tasks.spawn(async move {
             let mut done = 0;
             while done < 10 {
-                let txid = pair[0].head().await.txid;
-                assert!(pair[1].head().await.txid >= txid, "half of an atomic commit was seen");
-                for writer in &mut pair {
-                    writer.txid = txid;
+                let heads = [pair[0].head().await, pair[1].head().await];
+                let txid = heads[0].txid;
+                assert!(heads[1].txid >= txid, "half of an atomic commit was seen");
+                for (writer, head) in pair.iter_mut().zip(&heads) {
+                    (writer.txid, writer.last) = (txid, head.commit_id);
                 }
                 let set = pair.iter().map(|writer| writer.request(b"pair")).collect();
                 let replies = store.commit(set, CommitMode::Atomic).await;

@@ -24,6 +24,7 @@ fn request(database: u64) -> CommitRequest {
         database: DatabaseId(database),
         epoch: Epoch(1),
         expected: Txid(0),
+        follows: CommitId::default(),
         commit_id: CommitId([0; 16]),
         size: 0,
         record: Bytes::new(),

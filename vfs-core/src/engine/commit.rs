@@ -237,12 +237,13 @@ impl Database {
     fn assemble(&self, buffer: &TransactionBuffer, changes: Changes) -> Result<Prepared> {
         let (database, epoch) = self.held()?;
         let staged = staged_pages(&buffer.staged);
+        // Where the head here is not what the transaction began on any more, the store refuses the commit.
+        let follows = self.core().commit_id;
         let patched = changes.patches.iter().map(|(page, _)| *page);
         debug_assert!(patched.clone().all(|page| !buffer.staged.contains(page)));
         let body = RecordBody {
             commit_id: CommitId(self.fleet.randomness.id()),
-            // Where the head here is not what the transaction began on any more, the store refuses the commit.
-            follows: self.core().commit_id.link(),
+            follows: follows.link(),
             time: self.fleet.clock.unix(),
             size: buffer.size,
             shrunk_from: shrunk_from(buffer, &staged),
@@ -256,6 +257,7 @@ impl Database {
             database,
             epoch,
             expected: buffer.base,
+            follows,
             commit_id: body.commit_id,
             size: body.size,
             record,

@@ -8,7 +8,7 @@ use crate::config::{FleetSettings, LeaseMode};
 use crate::engine::database::{Database, Snapshot};
 use crate::engine::meanwhile::Meanwhile;
 use crate::engine::stage::STAGED_RUNS;
-use crate::engine::{Fleet, Role, TransactionBuffer};
+use crate::engine::{Fleet, Role, TransactionBuffer, commit_atomically};
 use crate::error::ErrorKind;
 use crate::store::{Effect, Fault, FaultLayer, FaultPlan, MemoryStore, Operation, PageStore};
 use crate::types::{DatabaseName, PAGE_SIZE, PageNo, Txid};
@@ -519,6 +519,78 @@ fn commit_is_not_sent_again_onto_another_history() {
     assert!(meanwhile.is_done());
     let fresh = Process::follower(&store);
     assert_eq!((fresh.read_now(AT), fresh.read_now(ELSEWHERE)), ([7; 8], [9; 8]));
+}
+
+/// A process that holds the lease, and a store that has lost that grant, and its last commit, to a failover. Another one has taken
+/// the lease since, under the same epoch, and has committed so often.
+fn with_one_epoch(commits: u8) -> (Process, Process, Arc<dyn PageStore>) {
+    let (memory, store) = mortal();
+    let before = Process::new(&store, Role::Writer, LeaseMode::Transaction);
+    before.write(AT, &[7; 4 * PAGE_SIZE]);
+    before.rest();
+    let process = Process::writer(&store);
+    process.fleet.wait(process.database.fleet.session.ensure()).unwrap();
+    let standby = memory.standby();
+    process.write(AT, &[8; 8]);
+    memory.fail_over_to(standby);
+    let other = Process::writer(&store);
+    for commit in 0..commits {
+        other.write(ELSEWHERE, &[9 + commit; 8]);
+    }
+    assert_eq!(process.database.status().epoch, other.database.status().epoch);
+    (process, other, store)
+}
+
+/// The epoch was right, and after one commit of the other process the txid was: the commit was taken, and rested on what the store
+/// did not have.
+#[test]
+fn commit_on_what_is_lost_is_refused_under_the_same_epoch() {
+    for commits in [1] {
+        let (process, other, store) = with_one_epoch(commits);
+        let database = &process.database;
+        let snapshot = database.begin_read().unwrap();
+        let mut buffer = database.begin_write(snapshot, false).unwrap();
+        buffer.set_foreign();
+        database.write(&mut buffer, AT + 100, &[1; 8]).unwrap();
+        let error = database.commit(&mut buffer, snapshot).unwrap_err();
+        assert!(error.to_string().contains("the store has lost commits"), "{commits}: {error}");
+        assert!(database.stopped().is_some());
+        let next = other.write(ELSEWHERE, &[1; 8]);
+        assert_eq!(next, Txid(2 + u64::from(commits)), "whoever holds the lease goes on");
+        let fresh = Process::follower(&store);
+        assert_eq!((fresh.read_now(AT), fresh.read_now(AT + 100)), ([7; 8], [7; 8]));
+    }
+}
+
+/// As before, for a commit of several databases: none of them is committed, and only the one that has lost something stops.
+#[test]
+fn commit_of_several_is_refused_under_the_same_epoch() {
+    let (process, other, _) = with_one_epoch(1);
+    let fleet = &process.fleet;
+    let beside = fleet.connect(&DatabaseName::new("b").unwrap(), Role::Writer, true);
+    let databases = [&beside, &process.database];
+    let mut open = databases.map(|database| {
+        let snapshot = database.begin_read().unwrap();
+        let mut buffer = database.begin_write(snapshot, false).unwrap();
+        buffer.set_foreign();
+        database.write(&mut buffer, AT, &[1; 8]).unwrap();
+        buffer
+    });
+    let mut parts = Vec::new();
+    for (database, buffer) in databases.into_iter().zip(&mut open) {
+        let prepared = fleet.wait(database.prepare_with_others(buffer)).unwrap().unwrap();
+        parts.push((Arc::clone(database), prepared));
+    }
+    let error = commit_atomically(parts).unwrap_err();
+    assert!(error.to_string().contains("the store has lost commits"), "{error}");
+    assert!(process.database.stopped().is_some() && beside.stopped().is_none());
+    assert_eq!(beside.status().txid, Txid(0));
+    assert_eq!(other.write(ELSEWHERE, &[1; 8]), Txid(3));
+    let follower = fleet.connect(&DatabaseName::new("b").unwrap(), Role::Follower, false);
+    assert_eq!(follower.begin_read().unwrap().txid, Txid(0));
+    for database in [&beside, &follower] {
+        fleet.disconnect(database);
+    }
 }
 
 /// The record named no staged pages, and those past the end of the file were not looked for: their rows stayed.

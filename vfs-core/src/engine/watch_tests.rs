@@ -21,6 +21,7 @@ async fn commit_damaged(store: &dyn PageStore, name: &DatabaseName) -> Result<()
         database: opened.database,
         epoch: opened.head.epoch,
         expected: opened.head.txid,
+        follows: opened.head.commit_id,
         commit_id: CommitId([7; 16]),
         size: opened.head.size,
         record: b"not what was written".as_slice().into(),

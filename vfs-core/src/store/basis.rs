@@ -1,9 +1,23 @@
 //! What a request rests on: what came before it, was acknowledged, and may be lost all the same, in a crash or a failover. Every
 //! store judges it in the same way.
 
-use super::model::{CheckpointRequest, StageRequest, Staged};
+use super::model::{CheckpointRequest, CommitRequest, StageRequest, Staged};
 use crate::error::{Error, Result};
-use crate::types::{Epoch, Txid};
+use crate::types::{CommitId, Epoch, Txid};
+
+impl CommitRequest {
+    /// `Conflict` unless the head, which is at the expected txid, shows the commit that this one was made on.
+    pub fn check_follows(&self, last: CommitId) -> Result<()> {
+        if self.follows == last {
+            return Ok(());
+        }
+        let (follows, expected) = (self.follows, self.expected);
+        Err(Error::conflict(format!(
+            "the store has lost commits, in a crash or a failover: this one was made on commit {follows} at txid {expected}, \
+             and the head shows {last} there"
+        )))
+    }
+}
 
 impl StageRequest {
     /// Whether it is to be applied to an entry whose last request was `last` (0: there is no entry); else it was before, or a

@@ -147,14 +147,15 @@ pub trait PageStore: Debug + Send + Sync + 'static {
     /// - `Invalid` when the ranges hold more than [`StoreLimits::read_pages`] pages (case: `limits_are_enforced`).
     async fn read_pages(&self, lineage: &[Lineage], pages: &[PageRange], snapshot: Txid) -> Result<PagesReply>;
 
-    /// Commits: for each request, if the head's epoch and txid are the ones given, puts the record at txid + 1, and
-    /// sets the head's txid, commit id and size; with `release` it also gives the lease back (case:
+    /// Commits: for each request, if the head's epoch, txid and commit id are the ones given, puts the record at txid + 1,
+    /// and sets the head's txid, commit id and size; with `release` it also gives the lease back (case:
     /// `commit_can_release`). One store transaction for the whole call where the store's limits allow it.
     ///
     /// The outer result is about the call as a whole: `Unavailable` (nothing took effect), `CommitUnknown` (anything
     /// may have). The inner ones, in order of the requests, are about each commit:
     /// - `Fenced`: the epoch is not the current one, or the lease was released.
-    /// - `Conflict`: the txid is not the current one (case: `commit_needs_the_expected_txid`), a staging entry exists
+    /// - `Conflict`: the txid is not the current one (case: `commit_needs_the_expected_txid`), the commit there is not the one
+    ///   that the request was made on, all 16 bytes of its id (case: `commit_needs_the_commit_before_it`), a staging entry exists
     ///   that is not the request's own (case: `foreign_staging_blocks_commit`), the last request that was applied to its
     ///   own is not the one that it names (case: `lost_chunk_blocks_the_commit`), or, in an atomic call, another
     ///   request failed (case: `atomic_commit_is_all_or_none`).
@@ -165,6 +166,10 @@ pub trait PageStore: Debug + Send + Sync + 'static {
     /// In [`CommitMode::Independent`] none fails for another's reason (case: `independent_commits_fail_alone`). An
     /// atomic call of more than [`StoreLimits::atomic_databases`] databases or [`StoreLimits::atomic_bytes`] bytes is
     /// `Invalid` as a whole (case: `atomic_limits_are_enforced`).
+    ///
+    /// The commit before it differs where the store has lost commits that were acknowledged, as a failover may do, and with
+    /// them a grant: then two processes hold one epoch, and are told from each other by this alone. A head without a commit
+    /// shows zeros (case: `new_database_is_empty`).
     ///
     /// A commit that is repeated with the same commit id and expected txid, under the same epoch, when it already is
     /// the head's last, succeeds and changes nothing, also when it released the lease (cases:

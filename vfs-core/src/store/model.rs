@@ -220,6 +220,8 @@ pub struct CommitRequest {
     pub epoch: Epoch,
     /// What the head's txid must be; the record goes to the next one.
     pub expected: Txid,
+    /// What the head's commit id must be: the commit that this one was made on, at `expected`; zeros on the empty database.
+    pub follows: CommitId,
     /// Unique to this attempt.
     pub commit_id: CommitId,
     /// Bytes of the database file after it.

@@ -100,6 +100,7 @@ impl Database {
         }
         self.fence(request.epoch)?;
         self.expect(request.expected)?;
+        request.check_follows(self.commit_id)?;
         match (&self.staging, request.staged) {
             (None, None) => Ok(Verdict::Apply),
             (Some(entry), Some(staged)) if !entry.discarding && staged.generation == self.generation => {
