@@ -102,6 +102,7 @@ impl Database {
         if opened.head.epoch != epoch {
             return Ok(());
         }
+        self.check_alone(database, &opened.head).await?;
         let checkpoint = {
             let mut core = self.core();
             if core.head != opened.head.txid {
@@ -179,6 +180,20 @@ impl Database {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Nobody else commits under the epoch of the lease here, unless the store has lost that grant and granted the epoch again,
+    /// with commits or without.
+    async fn check_alone(&self, database: DatabaseId, head: &Head) -> Result<()> {
+        if head.txid <= self.known_commit().0 {
+            return Ok(());
+        }
+        self.check_known(database).await?;
+        Err(self.stop(Error::fenced(format!(
+            "the store has lost a grant of the lease, in a crash or a failover: another process has committed up to txid {} under \
+             the same epoch; open the database again",
+            head.txid
+        ))))
     }
 
     fn known_commit(&self) -> (Txid, CommitId) {

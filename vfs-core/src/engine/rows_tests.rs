@@ -542,10 +542,10 @@ fn with_one_epoch(commits: u8) -> (Process, Process, Arc<dyn PageStore>) {
 }
 
 /// The epoch was right, and after one commit of the other process the txid was: the commit was taken, and rested on what the store
-/// did not have.
+/// did not have. After two it was refused again and again, and the database went on.
 #[test]
 fn commit_on_what_is_lost_is_refused_under_the_same_epoch() {
-    for commits in [1] {
+    for commits in [1, 2] {
         let (process, other, store) = with_one_epoch(commits);
         let database = &process.database;
         let snapshot = database.begin_read().unwrap();
@@ -591,6 +591,30 @@ fn commit_of_several_is_refused_under_the_same_epoch() {
     for database in [&beside, &follower] {
         fleet.disconnect(database);
     }
+}
+
+/// The grant alone was lost, and what this process has committed is there: another one has committed on top of it.
+#[test]
+fn commit_beside_another_holder_of_the_epoch_stops_the_database() {
+    let (memory, store) = mortal();
+    let before = Process::new(&store, Role::Writer, LeaseMode::Transaction);
+    before.write(AT, &[7; 4 * PAGE_SIZE]);
+    before.rest();
+    let standby = memory.standby();
+    let process = Process::writer(&store);
+    assert_eq!(process.read_now(AT), [7; 8]);
+    memory.fail_over_to(standby);
+    let other = Process::writer(&store);
+    other.write(ELSEWHERE, &[9; 8]);
+    assert_eq!(process.database.status().epoch, other.database.status().epoch);
+    let database = &process.database;
+    let snapshot = database.begin_read().unwrap();
+    let mut buffer = database.begin_write(snapshot, false).unwrap();
+    buffer.set_foreign();
+    database.write(&mut buffer, AT, &[1; 8]).unwrap();
+    let error = database.commit(&mut buffer, snapshot).unwrap_err();
+    assert!(error.to_string().contains("the store has lost a grant of the lease"), "{error}");
+    assert!(database.stopped().is_some());
 }
 
 /// The record named no staged pages, and those past the end of the file were not looked for: their rows stayed.
