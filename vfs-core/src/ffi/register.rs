@@ -123,7 +123,7 @@ impl Registered {
 
 impl Fleet {
     /// Registers the VFS under a name, for every SQLite connection of the process; with `default` for those too that name
-    /// no VFS. Registering the same fleet again does nothing, but for taking up `default`, and puts it back after
+    /// no VFS. Registering the same fleet again does nothing, but for taking up `default`, which it stays, and puts it back after
     /// `sqlite3_shutdown`. `Invalid` when the name belongs to another VFS. A fleet may have several names: files that were opened
     /// through one know those of the others.
     pub fn register(&self, name: &str, default: bool) -> Result<()> {
@@ -132,7 +132,13 @@ impl Fleet {
         if code != sqlite::SQLITE_OK {
             return Err(Error::internal(format!("sqlite3_initialize returned {code}")));
         }
+        let c_name = CString::new(name).map_err(|_| Error::invalid("the name of a VFS cannot contain a NUL"))?;
         let mut all = registered();
+        // SAFETY: the name ends with NUL.
+        let found = unsafe { sqlite::sqlite3_vfs_find(c_name.as_ptr()) };
+        if !found.is_null() && all.get(name).is_none_or(|entry| entry.raw.get() != found) {
+            return Err(Error::invalid(format!("another VFS has the name {name}")));
+        }
         let vfs = vfs_of_fleet(&all, self);
         let entry = if let Some(entry) = all.get(name).copied() {
             let mut slot = entry.slot();
@@ -143,11 +149,14 @@ impl Fleet {
             slot.get_or_insert(vfs);
             entry
         } else {
-            let entry = make(name, vfs, default_parent(&all)?)?;
+            let entry = make(c_name, vfs, default_parent(&all)?)?;
             all.insert(name.to_owned(), entry);
             entry
         };
         let raw = entry.raw.get();
+        // What is registered again without is put behind the default one, also where it was that itself.
+        // SAFETY: null asks for the default VFS.
+        let default = default || unsafe { sqlite::sqlite3_vfs_find(ptr::null()) } == raw;
         // SAFETY: the object lives for ever; SQLite writes only its list link, under its own mutex.
         let code = unsafe { sqlite::sqlite3_vfs_register(raw, c_int::from(default)) };
         if code == sqlite::SQLITE_OK {
@@ -157,7 +166,7 @@ impl Fleet {
         }
     }
 
-    /// Takes the VFS back: no new connection finds it. Open ones go on.
+    /// Takes the VFS back: no new connection finds it. Open ones go on. Where it was the default, SQLite chooses another.
     pub fn unregister(&self, name: &str) -> Result<()> {
         let all = registered();
         let entry = all.get(name).filter(|entry| entry.slot().as_ref().is_some_and(|vfs| vfs.fleet().is_same(self)));
@@ -193,8 +202,7 @@ fn default_parent(all: &BTreeMap<String, &'static Registered>) -> Result<*mut sq
     Ok(parent)
 }
 
-fn make(name: &str, vfs: Arc<Vfs>, parent: *mut sqlite::sqlite3_vfs) -> Result<&'static Registered> {
-    let c_name = CString::new(name).map_err(|_| Error::invalid("the name of a VFS cannot contain a NUL"))?;
+fn make(name: CString, vfs: Arc<Vfs>, parent: *mut sqlite::sqlite3_vfs) -> Result<&'static Registered> {
     // SAFETY: a found VFS lives for ever.
     let parent_size = unsafe { (*parent).szOsFile };
     let own_size = c_int::try_from(RAW_SIZE).map_err(|_| Error::internal("the size of a file"))?;
@@ -203,7 +211,7 @@ fn make(name: &str, vfs: Arc<Vfs>, parent: *mut sqlite::sqlite3_vfs) -> Result<&
         szOsFile: own_size.max(parent_size),
         mxPathname: MAX_PATH,
         pNext: ptr::null_mut(),
-        zName: c_name.as_ptr(),
+        zName: name.as_ptr(),
         pAppData: ptr::null_mut(),
         xOpen: Some(x_open),
         xDelete: Some(x_delete),
@@ -225,7 +233,7 @@ fn make(name: &str, vfs: Arc<Vfs>, parent: *mut sqlite::sqlite3_vfs) -> Result<&
     let vfs = Mutex::new(Some(vfs));
     let entry = Box::into_raw(Box::new(Registered {
         raw: UnsafeCell::new(raw),
-        _name: c_name,
+        _name: name,
         parent,
         vfs,
         former: Mutex::default(),
@@ -280,7 +288,7 @@ mod tests {
         shim.xCurrentTime = Some(time);
         shim.xCurrentTimeInt64 = Some(no_time);
         let fleet = Fleet::builder(Arc::new(MemoryStore::default())).build().unwrap();
-        let raw = make("over-a-shim", Vfs::new(fleet), Box::into_raw(Box::new(shim))).unwrap().raw.get();
+        let raw = make(c"over-a-shim".into(), Vfs::new(fleet), Box::into_raw(Box::new(shim))).unwrap().raw.get();
         // SAFETY: the VFS lives for ever, and the methods get it and places for their answers.
         let (found, code, millis) = unsafe {
             let mut millis = 0;
