@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use litefleet::DatabaseName;
 use litefleet::clock::ManualClock;
-use litefleet::store::{MemoryStore, PageStore};
-use litefleet_conformance::faults::{Process, code, pause};
+use litefleet::store::{Layer, MemoryStore, Operation, PageStore};
+use litefleet_conformance::faults::{Process, Watch, code, pause};
 use rusqlite::{Connection, ErrorCode};
 
 fn count(connection: &Connection) -> i64 {
@@ -21,6 +21,63 @@ fn insert(connection: &Connection) -> rusqlite::Result<usize> {
 
 fn is_busy(outcome: rusqlite::Result<usize>) -> bool {
     outcome.is_err_and(|error| code(&error) == Some(ErrorCode::DatabaseBusy))
+}
+
+/// A session lives 15 s.
+const PAST_LIVING: Duration = Duration::from_secs(60);
+
+/// Between the grant of its lease and its being counted another thread could give the lease back: the connection read the state of
+/// that moment for ever, and nobody was kept out.
+#[test]
+fn a_lease_is_not_given_back_while_a_connection_begins_to_lock_exclusively() {
+    for read_before in [false, true] {
+        let clock = Arc::new(ManualClock::default());
+        let store: Arc<dyn PageStore> = Arc::new(MemoryStore::new(Arc::<ManualClock>::clone(&clock)));
+        let watch = Arc::new(Watch::default());
+        let watched = Arc::new(Layer::new(Arc::clone(&store), Arc::clone(&watch)));
+        let process = |store| Process::with_clock(store, Process::small(), Arc::<ManualClock>::clone(&clock));
+        let (dead, two) = (process(Arc::clone(&store)), process(Arc::clone(&store)));
+        let one = Arc::new(process(watched));
+        // What a process has staged that died in a large transaction: the next holder of the lease discards it.
+        let died = dead.open("a", "");
+        died.execute_batch(
+            "CREATE TABLE t (v); INSERT INTO t VALUES (1); PRAGMA cache_size = 8; BEGIN;
+             INSERT INTO t WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200)
+                SELECT randomblob(1000) FROM n",
+        )
+        .unwrap();
+        clock.advance(PAST_LIVING);
+        let reader = one.open("a", "&lease=transaction");
+        if read_before {
+            reader.execute_batch("BEGIN").unwrap();
+            assert_eq!(count(&reader), 1);
+        }
+        let database = one.fleet().connect(&DatabaseName::new("a").unwrap(), litefleet::Role::Writer, false);
+        let (fleet, given) = (one.fleet().clone(), Arc::downgrade(&database));
+        let discarded = Arc::clone(&watch);
+        watch.observe(move || {
+            if let Some(database) = given.upgrade()
+                && discarded.counts().get(&Operation::DiscardStaged) == Some(&1)
+            {
+                let fleet = fleet.clone();
+                let release = std::thread::spawn(move || fleet.release(&database));
+                let _either = release.join().unwrap();
+            }
+            Ok(())
+        });
+        reader.execute_batch("PRAGMA locking_mode=EXCLUSIVE").unwrap();
+        assert_eq!(count(&reader), 1);
+        watch.rest();
+        assert_eq!(watch.counts().get(&Operation::DiscardStaged), Some(&1));
+        let other = two.open("a", "");
+        assert!(is_busy(insert(&other)), "read before: {read_before}");
+        if read_before {
+            reader.execute_batch("COMMIT").unwrap();
+        }
+        insert(&reader).unwrap();
+        assert_eq!(count(&reader), 2);
+        one.fleet().disconnect(&database);
+    }
 }
 
 /// The lease went to another process, whose commits the reader never saw, and its own writing failed for ever.

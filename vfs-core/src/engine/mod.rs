@@ -15,6 +15,7 @@ mod commit;
 mod core;
 mod counter;
 mod database;
+mod exclusive;
 mod fencing;
 mod fleet;
 mod header;

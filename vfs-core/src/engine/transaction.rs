@@ -5,10 +5,9 @@ use std::time::Duration;
 use tracing::Instrument;
 
 use super::TransactionBuffer;
-use super::core::Core;
 use super::database::{Database, Role, Snapshot};
 use super::lease::FIRST_PAUSE;
-use crate::config::{LeaseMode, Locking};
+use crate::config::LeaseMode;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::types::Txid;
 
@@ -36,31 +35,21 @@ impl Drop for WriterSlot<'_> {
 impl Database {
     /// Pins the head as the snapshot of a read transaction, after whatever the lease mode asks for.
     pub fn begin_read(&self) -> Result<Snapshot> {
-        self.begin(false)
-    }
-
-    /// The same for a connection that locks exclusively: until [`end_exclusive`](Self::end_exclusive) no other connection
-    /// writes (with `locking=sqlite`: commits), and the lease stays. `LeaseHeld` while another one is writing.
-    pub fn begin_exclusive(&self) -> Result<Snapshot> {
-        self.begin(true)
-    }
-
-    fn begin(&self, exclusive: bool) -> Result<Snapshot> {
-        if let Some(snapshot) = self.pin_if_current(exclusive)? {
+        if let Some(snapshot) = self.pin_if_current()? {
             return Ok(snapshot);
         }
         let work = async {
-            let begun = self.begin_by_the_store(exclusive).await;
+            let begun = self.begin_by_the_store().await;
             self.learn_holder(begun.as_ref().err()).await;
             begun
         };
         self.fleet.bridge.wait(work.instrument(tracing::debug_span!("open", database = %self.name)))
     }
 
-    async fn begin_by_the_store(&self, exclusive: bool) -> Result<Snapshot> {
+    async fn begin_by_the_store(&self) -> Result<Snapshot> {
         let _one = self.acquiring.lock().await;
         // Whoever was before may have done the work.
-        if let Some(snapshot) = self.pin_if_current(exclusive)? {
+        if let Some(snapshot) = self.pin_if_current()? {
             return Ok(snapshot);
         }
         match (self.role, self.lease_mode()) {
@@ -70,47 +59,10 @@ impl Database {
         .context(self.words("open"))?;
         let mut core = self.core();
         core.check()?;
-        self.pin(&mut core, self.fleet.clock.monotonic(), exclusive)
+        Ok(core.pin(self.fleet.clock.monotonic()))
     }
 
-    fn pin(&self, core: &mut Core, now: Duration, exclusive: bool) -> Result<Snapshot> {
-        if exclusive {
-            if core.writer && self.shuts_out() {
-                return Err(another_writes().context(self.words("lock exclusively")));
-            }
-            core.exclusive += 1;
-        }
-        Ok(core.pin(now))
-    }
-
-    /// Whether a connection that locks exclusively and writer shut each other out here. With `locking=sqlite` the locks do it: such a
-    /// reader lets others prepare a transaction, and none of them commit.
-    fn shuts_out(&self) -> bool {
-        self.settings().locking == Locking::Snapshot
-    }
-
-    /// A connection that has read before it locked exclusively keeps its snapshot, which must be the head and stay it.
-    /// `writes`: it is the writer itself.
-    pub fn make_exclusive(&self, snapshot: Snapshot, writes: bool) -> Result<()> {
-        self.fleet.bridge.wait(self.ensure_lease()).context(self.words("lock exclusively"))?;
-        let mut core = self.core();
-        if !writes && core.writer && self.shuts_out() {
-            return Err(another_writes().context(self.words("lock exclusively")));
-        }
-        if !writes && snapshot.txid != core.head {
-            return Err(stale(snapshot, core.head).context(self.words("lock exclusively")));
-        }
-        core.exclusive += 1;
-        Ok(())
-    }
-
-    /// A connection that locked exclusively gives its snapshot up.
-    pub fn end_exclusive(&self) {
-        let mut core = self.core();
-        core.exclusive = core.exclusive.saturating_sub(1);
-    }
-
-    fn pin_if_current(&self, exclusive: bool) -> Result<Option<Snapshot>> {
+    fn pin_if_current(&self) -> Result<Option<Snapshot>> {
         let live = self.fleet.session.live();
         let now = self.fleet.clock.monotonic();
         let staleness = if self.role == Role::Follower { self.settings().staleness } else { Duration::ZERO };
@@ -126,7 +78,7 @@ impl Database {
             }
             Role::Follower => !staleness.is_zero() && now.saturating_sub(core.checked) < staleness,
         };
-        if current { self.pin(&mut core, now, exclusive).map(Some) } else { Ok(None) }
+        Ok(current.then(|| core.pin(now)))
     }
 
     /// Becomes the writer. `Conflict` when the snapshot is not the head any more, `LeaseHeld` when somebody else writes, or
@@ -207,10 +159,10 @@ impl Database {
     }
 }
 
-fn another_writes() -> Error {
+pub(super) fn another_writes() -> Error {
     Error::lease_held("another connection of this process is writing")
 }
 
-fn stale(snapshot: Snapshot, head: Txid) -> Error {
+pub(super) fn stale(snapshot: Snapshot, head: Txid) -> Error {
     Error::conflict(format!("the read transaction is at txid {}, the database at {head}: begin again", snapshot.txid))
 }
