@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use litefleet::DatabaseName;
 use litefleet::clock::ManualClock;
-use litefleet::store::{Layer, MemoryStore, Operation, PageStore};
+use litefleet::store::{Effect, Fault, FaultLayer, FaultPlan, Layer, MemoryStore, Operation, PageStore};
 use litefleet_conformance::faults::{Process, Watch, code, pause};
 use rusqlite::{Connection, ErrorCode};
 
@@ -23,8 +23,115 @@ fn is_busy(outcome: rusqlite::Result<usize>) -> bool {
     outcome.is_err_and(|error| code(&error) == Some(ErrorCode::DatabaseBusy))
 }
 
-/// A session lives 15 s.
+fn words(connection: &Connection, pragma: &str) -> String {
+    connection.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get(0)).unwrap()
+}
+
+/// A session lives 15 s, and is relied on for 12.
+const PAST_RELYING: Duration = Duration::from_secs(13);
 const PAST_LIVING: Duration = Duration::from_secs(60);
+
+/// A store on a clock that the test moves, one process over it that can be kept from it, and another one.
+struct Pair {
+    clock: Arc<ManualClock>,
+    faults: Arc<FaultPlan>,
+    one: Process,
+    two: Process,
+}
+
+/// Rows of the table that a [`Pair`]'s reader has: more than SQLite keeps itself.
+const ROWS: i64 = 400;
+
+impl Pair {
+    fn new(cache_bytes: usize) -> Self {
+        let clock = Arc::new(ManualClock::default());
+        let store: Arc<dyn PageStore> = Arc::new(MemoryStore::new(Arc::<ManualClock>::clone(&clock)));
+        let faults = Arc::new(FaultPlan::default());
+        let faulty = Arc::new(FaultLayer::new(Arc::clone(&store), Arc::clone(&faults)));
+        let mut settings = Process::small();
+        settings.cache_bytes = cache_bytes;
+        let process = |store| Process::with_clock(store, settings.clone(), Arc::<ManualClock>::clone(&clock));
+        let (one, two) = (process(faulty), process(store));
+        Self { clock, faults, one, two }
+    }
+
+    /// A connection of the first process that has locked exclusively, and read one row.
+    fn reader(&self) -> Connection {
+        let reader = self.one.open("a", "");
+        let fill = format!(
+            "CREATE TABLE t (v); INSERT INTO t WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {ROWS})
+                SELECT randomblob(1000) FROM n;
+             PRAGMA cache_size=10; PRAGMA locking_mode=EXCLUSIVE",
+        );
+        reader.execute_batch(&fill).unwrap();
+        reader.query_row("SELECT v FROM t WHERE rowid = 1", [], |_| Ok(())).unwrap();
+        reader
+    }
+}
+
+/// What comes of a scan of all that the reader has not in SQLite's own cache.
+fn scan(reader: &Connection) -> rusqlite::Result<i64> {
+    reader.query_row("SELECT count(v) FROM t NOT INDEXED WHERE length(v) > 0", [], |row| row.get(0))
+}
+
+/// SQLite takes no lock any more, so it was never found out, and the old state was read for ever: also when the pages came from the
+/// store, and when the database had stopped.
+#[test]
+fn an_exclusive_reader_learns_that_its_lease_is_lost() {
+    type Way = (&'static str, fn(&Pair));
+    let ways: [Way; 3] = [
+        ("by force", |pair| {
+            insert(&pair.two.open("a", "&takeover=1")).unwrap();
+            pair.clock.advance(PAST_RELYING);
+        }),
+        ("it slept", |pair| {
+            pair.clock.advance(PAST_LIVING);
+            insert(&pair.two.open("a", "")).unwrap();
+        }),
+        ("its fleet was shut down", |pair| {
+            pair.one.fleet().shutdown().unwrap();
+            insert(&pair.two.open("a", "")).unwrap();
+        }),
+    ];
+    for cache_bytes in [0, 64 << 20] {
+        for (way, lose) in ways {
+            let pair = Pair::new(cache_bytes);
+            let reader = pair.reader();
+            assert_eq!(scan(&reader).unwrap(), ROWS);
+            lose(&pair);
+            for _ in 0..2 {
+                let seen = scan(&reader);
+                assert!(seen.is_err(), "{way}, cache of {cache_bytes}: {seen:?}");
+                let error = words(&reader, "litefleet_error");
+                assert!(error.contains("another"), "{way}, cache of {cache_bytes}: {error}");
+            }
+            drop(reader);
+            assert_eq!(scan(&pair.one.open("a", "")).unwrap(), ROWS + 1, "{way}");
+        }
+    }
+}
+
+/// While the session lives nothing is asked for what the cache has, and a lease that nobody has taken meanwhile is taken anew.
+#[test]
+fn an_exclusive_reader_goes_on_where_its_lease_is_its_own() {
+    let pair = Pair::new(64 << 20);
+    let reader = pair.reader();
+    assert_eq!(scan(&reader).unwrap(), ROWS);
+    let away = Fault { operation: None, after: 0, times: u64::MAX, effect: Effect::Refuse };
+    pair.faults.arm(away);
+    let before = pair.one.fleet().counters().round_trips();
+    assert_eq!(scan(&reader).unwrap(), ROWS, "the store is away");
+    assert_eq!(pair.one.fleet().counters().round_trips(), before);
+    pair.clock.advance(PAST_LIVING);
+    scan(&reader).unwrap_err();
+    pair.faults.disarm();
+    assert_eq!(scan(&reader).unwrap(), ROWS, "nobody else was here");
+    assert!(is_busy(insert(&pair.two.open("a", ""))), "the lease is held");
+    pair.one.fleet().shutdown().unwrap();
+    assert_eq!(scan(&reader).unwrap(), ROWS);
+    insert(&reader).unwrap();
+    assert_eq!(scan(&reader).unwrap(), ROWS + 1);
+}
 
 /// Between the grant of its lease and its being counted another thread could give the lease back: the connection read the state of
 /// that moment for ever, and nobody was kept out.

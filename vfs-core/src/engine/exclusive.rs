@@ -1,5 +1,5 @@
 //! Connections that lock exclusively: SQLite keeps their lock between transactions, and does not look at the change counter again.
-//! So nobody may commit meanwhile, in this process or, by the lease, in another.
+//! So nobody may commit meanwhile, in this process or, by the lease, in another; and their reads find out when it is lost.
 
 use super::database::{Database, Snapshot};
 use super::transaction::{another_writes, stale};
@@ -54,6 +54,17 @@ impl Database {
     pub fn end_exclusive(&self) {
         let mut core = self.core();
         core.exclusive = core.exclusive.saturating_sub(1);
+    }
+
+    /// Whether what a connection that locks exclusively has read is still what is stored: it takes no other lock that would find out.
+    /// A look while the session lives; after that the lease is taken anew. `Conflict`: others have committed.
+    pub fn check_exclusive(&self, snapshot: Snapshot) -> Result<()> {
+        if !self.has_lease()? {
+            self.fleet.check_process()?;
+            self.fleet.bridge.wait(self.ensure_lease()).context(self.words("read"))?;
+        }
+        let head = self.core().head;
+        if snapshot.txid == head { Ok(()) } else { Err(stale(snapshot, head).context(self.words("read"))) }
     }
 
     /// Counted before it has the lease: what is granted to it is not given back before it uses it.

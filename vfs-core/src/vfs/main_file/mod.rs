@@ -117,6 +117,9 @@ impl MainFile {
     pub fn read(&mut self, offset: u64, out: &mut [u8]) -> Result<usize> {
         self.settle();
         let Some(snapshot) = self.snapshot else { return Ok(self.database.peek(offset, out)) };
+        if self.exclusive {
+            self.database.check_exclusive(snapshot)?;
+        }
         // SQLite reads exactly these bytes, the change counter and what follows, when it begins a transaction and never
         // within one. What is still buffered then is left over from one that failed without being played back:
         // `journal_mode=OFF` under `locking_mode=EXCLUSIVE`, which neither writes back nor unlocks. So is a transaction over
