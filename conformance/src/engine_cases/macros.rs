@@ -69,6 +69,7 @@ macro_rules! __each_engine_case {
             modes::own_commit_leaves_the_cache_warm
             modes::page_that_is_missed_counts_once
             modes::failed_transaction_of_several_without_journal_leaves_nothing
+            modes::commit_that_fails_after_one_of_several_without_journal_is_only_that
             modes::failed_transaction_without_journal_leaves_nothing
             modes::failed_shrinking_commit_under_exclusive_loses_nothing
             opening::bad_parameters_are_refused

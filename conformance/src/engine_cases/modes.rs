@@ -279,6 +279,31 @@ pub fn failed_transaction_of_several_without_journal_leaves_nothing(harness: &dy
     bench.check("a");
 }
 
+/// What stays of such a transaction was taken for a commit that may yet be undone: when a later one failed, which had nothing to
+/// do with it, the database stopped.
+pub fn commit_that_fails_after_one_of_several_without_journal_is_only_that(harness: &dyn EngineHarness) {
+    use litefleet::store::{Effect, Operation};
+    let bench = Bench::keeping(harness);
+    run(&bench.open("b"), "CREATE TABLE t(v)");
+    let connection = bench.open("a");
+    run(&connection, "CREATE TABLE t(v); PRAGMA main.locking_mode=EXCLUSIVE; PRAGMA main.journal_mode=OFF");
+    run(&connection, &format!("ATTACH '{}' AS b", bench.uri("b", "")));
+    run(&connection, "BEGIN; INSERT INTO main.t VALUES(1); INSERT INTO b.t VALUES(1)");
+    // That of `a` is stored: there is nothing to undo it by.
+    bench.arm(Operation::Commit, 1, 1, Effect::Full);
+    assert_eq!(code(&connection, "COMMIT"), 13, "SQLITE_FULL");
+    bench.faults.disarm();
+    assert_eq!(number(&connection, "SELECT sum(v) FROM main.t"), 1);
+    bench.arm(Operation::Commit, 0, 1, Effect::Full);
+    assert_eq!(code(&connection, "INSERT INTO main.t VALUES(2)"), 13, "SQLITE_FULL");
+    bench.faults.disarm();
+    run(&connection, "INSERT INTO main.t VALUES(4)");
+    assert_eq!(number(&connection, "SELECT sum(v) FROM main.t"), 5);
+    assert_eq!(number(&connection, "SELECT count(*) FROM b.t"), 0);
+    drop(connection);
+    bench.check("a");
+}
+
 /// A commit under EXCLUSIVE that fails at its commit point is rolled back by SQLite itself, and what a shrinking file
 /// would have lost is still there.
 pub fn failed_shrinking_commit_under_exclusive_loses_nothing(harness: &dyn EngineHarness) {

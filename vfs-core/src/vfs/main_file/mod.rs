@@ -123,13 +123,14 @@ impl MainFile {
         // SQLite reads exactly these bytes, the change counter and what follows, when it begins a transaction and never
         // within one. What is still buffered then is left over from one that failed without being played back:
         // `journal_mode=OFF` under `locking_mode=EXCLUSIVE`, which neither writes back nor unlocks. So is a transaction over
-        // several databases that this one took part in.
-        if offset == 24
-            && out.len() == 16
-            && !self.leave_group()
-            && let Some(buffer) = self.buffer.as_mut().filter(|buffer| buffer.is_dirty())
-        {
-            self.database.rewind(buffer);
+        // several databases that this one took part in. What was stored of it stays: SQLite has played back what it could.
+        if offset == 24 && out.len() == 16 {
+            self.unconfirmed = None;
+            if !self.leave_group()
+                && let Some(buffer) = self.buffer.as_mut().filter(|buffer| buffer.is_dirty())
+            {
+                self.database.rewind(buffer);
+            }
         }
         match &self.buffer {
             Some(buffer) => self.database.read_buffered(buffer, offset, out),
