@@ -66,6 +66,7 @@ macro_rules! __each_engine_case {
             modes::exclusive_locking_keeps_others_caches_honest
             modes::exclusive_locking_that_has_only_read_keeps_writers_out
             modes::locks_hold_whatever_name_of_the_vfs_is_used
+            modes::followers_take_part_in_locks_where_they_say_so
             modes::own_commit_leaves_the_cache_warm
             modes::page_that_is_missed_counts_once
             modes::failed_transaction_of_several_without_journal_leaves_nothing

@@ -191,6 +191,36 @@ pub fn locks_hold_whatever_name_of_the_vfs_is_used(harness: &dyn EngineHarness) 
     bench.fleet.unregister(&second).unwrap();
 }
 
+/// With `locking=sqlite` a follower that had been opened without kept the writer from its commit for as long as it read, while
+/// nothing kept the next follower out.
+pub fn followers_take_part_in_locks_where_they_say_so(harness: &dyn EngineHarness) {
+    let bench = Bench::keeping(harness);
+    let open = |parameters: &str| {
+        let connection = bench.open_with("a", parameters);
+        run(&connection, "PRAGMA busy_timeout=0");
+        connection
+    };
+    let read = "BEGIN; SELECT count(*) FROM t";
+    let writer = open("locking=sqlite");
+    run(&writer, "CREATE TABLE t(x)");
+    {
+        let [one, two] = [(); 2].map(|()| open("mode=ro&locking=snapshot"));
+        run(&one, read);
+        run(&writer, "BEGIN IMMEDIATE; INSERT INTO t VALUES(1)");
+        run(&two, read);
+        run(&writer, "COMMIT");
+        assert_eq!(number(&one, "SELECT count(*) FROM t"), 0, "its snapshot");
+    }
+    let [one, two] = [(); 2].map(|()| open("mode=ro&locking=sqlite"));
+    run(&one, read);
+    run(&writer, "BEGIN IMMEDIATE; INSERT INTO t VALUES(2)");
+    assert_eq!(code(&writer, "COMMIT"), 5, "SQLITE_BUSY");
+    assert_eq!(code(&two, read), 5, "the writer is waiting");
+    run(&one, "COMMIT");
+    run(&writer, "COMMIT");
+    assert_eq!(number(&one, "SELECT count(*) FROM t"), 2);
+}
+
 /// The writer's own cache does not look stale to itself after a commit: it reads nothing again.
 pub fn own_commit_leaves_the_cache_warm(harness: &dyn EngineHarness) {
     let bench = Bench::new(harness);

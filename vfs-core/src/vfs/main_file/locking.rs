@@ -2,6 +2,7 @@
 
 use super::MainFile;
 use crate::config::Locking;
+use crate::engine::Role;
 use crate::error::{ErrorKind, Result};
 use crate::vfs::locks::LockLevel;
 
@@ -19,7 +20,10 @@ impl MainFile {
             // Only to play back a journal that somebody has left beside the database: what that changes is to be stored.
             self.as_read = false;
         }
-        let (reached, allowed) = self.locks.raise(self.connection, before, level, strict);
+        // A follower disturbs nobody, unless it was asked to: it has what the store has, whoever locks that here.
+        let takes_part = strict || self.database.role() == Role::Writer;
+        let (reached, allowed) =
+            if takes_part { self.locks.raise(self.connection, before, level, strict) } else { (level, Ok(())) };
         let taken = self.take(reached);
         if taken.is_err() {
             self.locks.lower(self.connection, reached, self.level);
