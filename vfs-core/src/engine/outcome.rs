@@ -120,9 +120,14 @@ impl Database {
                 self.retry(|| self.fleet.session.renew()).await?;
                 return Ok(None);
             }
+            Err(error) if error.kind() == ErrorKind::Unavailable => {
+                self.fleet.unreturned.perhaps_granted(&open.name, live.session);
+                return Err(error);
+            }
             opened => opened?,
         };
         if opened.database != request.database {
+            self.fleet.unreturned.kept(opened.database, live.session);
             return Err(Error::fenced("the database was deleted"));
         }
         self.core().lease = Some(Lease { epoch: opened.head.epoch, session: live.session });

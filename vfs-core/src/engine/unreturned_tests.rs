@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use super::MOST;
 use crate::config::FleetSettings;
+use crate::engine::database::Database;
+use crate::engine::meanwhile::Meanwhile;
 use crate::engine::{Fleet, Role};
 use crate::error::{ErrorKind, Result};
 use crate::store::{
@@ -171,4 +173,70 @@ fn a_lease_that_was_granted_once_more_is_given_back_with_the_first() {
     assert!(here.inner.unreturned.is_empty());
     visit(&other, &name(0), false).unwrap();
     here.disconnect(&database);
+}
+
+/// Writes something, and commits it.
+fn write(database: &Database, byte: u8) -> Result<()> {
+    let snapshot = database.begin_read()?;
+    let mut buffer = database.begin_write(snapshot, false)?;
+    database.write(&mut buffer, 0, &[byte; 100])?;
+    let committed = database.commit(&mut buffer, snapshot);
+    database.end_write(&mut buffer);
+    database.unpin(*committed.as_ref().unwrap_or(&snapshot));
+    committed.map(drop)
+}
+
+/// The grant came when the lease had been given back under the epoch before it: this process held it for as long as it lived,
+/// and knew nothing of it.
+#[test]
+fn a_lease_that_is_granted_after_its_commit_was_given_up_is_given_back() {
+    let store: Arc<dyn PageStore> = Arc::new(MemoryStore::default());
+    let (here, plan) = fleet(&store);
+    let (other, _) = fleet(&store);
+    let used = here.connect(&name(0), Role::Writer, true);
+    write(&used, 1).unwrap();
+    plan.arm(Fault { operation: Some(Operation::Commit), after: 0, times: 1, effect: Effect::LoseRequest });
+    spoil(&plan, Operation::Open, Effect::Late);
+    assert_eq!(write(&used, 2).unwrap_err().kind(), ErrorKind::CommitUnknown);
+    here.disconnect(&used);
+    // From here on only the test looks.
+    here.wait(here.inner.background.rest(Duration::from_secs(3600)));
+    plan.disarm();
+    assert!(here.wait(plan.deliver()) > 0);
+    while !here.inner.unreturned.is_empty() {
+        here.wait(here.inner.return_leases());
+    }
+    visit(&other, &name(0), false).unwrap();
+}
+
+/// It was of no use to the commit, and nobody gave it back.
+#[test]
+fn the_lease_of_another_database_that_a_commit_in_doubt_was_granted_is_given_back() {
+    let store: Arc<dyn PageStore> = Arc::new(MemoryStore::default());
+    let (other, _) = fleet(&store);
+    let plan = Arc::new(FaultPlan::default());
+    let faulty = FaultLayer::new(Arc::clone(&store), Arc::clone(&plan));
+    let (around, meanwhile) = Meanwhile::around(Arc::new(faulty));
+    let here = Fleet::builder(around).build().unwrap();
+    let used = here.connect(&name(0), Role::Writer, true);
+    write(&used, 1).unwrap();
+    let (database, epoch) = used.held().unwrap();
+    plan.arm(Fault { operation: Some(Operation::Commit), after: 0, times: 1, effect: Effect::LoseRequest });
+    let deed = {
+        let (store, other) = (Arc::clone(&store), other.clone());
+        move || {
+            other.wait(store.delete(database, epoch)).unwrap();
+            let created = other.connect(&name(0), Role::Writer, true);
+            write(&created, 3).unwrap();
+            other.disconnect(&created);
+        }
+    };
+    meanwhile.arm(Operation::Head, deed);
+    assert_eq!(write(&used, 2).unwrap_err().kind(), ErrorKind::Fenced);
+    assert!(meanwhile.is_done());
+    here.disconnect(&used);
+    while !here.inner.unreturned.is_empty() {
+        here.wait(here.inner.return_leases());
+    }
+    visit(&other, &name(0), false).unwrap();
 }
