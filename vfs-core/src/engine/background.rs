@@ -31,6 +31,8 @@ pub(super) type Working = Arc<OwnedRwLockReadGuard<()>>;
 pub(super) struct Background {
     /// Read by each that works, written by who waits for all of them.
     work: Arc<RwLock<()>>,
+    /// Held while the session is renewed, which goes on while all other work is waited for.
+    renewing: tokio::sync::Mutex<()>,
     /// The fleet was shut down and not used since.
     resting: AtomicBool,
 }
@@ -42,6 +44,12 @@ impl Background {
         (!self.resting.load(Ordering::Acquire)).then(|| Arc::new(working))
     }
 
+    /// As [`begin`](Self::begin), to renew the session.
+    async fn begin_renewing(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        let renewing = self.renewing.lock().await;
+        (!self.resting.load(Ordering::Acquire)).then_some(renewing)
+    }
+
     /// As [`begin`](Self::begin), for work that somebody asked for. `None`: all of it is being waited for.
     pub(super) fn begin_now(&self) -> Option<Working> {
         Arc::clone(&self.work).try_read_owned().ok().map(Arc::new)
@@ -49,7 +57,8 @@ impl Background {
 
     /// Waits until nobody works, but not for longer than `most`. From then on nobody does until the fleet is used again.
     pub(super) async fn rest(&self, most: Duration) {
-        let Ok(_nobody) = tokio::time::timeout(most, self.work.write()).await else {
+        let nobody = async { (self.work.write().await, self.renewing.lock().await) };
+        let Ok(_nobody) = tokio::time::timeout(most, nobody).await else {
             tracing::warn!("shut down while work in the background goes on: the store is slow, or away");
             return;
         };
@@ -69,7 +78,7 @@ pub(super) async fn keep_session(background: Arc<Background>, fleet: Weak<FleetI
     let mut pause = pace;
     while fleet.strong_count() > 0 {
         tokio::time::sleep(pause).await;
-        let Some(_working) = background.begin().await else { continue };
+        let Some(_renewing) = background.begin_renewing().await else { continue };
         let Some(fleet) = fleet.upgrade() else { return };
         // A time-out that is short for those who wait would only lose the session.
         let deadline = Deadline::after(fleet.settings.database.store_timeout.max(pace));
@@ -159,8 +168,10 @@ async fn look_after_each(databases: &Mutex<vec::IntoIter<Arc<Database>>>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::ManualClock;
+    use crate::config::FleetSettings;
     use crate::engine::Fleet;
-    use crate::store::MemoryStore;
+    use crate::store::{Effect, Fault, FaultLayer, FaultPlan, MemoryStore, Operation, PageStore};
 
     /// The session of a thread that went on during a shutdown was not renewed until its next call.
     #[test]
@@ -187,5 +198,39 @@ mod tests {
         assert!(!resting());
         fleet.shutdown().unwrap();
         assert!(resting());
+    }
+
+    /// It was not renewed for as long as the shutdown waited for work that takes long, and another process could take its leases.
+    #[test]
+    fn a_session_is_renewed_while_a_shutdown_waits() {
+        const HOUR: Duration = Duration::from_secs(3600);
+        let plan = Arc::new(FaultPlan::default());
+        let renewals = Some(Operation::RenewSession);
+        // Where no time passes no session ends.
+        let memory = MemoryStore::new(Arc::new(ManualClock::default()));
+        let store = FaultLayer::new(Arc::new(memory) as Arc<dyn PageStore>, Arc::clone(&plan));
+        let mut settings = FleetSettings { session_lifetime: Duration::from_millis(60), ..FleetSettings::default() };
+        settings.database.store_timeout = HOUR;
+        let fleet = Fleet::builder(Arc::new(store)).settings(settings).build().unwrap();
+        let background = &fleet.inner.background;
+        fleet.wait(fleet.inner.session.ensure()).unwrap();
+        let work = fleet.wait(background.begin()).unwrap();
+        std::thread::scope(|scope| {
+            let resting = scope.spawn(|| fleet.wait(background.rest(HOUR)));
+            while background.begin_now().is_some() {
+                std::thread::yield_now();
+            }
+            plan.arm(Fault { operation: renewals, after: 0, times: u64::MAX, effect: Effect::Delay(0) });
+            let clock = &fleet.inner.clock;
+            let end = clock.monotonic() + Duration::from_secs(60);
+            while plan.hits() < 2 && clock.monotonic() < end {
+                std::thread::yield_now();
+            }
+            let renewed = plan.hits();
+            drop(work);
+            resting.join().unwrap();
+            assert!(renewed >= 2, "{renewed}");
+        });
+        assert!(fleet.wait(background.begin()).is_none());
     }
 }
