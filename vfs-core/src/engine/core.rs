@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::database::Snapshot;
 use super::tail::LogTail;
+use super::turn::Tries;
 use crate::error::{Error, Result};
 use crate::store::Head;
 use crate::types::{CommitId, DatabaseId, Epoch, PageNo, SessionId, Txid, pages_for_size};
@@ -77,6 +78,7 @@ pub(super) struct Core {
     pub(super) incomplete: Option<Epoch>,
     /// When the checkpoints made here are old enough for what they made garbage.
     pub(super) collect_at: Option<Duration>,
+    pub(super) tries: Tries,
 }
 
 impl Core {

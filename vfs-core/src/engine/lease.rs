@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::core::Lease;
 use super::database::{Database, Role};
 use super::session::Ended;
+use super::turn::Try;
 use super::unreturned::Whose;
 use crate::config::LeaseMode;
 use crate::error::{Error, ErrorKind, Result};
@@ -44,7 +45,7 @@ impl Database {
     }
 
     async fn ensure_lease_by_the_store(&self) -> Result<()> {
-        let _one = self.acquiring.lock().await;
+        let turn = self.turn().await;
         if self.has_lease()? {
             return Ok(());
         }
@@ -52,7 +53,7 @@ impl Database {
         if !self.is_connected() {
             return Err(Error::fenced("it was closed, and its lease given back"));
         }
-        self.acquire_lease().await
+        turn.make(Try::Lease, self.acquire_lease_since(turn.since)).await
     }
 
     /// Whether the lease is held, can be relied on, and is not on its way back with a commit.
@@ -121,19 +122,24 @@ impl Database {
         if self.core().lease.is_some_and(|lease| live.is_some_and(|live| live.session == lease.session)) {
             return Ok(());
         }
-        self.acquire(true).await
+        self.acquire(true, self.fleet.clock.monotonic()).await
     }
 
     /// Opens the database with its lease. The caller holds `acquiring`.
     pub(super) async fn acquire_lease(&self) -> Result<()> {
-        self.acquire(false).await
+        self.acquire_lease_since(self.fleet.clock.monotonic()).await
     }
 
-    async fn acquire(&self, seize: bool) -> Result<()> {
+    /// The same for somebody who waits for it since then, and does until `busy` is over.
+    pub(super) async fn acquire_lease_since(&self, start: Duration) -> Result<()> {
+        self.acquire(false, start).await
+    }
+
+    async fn acquire(&self, seize: bool, start: Duration) -> Result<()> {
         // One that has stopped may have been replaced: what it were granted would be the other's.
         self.core().check()?;
         let mut unused = None;
-        let acquired = self.acquire_noting(seize, &mut unused).await;
+        let acquired = self.acquire_noting(seize, start, &mut unused).await;
         if let Some((database, lease)) = unused {
             self.hand_back(database, lease).await;
         }
@@ -141,9 +147,13 @@ impl Database {
     }
 
     /// Leaves in `unused` what was granted and is of no use.
-    async fn acquire_noting(&self, mut seize: bool, unused: &mut Option<(DatabaseId, Lease)>) -> Result<()> {
+    async fn acquire_noting(
+        &self,
+        mut seize: bool,
+        start: Duration,
+        unused: &mut Option<(DatabaseId, Lease)>,
+    ) -> Result<()> {
         let settings = self.settings();
-        let start = self.fleet.clock.monotonic();
         let mut pause = FIRST_PAUSE;
         let mut ended = Ended::default();
         for _ in 0..LOAD_TRIES {

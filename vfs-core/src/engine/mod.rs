@@ -35,6 +35,7 @@ mod stage;
 mod structure;
 mod tail;
 mod transaction;
+mod turn;
 mod unreturned;
 mod verify;
 mod watch;

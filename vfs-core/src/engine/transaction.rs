@@ -7,6 +7,7 @@ use tracing::Instrument;
 use super::TransactionBuffer;
 use super::database::{Database, Role, Snapshot};
 use super::lease::FIRST_PAUSE;
+use super::turn::Try;
 use crate::config::LeaseMode;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::types::Txid;
@@ -46,15 +47,15 @@ impl Database {
         self.fleet.bridge.wait(work.instrument(tracing::debug_span!("open", database = %self.name)))
     }
 
-    async fn begin_by_the_store(&self) -> Result<Snapshot> {
-        let _one = self.acquiring.lock().await;
+    pub(super) async fn begin_by_the_store(&self) -> Result<Snapshot> {
+        let turn = self.turn().await;
         // Whoever was before may have done the work.
         if let Some(snapshot) = self.pin_if_current()? {
             return Ok(snapshot);
         }
         match (self.role, self.lease_mode()) {
-            (Role::Writer, LeaseMode::Exclusive) => self.acquire_lease().await,
-            (Role::Writer, LeaseMode::Transaction) | (Role::Follower, _) => self.refresh().await,
+            (Role::Writer, LeaseMode::Exclusive) => turn.make(Try::Lease, self.acquire_lease_since(turn.since)).await,
+            (Role::Writer, LeaseMode::Transaction) | (Role::Follower, _) => turn.make(Try::Head, self.refresh()).await,
         }
         .context(self.words("open"))?;
         let mut core = self.core();
