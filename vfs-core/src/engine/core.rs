@@ -12,6 +12,8 @@ use crate::types::{CommitId, DatabaseId, Epoch, PageNo, SessionId, Txid, pages_f
 
 /// Pages that an open brings along.
 pub(super) const WARM_PAGES: usize = 32;
+/// A checkpoint of an idle database that fails again and again is tried once in so long at the least.
+const LONGEST_SETBACK: Duration = Duration::from_secs(3600);
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lease {
@@ -23,6 +25,14 @@ pub(super) struct Lease {
 pub(super) struct Pin {
     pub(super) count: usize,
     since: Duration,
+}
+
+/// A checkpoint failed, and is not tried again before a time, unless there is a commit.
+#[derive(Clone, Copy, Debug)]
+struct Setback {
+    head: Txid,
+    wait: Duration,
+    until: Duration,
 }
 
 /// The state of an open database. Held only for short, never across a call to the store.
@@ -78,6 +88,8 @@ pub(super) struct Core {
     pub(super) incomplete: Option<Epoch>,
     /// When the checkpoints made here are old enough for what they made garbage.
     pub(super) collect_at: Option<Duration>,
+    /// The last checkpoint of an idle database, where it failed though the store was there.
+    setback: Option<Setback>,
     pub(super) tries: Tries,
 }
 
@@ -89,6 +101,19 @@ impl Core {
     /// Somebody writes, or locks exclusively: the lease stays.
     pub(super) fn needs_lease(&self) -> bool {
         self.writer || self.exclusive > 0
+    }
+
+    /// A checkpoint of the idle database has failed, as it may each time: ever more time passes until the next.
+    pub(super) fn note_setback(&mut self, now: Duration, least: Duration) {
+        let before = self.setback.filter(|before| before.head == self.head);
+        let wait = before.map_or(least, |before| before.wait.saturating_mul(2).min(LONGEST_SETBACK).max(least));
+        self.setback = Some(Setback { head: self.head, wait, until: now.saturating_add(wait) });
+    }
+
+    /// Whether there is something for a checkpoint, and it may succeed.
+    pub(super) fn wants_checkpoint(&self, now: Duration) -> bool {
+        let waits = |setback: Setback| setback.head == self.head && now < setback.until;
+        self.head > self.checkpoint && !self.setback.is_some_and(waits)
     }
 
     /// Takes over what the store says of the head, besides its txid.

@@ -13,7 +13,7 @@ use super::fleet::FleetInner;
 use super::prefetch::{Prefetcher, Visited};
 use crate::codec::{Record, StagedPages, image_checksum, zero_image};
 use crate::config::{DatabaseSettings, LeaseMode};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::store::Lineage;
 use crate::types::{DatabaseId, DatabaseName, Epoch, PageNo, Txid};
 
@@ -261,7 +261,7 @@ impl Database {
             let idle = now.saturating_sub(core.active);
             // A long scan is no idle database.
             let unused = idle > STRUCTURE_KEPT && core.pins.is_empty() && !core.writer;
-            (idle.min(if resting { idle } else { Duration::ZERO }), core.head > core.checkpoint, unused)
+            (idle.min(if resting { idle } else { Duration::ZERO }), core.wants_checkpoint(now), unused)
         };
         if unused {
             self.forget_structure();
@@ -279,13 +279,17 @@ impl Database {
             failed = collected.map(drop);
         }
         if checkpoint && !idle.is_zero() && (release || idle >= settings.checkpoint_idle) {
-            self.maintain().await?;
+            let made = self.maintain().await;
+            if made.as_ref().is_err_and(|error| error.kind() != ErrorKind::Unavailable) {
+                self.core().note_setback(now, settings.checkpoint_idle.max(STRUCTURE_KEPT));
+            }
+            failed = failed.and(made);
         }
+        // Whatever became of that: others wait for the lease.
         if release {
-            self.release_lease().await?;
-        } else {
-            self.give_back().await;
+            return failed.and(self.release_lease().await);
         }
+        self.give_back().await;
         failed
     }
 

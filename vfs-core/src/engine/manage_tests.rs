@@ -4,13 +4,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::clock::ManualClock;
-use crate::config::FleetSettings;
+use crate::config::{DatabaseSettings, FleetSettings};
 use crate::engine::database::Database;
 use crate::engine::meanwhile::Meanwhile;
 use crate::engine::{Fleet, Role};
 use crate::error::{ErrorKind, Result};
 use crate::store::{Effect, Fault, FaultLayer, FaultPlan, MemoryStore, Operation, PageStore};
 use crate::types::DatabaseName;
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 fn name() -> DatabaseName {
     DatabaseName::new("a").unwrap()
@@ -208,7 +210,6 @@ fn only_what_is_empty_under_its_lease_is_removed_as_empty() {
 /// It was not tried again before the next checkpoint, which an idle database never makes.
 #[test]
 fn a_collection_that_failed_is_made_later() {
-    const DAY: Duration = Duration::from_secs(24 * 3600);
     let plan = Arc::new(FaultPlan::default());
     let store = FaultLayer::new(Arc::new(MemoryStore::default()) as Arc<dyn PageStore>, Arc::clone(&plan));
     let clock = Arc::new(ManualClock::default());
@@ -233,4 +234,81 @@ fn a_collection_that_failed_is_made_later() {
     fleet.wait(database.look_after()).unwrap();
     let status = database.status();
     assert_eq!(status.horizon, status.checkpoint);
+}
+
+/// A database that is looked after by the test alone, with a commit that no checkpoint has: there is no room for one.
+fn without_room(
+    change: impl FnOnce(&mut DatabaseSettings),
+    test: impl FnOnce(&Fleet, &Database, &ManualClock, &FaultPlan),
+) {
+    let plan = Arc::new(FaultPlan::default());
+    let store = FaultLayer::new(Arc::new(MemoryStore::default()) as Arc<dyn PageStore>, Arc::clone(&plan));
+    let clock = Arc::new(ManualClock::default());
+    let mut settings = FleetSettings { session_lifetime: 1000 * DAY, ..FleetSettings::default() };
+    change(&mut settings.database);
+    let fleet = Fleet::builder(Arc::new(store)).settings(settings).clock(Arc::clone(&clock) as _).build().unwrap();
+    let database = fleet.connect(&name(), Role::Writer, true);
+    {
+        let _alone = loop {
+            if let Some(looking) = database.begin_looking() {
+                break looking;
+            }
+        };
+        write(&database, 1).unwrap();
+        plan.arm(Fault { operation: Some(Operation::Checkpoint), after: 0, times: u64::MAX, effect: Effect::Full });
+        test(&fleet, &database, &clock, &plan);
+        plan.disarm();
+    }
+    fleet.disconnect(&database);
+}
+
+/// It kept its lease for as long as the process lived, and nobody else could write.
+#[test]
+fn an_idle_database_whose_checkpoint_fails_gives_its_lease_back() {
+    let idle = |settings: &mut DatabaseSettings| settings.lease_idle = Duration::from_secs(1);
+    without_room(idle, |fleet, database, clock, plan| {
+        clock.advance(Duration::from_secs(1));
+        let error = fleet.wait(database.look_after()).unwrap_err();
+        assert_eq!((error.kind(), plan.hits()), (ErrorKind::Full, 1));
+        assert!(!database.holds_lease());
+        // That it failed once is no matter for whoever writes next.
+        write(database, 2).unwrap();
+        clock.advance(Duration::from_secs(1));
+        fleet.wait(database.look_after()).unwrap_err();
+        assert_eq!(plan.hits(), 2);
+        assert!(!database.holds_lease());
+    });
+}
+
+/// It was written once a second, nearly whole, and for ever.
+#[test]
+fn a_checkpoint_of_an_idle_database_that_failed_is_tried_again_later_and_later() {
+    without_room(
+        |_| {},
+        |fleet, database, clock, plan| {
+            let look = |after| {
+                clock.advance(after);
+                let before = plan.hits();
+                let looked = fleet.wait(database.look_after());
+                let tried = plan.hits() > before;
+                assert_eq!(looked.is_err(), tried);
+                tried
+            };
+            assert!(look(DAY));
+            assert!(!look(Duration::from_secs(1)));
+            write(database, 2).unwrap();
+            assert!(!look(Duration::from_secs(1)), "it is not idle");
+            assert!(look(DAY), "there was a commit");
+            // While nothing is committed there are ever fewer tries.
+            let tries = |seconds| (0..seconds).filter(|_| look(Duration::from_secs(1))).count();
+            let (early, late) = (tries(600), tries(600));
+            assert!((1..10).contains(&early) && late < early, "{early} {late}");
+            assert!(look(DAY), "there may be room by now");
+            plan.disarm();
+            clock.advance(DAY);
+            fleet.wait(database.look_after()).unwrap();
+            let status = database.status();
+            assert_eq!(status.checkpoint, status.txid);
+        },
+    );
 }
