@@ -290,17 +290,29 @@ impl Fleet {
     }
 
     /// Checkpoints what is open, gives every lease back, ends the session, and waits for the work in the background, for as long
-    /// as for the store: when the fleet and its connections are gone then, so is its hold on the store. Connections that are
-    /// still open get their leases anew when they are used.
+    /// as for the store. Where the store is away the rest gets no checkpoint, and its leases end with the session. When the fleet
+    /// and its connections are gone then, so is its hold on the store. Connections that are still open get their leases anew when
+    /// they are used.
     pub fn shutdown(&self) -> Result<()> {
         self.check_process()?;
         self.wait(async {
             let mut first = Ok(());
+            let mut away = false;
             for database in self.inner.registry.all() {
-                if database.holds_lease() && !database.needs_lease() {
-                    let checkpoint = database.checkpoint_at_close().await;
-                    first = first.and(checkpoint).and(database.release_lease().await);
+                if !database.holds_lease() || database.needs_lease() {
+                    continue;
                 }
+                // Each would be waited for as long as the first, and behind them all the session, which ends every lease by itself.
+                let checkpoint = if away { Ok(()) } else { database.checkpoint_at_close().await };
+                away |= is_away(&checkpoint);
+                let released = if away {
+                    database.forgo_lease();
+                    Ok(())
+                } else {
+                    database.release_lease().await
+                };
+                away |= is_away(&released);
+                first = first.and(checkpoint).and(released);
             }
             let ended = self.inner.session.end().await;
             self.inner.background.rest(self.inner.settings.database.store_timeout).await;
@@ -311,6 +323,10 @@ impl Fleet {
             first.and(ended)
         })
     }
+}
+
+fn is_away(reply: &Result<()>) -> bool {
+    reply.as_ref().is_err_and(|error| error.kind() == ErrorKind::Unavailable)
 }
 
 fn default_label() -> String {

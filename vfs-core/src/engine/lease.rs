@@ -13,7 +13,7 @@ use crate::config::LeaseMode;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::deadline::{self, Deadline};
 use crate::store::{LeaseRequest, OpenRequest};
-use crate::types::DatabaseId;
+use crate::types::{DatabaseId, PageNo};
 
 /// How often a load that raced with others is tried again.
 pub(super) const LOAD_TRIES: usize = 5;
@@ -88,16 +88,7 @@ impl Database {
 
     /// Gives the lease back, if it is held and nobody writes or locks exclusively.
     pub(super) async fn release_lease(&self) -> Result<()> {
-        let (database, lease, warm) = {
-            let mut core = self.core();
-            if core.needs_lease() {
-                return Ok(());
-            }
-            let (Some(database), Some(lease)) = (core.database, core.lease.take()) else { return Ok(()) };
-            core.shared = true;
-            core.holder = None;
-            (database, lease, core.warm_set())
-        };
+        let Some((database, lease, warm)) = self.forgo_lease() else { return Ok(()) };
         metrics::counter!("litefleet_leases_released_total").increment(1);
         let fleet = &self.fleet;
         let released = match self.retry(|| fleet.store.release(database, lease.epoch, warm.clone())).await {
@@ -113,6 +104,19 @@ impl Database {
             fleet.unreturned.kept(database, lease.session);
         }
         released.map(|_| ())
+    }
+
+    /// Does not rely on the lease any more, unless somebody writes or locks exclusively. Returns what it is to be given back with;
+    /// it ends with its session, too.
+    pub(super) fn forgo_lease(&self) -> Option<(DatabaseId, Lease, Vec<PageNo>)> {
+        let mut core = self.core();
+        if core.needs_lease() {
+            return None;
+        }
+        let (database, lease) = (core.database?, core.lease.take()?);
+        core.shared = true;
+        core.holder = None;
+        Some((database, lease, core.warm_set()))
     }
 
     /// Takes the lease even from a live holder, this once.

@@ -312,3 +312,37 @@ fn a_checkpoint_of_an_idle_database_that_failed_is_tried_again_later_and_later()
         },
     );
 }
+
+/// It was looked for once for the checkpoint of each database, and once more for its lease: with some hundred of them an
+/// hour, in which the session, that alone holds all leases, was not ended.
+#[test]
+fn a_shutdown_while_the_store_is_away_tries_it_once() {
+    const DATABASES: usize = 50;
+    let name = |index| DatabaseName::new(&format!("tenant-{index}")).unwrap();
+    let memory: Arc<dyn PageStore> = Arc::new(MemoryStore::default());
+    let plan = Arc::new(FaultPlan::default());
+    let store = FaultLayer::new(Arc::clone(&memory), Arc::clone(&plan));
+    let mut settings = FleetSettings { session_lifetime: DAY, ..FleetSettings::default() };
+    settings.database.store_timeout = Duration::from_nanos(1);
+    let here = Fleet::builder(Arc::new(store)).settings(settings).build().unwrap();
+    let there = Fleet::builder(memory).build().unwrap();
+    let open: Vec<_> = (0..DATABASES).map(|index| here.connect(&name(index), Role::Writer, true)).collect();
+    for database in &open {
+        write(database, 1).unwrap();
+    }
+    for operation in [Operation::Checkpoint, Operation::Release] {
+        plan.arm(Fault { operation: Some(operation), after: 0, times: u64::MAX, effect: Effect::Refuse });
+    }
+    assert_eq!(here.shutdown().unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(plan.hits(), 1);
+    plan.disarm();
+    assert!(open.iter().all(|database| !database.holds_lease()));
+    // Others take them, and who has them open here goes on after that.
+    for (index, database) in open.iter().enumerate() {
+        let other = there.connect(&name(index), Role::Writer, false);
+        write(&other, 2).unwrap();
+        there.disconnect(&other);
+        write(database, 3).unwrap();
+        here.disconnect(database);
+    }
+}
