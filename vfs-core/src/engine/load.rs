@@ -16,8 +16,6 @@ use crate::types::{DatabaseId, Txid};
 
 /// The most bytes of log that an open brings along; a longer tail is asked for on its own.
 const INLINE_TAIL: usize = 4 << 20;
-/// The most bytes of log that come in one piece: what the default settings let a tail grow to.
-const LARGEST_PIECE: usize = 64 << 20;
 
 impl Database {
     pub(super) fn open_request(&self, lease: Option<LeaseRequest>, known: Option<(DatabaseId, Txid)>) -> OpenRequest {
@@ -302,46 +300,6 @@ impl Database {
                 self.fleet.cache.insert(self.key(page, Txid::MAX), CachedImage { from, image });
             }
         }
-    }
-
-    /// The records after `after` up to `to`, which were too many to come with an open: in one call if possible. `None` when
-    /// some of them are gone.
-    async fn long_tail(&self, database: DatabaseId, after: Txid, to: Txid) -> Result<Option<Vec<LogRow>>> {
-        let request = HeadRequest { database, known: after, epoch: None, tail_bytes: LARGEST_PIECE };
-        match self.retry(|| self.fleet.store.head(request)).await?.tail {
-            Tail::Complete(mut rows) => {
-                // A follower's writer goes on meanwhile.
-                rows.retain(|row| row.txid <= to);
-                Ok(Some(rows))
-            }
-            Tail::Reload => Ok(None),
-            Tail::Truncated => match self.read_log(database, after, to).await {
-                Err(error) if error.kind() == ErrorKind::SnapshotTooOld => Ok(None),
-                rows => rows.map(Some),
-            },
-        }
-    }
-
-    /// The records after `after` up to `to`, in as many calls as it takes.
-    async fn read_log(&self, database: DatabaseId, after: Txid, to: Txid) -> Result<Vec<LogRow>> {
-        let mut rows: Vec<LogRow> = Vec::new();
-        loop {
-            let from = rows.last().map_or(after, |row| row.txid);
-            if from >= to {
-                return Ok(rows);
-            }
-            rows.extend(self.read_log_piece(database, from, to).await?);
-        }
-    }
-
-    /// The first records after `after`, as many as come in one call.
-    pub(super) async fn read_log_piece(&self, database: DatabaseId, after: Txid, to: Txid) -> Result<Vec<LogRow>> {
-        let lineage = [crate::store::Lineage { database, max_txid: Txid::MAX }];
-        let piece = self.retry(|| self.fleet.store.read_log(&lineage, after, to)).await?;
-        if piece.first().map(|row| row.txid) != Some(after.next()) {
-            return Err(Error::corrupt(format!("the log has no record after txid {after}")));
-        }
-        Ok(piece)
     }
 }
 

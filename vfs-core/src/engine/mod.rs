@@ -21,6 +21,7 @@ mod fleet;
 mod header;
 mod lease;
 mod load;
+mod log;
 mod manage;
 #[cfg(test)]
 mod meanwhile;

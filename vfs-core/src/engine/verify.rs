@@ -190,13 +190,13 @@ impl Database {
     }
 
     async fn verify_log(&self, database: DatabaseId, head: Txid, state: &mut Verification) -> Result<()> {
-        let lineage = self.lineage()?;
+        let limit = self.settings().store_timeout;
         // What was collected meanwhile is gone.
         let mut after = state.log.unwrap_or_default().max(self.core().horizon);
         let mut step = u64::MAX;
         while after < head {
             let to = Txid(after.get().saturating_add(step)).min(head);
-            let rows = match self.retry(|| self.fleet.store.read_log(&lineage, after, to)).await {
+            let rows = match self.fleet.read_log(limit, database, after, to).await {
                 Err(error) if error.kind() == ErrorKind::SnapshotTooOld && after < self.core().checkpoint => {
                     // Collected meanwhile: what is needed begins at the checkpoint.
                     after = self.core().checkpoint;

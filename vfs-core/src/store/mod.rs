@@ -30,6 +30,8 @@ pub use layers::{
 };
 pub use limits::StoreLimits;
 pub use memory::MemoryStore;
+#[cfg(test)]
+pub(crate) use memory::Standby;
 pub use model::{
     CheckpointRequest, CollectRequest, Collected, CommitRequest, DiscardRequest, Discarded, EpochEnd, Head, HeadReply,
     HeadRequest, Holder, LeaseRequest, Lineage, ListEntry, Listed, LogRow, OpenRequest, Opened, PageRow, PagesReply,

@@ -66,6 +66,7 @@ impl MemoryStore {
 
 /// A standby that gets nothing more from its primary.
 #[cfg(test)]
+#[derive(Clone)]
 pub(crate) struct Standby(State);
 
 #[cfg(test)]
@@ -77,6 +78,12 @@ impl MemoryStore {
     /// A failover: what came after the standby was cut off is lost.
     pub(crate) fn fail_over_to(&self, standby: Standby) {
         *self.lock() = standby.0;
+    }
+
+    /// Damage: the records after `after` are gone.
+    pub(crate) fn lose_records(&self, database: DatabaseId, after: Txid) -> Result<()> {
+        self.lock().database_mut(database)?.log.retain(|txid, _| *txid <= after);
+        Ok(())
     }
 }
 
