@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::fleet::{Fleet, FleetInner};
+use super::rows::behind;
 use crate::codec::Record;
-use crate::error::{Context, ErrorKind, Result};
-use crate::store::{HeadRequest, Lineage, LogRow, OpenRequest};
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::store::{HeadRequest, LogRow, OpenRequest};
 use crate::types::{CommitId, DatabaseId, DatabaseName, Txid, UnixMillis};
 
 /// A commit that a [`Watch`] has seen.
@@ -34,6 +35,10 @@ pub struct Watch {
     name: DatabaseName,
     database: DatabaseId,
     known: Txid,
+    /// The commit there, where it was heard of.
+    commit_id: Option<CommitId>,
+    /// The store has lost that commit.
+    lost: Option<Error>,
 }
 
 impl Fleet {
@@ -43,8 +48,11 @@ impl Fleet {
         let limit = self.inner.settings.database.store_timeout;
         let opened = self.wait(self.inner.retry(limit, || self.inner.store.open(ask.clone())));
         let opened = opened.context(format_args!("database {name}: watch"))?;
-        let known = after.unwrap_or(opened.head.txid);
-        Ok(Watch { fleet: Arc::clone(&self.inner), name: name.clone(), database: opened.database, known })
+        let head = opened.head;
+        let known = after.unwrap_or(head.txid);
+        let commit_id = (known == head.txid).then_some(head.commit_id);
+        let (fleet, name) = (Arc::clone(&self.inner), name.clone());
+        Ok(Watch { fleet, name, database: opened.database, known, commit_id, lost: None })
     }
 }
 
@@ -58,7 +66,8 @@ impl Watch {
     /// fit into memory. Empty when the time is over, and when all that there were had been collected: commits whose records
     /// are gone are left out.
     /// `NotFound` when the database was deleted. `Corrupt` when the record after the last commit that was told of cannot be
-    /// read: so it is at each call from then on.
+    /// read, and `Fenced` when the store has lost that commit, in a crash or a failover, and what comes next does not follow it: so it
+    /// is at each call from then on. `Unavailable` while the store has not come so far again.
     pub fn next(&mut self, timeout: Duration) -> Result<Vec<Commit>> {
         let fleet = Arc::clone(&self.fleet);
         fleet.check_process()?;
@@ -70,20 +79,22 @@ impl Watch {
     }
 
     async fn wait(&mut self) -> Result<Vec<Commit>> {
+        if let Some(lost) = &self.lost {
+            return Err(lost.clone());
+        }
         let limit = self.fleet.settings.database.store_timeout;
-        let (database, store) = (self.database, &self.fleet.store);
         loop {
-            let known = self.known;
-            let head = self.fleet.retry(limit, || store.watch(database, known)).await?;
-            if head <= known {
+            let mut head = self.look().await?;
+            if head <= self.known {
+                let (store, database, known) = (&self.fleet.store, self.database, self.known);
+                head = self.fleet.retry(limit, || store.watch(database, known)).await?;
+            }
+            if head <= self.known {
                 continue;
             }
             let rows = match self.records(head).await {
                 Err(error) if error.kind() == ErrorKind::SnapshotTooOld => {
-                    // All records after the newest checkpoint are there.
-                    let request = HeadRequest { database, known: head, epoch: None, tail_bytes: 0 };
-                    let checkpoint = self.fleet.retry(limit, || store.head(request)).await?.head.checkpoint;
-                    self.known = self.known.max(checkpoint);
+                    self.pass_collected(head).await?;
                     if self.known >= head {
                         return Ok(Vec::new());
                     }
@@ -92,35 +103,92 @@ impl Watch {
                 rows => rows?,
             };
             let mut commits = Vec::with_capacity(rows.len());
-            for row in rows {
-                let body = match Record::decode(database, row.txid, &row.record) {
-                    Ok(record) => record.body,
+            for row in &rows {
+                match self.take(row) {
+                    Ok(commit) => commits.push(commit),
                     Err(error) if commits.is_empty() => return Err(error),
                     // Those before it are told, and the next call begins with it.
                     Err(_) => break,
-                };
-                let (time, commit_id, size) = (body.time, body.commit_id, body.size);
-                commits.push(Commit { txid: row.txid, time, commit_id, size, record_bytes: row.record.len() });
-                self.known = row.txid;
+                }
             }
             return Ok(commits);
         }
     }
 
+    /// Asks for the head, which tells at the txid that is known whether the commit there is still the same.
+    async fn look(&mut self) -> Result<Txid> {
+        let (limit, database, known) = (self.fleet.settings.database.store_timeout, self.database, self.known);
+        let request = HeadRequest { database, known, epoch: None, tail_bytes: 0 };
+        let ask = || async {
+            let head = self.fleet.store.head(request).await?.head;
+            // As for a follower: a server that is behind catches up, or another one answers.
+            if head.txid < known { Err(behind(known)) } else { Ok(head) }
+        };
+        let head = self.fleet.retry(limit, ask).await?;
+        if head.txid == known {
+            match self.commit_id {
+                Some(told) if told != head.commit_id => return Err(self.lose(told, head.commit_id)),
+                _ => self.commit_id = Some(head.commit_id),
+            }
+        }
+        Ok(head.txid)
+    }
+
     /// The records after those that are known, up to the head: so many as can be read.
     async fn records(&self, head: Txid) -> Result<Vec<LogRow>> {
         let (limit, known) = (self.fleet.settings.database.store_timeout, self.known);
-        let lineage = [Lineage { database: self.database, max_txid: Txid::MAX }];
         let mut to = head;
         loop {
-            match self.fleet.retry(limit, || self.fleet.store.read_log(&lineage, known, to)).await {
+            match self.fleet.read_log(limit, self.database, known, to).await {
                 // One of them: those before it can be told.
                 Err(error) if error.kind() == ErrorKind::Corrupt && to > known.next() => {
                     to = Txid(known.get() + (to.get() - known.get()) / 2);
                 }
+                Ok(rows) if rows.is_empty() => return Err(self.gap()),
                 rows => return rows,
             }
         }
+    }
+
+    /// Goes on where the log begins: all records after the newest checkpoint are there.
+    async fn pass_collected(&mut self, head: Txid) -> Result<()> {
+        let limit = self.fleet.settings.database.store_timeout;
+        let request = HeadRequest { database: self.database, known: head, epoch: None, tail_bytes: 0 };
+        let head = self.fleet.retry(limit, || self.fleet.store.head(request)).await?.head;
+        if head.checkpoint > self.known {
+            self.known = head.checkpoint;
+            self.commit_id = (head.txid == head.checkpoint).then_some(head.commit_id);
+        }
+        Ok(())
+    }
+
+    /// The commit that a record makes, which must be the one after those that are known.
+    fn take(&mut self, row: &LogRow) -> Result<Commit> {
+        if row.txid != self.known.next() {
+            return Err(self.gap());
+        }
+        let body = Record::decode(self.database, row.txid, &row.record)?.body;
+        if let Some(told) = self.commit_id.filter(|told| told.link() != body.follows) {
+            return Err(self.lose(told, body.commit_id));
+        }
+        self.known = row.txid;
+        self.commit_id = Some(body.commit_id);
+        let (time, commit_id, size) = (body.time, body.commit_id, body.size);
+        Ok(Commit { txid: row.txid, time, commit_id, size, record_bytes: row.record.len() })
+    }
+
+    fn gap(&self) -> Error {
+        Error::corrupt(format!("the log has no record after txid {}", self.known))
+    }
+
+    /// Ends: what was told is no part of what comes next.
+    fn lose(&mut self, told: CommitId, found: CommitId) -> Error {
+        let error = Error::fenced(format!(
+            "the store has lost commits, in a crash or a failover: this watch knows commit {told} at txid {}, and the store has \
+             commit {found}, which does not follow it; what it told of last is gone: look at the whole database, and watch it anew",
+            self.known
+        ));
+        self.lost.insert(error).clone()
     }
 }
 

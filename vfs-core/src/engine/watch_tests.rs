@@ -3,12 +3,45 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::{Commit, Watch};
+use crate::config::{FleetSettings, LeaseMode};
 use crate::engine::{Fleet, Role};
 use crate::error::{ErrorKind, Result};
 use crate::store::{CommitMode, CommitRequest, LeaseRequest, MemoryStore, OpenRequest, PageStore, SessionRequest};
 use crate::types::{CommitId, DatabaseName, SessionId, Txid};
 
 const LONG: Duration = Duration::from_secs(60);
+
+fn name() -> DatabaseName {
+    DatabaseName::new("a").unwrap()
+}
+
+fn fleet(store: &Arc<dyn PageStore>) -> Fleet {
+    let mut settings = FleetSettings::default();
+    settings.database.lease = LeaseMode::Transaction;
+    settings.database.store_timeout = Duration::from_millis(50);
+    Fleet::builder(Arc::clone(store)).settings(settings).build().unwrap()
+}
+
+/// Another process commits so often.
+fn commit(store: &Arc<dyn PageStore>, times: u8) {
+    let fleet = fleet(store);
+    let database = fleet.connect(&name(), Role::Writer, true);
+    for _ in 0..times {
+        let snapshot = database.begin_read().unwrap();
+        let mut buffer = database.begin_write(snapshot, false).unwrap();
+        buffer.set_foreign();
+        database.write(&mut buffer, 0, &snapshot.txid.next().get().to_be_bytes()).unwrap();
+        let committed = database.commit(&mut buffer, snapshot).unwrap();
+        database.end_write(&mut buffer);
+        database.unpin(committed);
+    }
+    fleet.disconnect(&database);
+}
+
+fn txids(told: &[Commit]) -> Vec<u64> {
+    told.iter().map(|commit| commit.txid.get()).collect()
+}
 
 /// A record that fails its check, as the next commit of a database that nobody holds.
 async fn commit_damaged(store: &dyn PageStore, name: &DatabaseName) -> Result<()> {
@@ -35,27 +68,64 @@ async fn commit_damaged(store: &dyn PageStore, name: &DatabaseName) -> Result<()
 #[test]
 fn commits_before_a_damaged_record_are_told() {
     let store: Arc<dyn PageStore> = Arc::new(MemoryStore::default());
-    let fleet = Fleet::builder(Arc::clone(&store)).build().unwrap();
-    let name = DatabaseName::new("a").unwrap();
-    let database = fleet.connect(&name, Role::Writer, true);
-    for byte in [1, 2] {
-        let snapshot = database.begin_read().unwrap();
-        let mut buffer = database.begin_write(snapshot, false).unwrap();
-        buffer.set_foreign();
-        database.write(&mut buffer, 0, &[byte; 100]).unwrap();
-        let committed = database.commit(&mut buffer, snapshot).unwrap();
-        database.end_write(&mut buffer);
-        database.unpin(committed);
-    }
-    fleet.disconnect(&database);
-    fleet.wait(commit_damaged(&*store, &name)).unwrap();
-    let mut watch = fleet.watch(&name, Some(Txid(0))).unwrap();
-    let told: Vec<Txid> = watch.next(LONG).unwrap().iter().map(|commit| commit.txid).collect();
-    assert_eq!(told, [Txid(1), Txid(2)]);
+    commit(&store, 2);
+    let fleet = fleet(&store);
+    fleet.wait(commit_damaged(&*store, &name())).unwrap();
+    let mut watch = fleet.watch(&name(), Some(Txid(0))).unwrap();
+    assert_eq!(txids(&watch.next(LONG).unwrap()), [1, 2]);
     assert_eq!(watch.known(), Txid(2));
     for _ in 0..2 {
         let error = watch.next(LONG).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
     }
     assert_eq!(watch.known(), Txid(2));
+}
+
+/// A watch that has told of three commits, of which a failover has lost two. Others have committed so often since.
+fn overtaken(commits: u8) -> (Watch, Arc<dyn PageStore>) {
+    let memory = Arc::new(MemoryStore::default());
+    let store: Arc<dyn PageStore> = Arc::clone(&memory) as _;
+    commit(&store, 1);
+    let standby = memory.standby();
+    commit(&store, 2);
+    let mut watch = fleet(&store).watch(&name(), Some(Txid(0))).unwrap();
+    assert_eq!(txids(&watch.next(LONG).unwrap()), [1, 2, 3]);
+    memory.fail_over_to(standby);
+    commit(&store, commits);
+    (watch, store)
+}
+
+/// It went on with the commits of the other history, from the first whose number it had not told: those before were never told.
+#[test]
+fn a_watch_ends_where_others_have_gone_on_without_what_it_told_of() {
+    for commits in [2, 3, 5] {
+        let (mut watch, store) = overtaken(commits);
+        for _ in 0..2 {
+            let error = watch.next(LONG).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Fenced, "{commits}: {error}");
+            assert!(error.to_string().contains("the store has lost commits"), "{commits}: {error}");
+            assert_eq!(watch.known(), Txid(3));
+            commit(&store, 1);
+        }
+        let mut anew = fleet(&store).watch(&name(), Some(Txid(1))).unwrap();
+        assert_eq!(anew.next(LONG).unwrap().len(), usize::from(commits) + 2);
+    }
+}
+
+/// It waited in silence, as for a commit that nobody makes.
+#[test]
+fn a_watch_says_that_the_store_is_behind_what_it_told_of() {
+    let memory = Arc::new(MemoryStore::default());
+    let store: Arc<dyn PageStore> = Arc::clone(&memory) as _;
+    commit(&store, 1);
+    let behind = memory.standby();
+    commit(&store, 1);
+    let mut watch = fleet(&store).watch(&name(), None).unwrap();
+    let newest = memory.standby();
+    memory.fail_over_to(behind);
+    let error = watch.next(LONG).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    memory.fail_over_to(newest);
+    commit(&store, 2);
+    assert_eq!(txids(&watch.next(LONG).unwrap()), [3, 4]);
 }
