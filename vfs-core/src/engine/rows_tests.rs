@@ -4,13 +4,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::TRUSTED;
+use crate::clock::{Clock, ManualClock, SystemClock};
 use crate::config::{FleetSettings, LeaseMode};
 use crate::engine::database::{Database, Snapshot};
 use crate::engine::meanwhile::Meanwhile;
 use crate::engine::stage::STAGED_RUNS;
 use crate::engine::{Fleet, Role, TransactionBuffer, commit_atomically};
 use crate::error::ErrorKind;
-use crate::store::{Effect, Fault, FaultLayer, FaultPlan, MemoryStore, Operation, PageStore};
+use crate::store::{Effect, Fault, FaultLayer, FaultPlan, MemoryStore, Operation, PageStore, StoreLimits};
 use crate::types::{DatabaseName, PAGE_SIZE, PageNo, Txid};
 
 const SIZE: u64 = PAGE_SIZE as u64;
@@ -30,13 +32,17 @@ struct Process {
 impl Process {
     /// Nothing happens by time alone, and all that may be collected is.
     fn new(store: &Arc<dyn PageStore>, role: Role, lease: LeaseMode) -> Self {
+        Self::by_clock(store, role, lease, Arc::new(SystemClock::default()))
+    }
+
+    fn by_clock(store: &Arc<dyn PageStore>, role: Role, lease: LeaseMode, clock: Arc<dyn Clock>) -> Self {
         let mut settings = FleetSettings { session_lifetime: DAY, ..FleetSettings::default() };
         settings.database.lease = lease;
         settings.database.retention = Duration::ZERO;
         settings.database.checkpoint_idle = DAY;
         settings.database.store_timeout = Duration::from_millis(50);
         settings.database.transaction_bytes = BUFFERED * PAGE_SIZE;
-        let fleet = Fleet::builder(Arc::clone(store)).settings(settings).build().unwrap();
+        let fleet = Fleet::builder(Arc::clone(store)).settings(settings).clock(clock).build().unwrap();
         let database = fleet.connect(&DatabaseName::new("a").unwrap(), role, role == Role::Writer);
         Self { fleet, database }
     }
@@ -470,6 +476,135 @@ fn read_transaction_reads_no_rows_of_another_history() {
     }
     let error = follower.database.read(pinned, ELSEWHERE, &mut [0; 8]).unwrap_err();
     assert!(error.to_string().contains("the store has lost commits"), "{error}");
+}
+
+/// A large transaction over the page that is read: its rows are staged, and stand after the checkpoint.
+fn large(byte: u8) -> Vec<u8> {
+    vec![byte; 4 * BUFFERED * PAGE_SIZE]
+}
+
+/// A small commit was lost, and a large one stands in its place: no checkpoint tells of its rows.
+#[test]
+fn read_transaction_takes_no_staged_rows_of_another_history() {
+    for role in [Role::Follower, Role::Writer] {
+        let (memory, store) = mortal();
+        let first = Process::new(&store, Role::Writer, LeaseMode::Transaction);
+        first.write(AT, &[7; 4 * PAGE_SIZE]);
+        first.maintain();
+        first.rest();
+        let standby = memory.standby();
+        let reader = Process::new(&store, role, LeaseMode::Transaction);
+        if role == Role::Writer { &reader } else { &first }.write(AT, &[8; 8]);
+        let pinned = reader.database.begin_read().unwrap();
+        reader.rest();
+        memory.fail_over_to(standby);
+        let other = Process::writer(&store);
+        assert_eq!(other.write(ELSEWHERE, &large(9)), pinned.txid);
+        let error = reader.database.read(pinned, ELSEWHERE, &mut [0; 8]).unwrap_err();
+        assert!(error.to_string().contains("the store has lost commits"), "{role:?}: {error}");
+    }
+}
+
+/// The other way round: what it had read of was staged, and is gone. That is no damage.
+#[test]
+fn staged_rows_of_a_lost_commit_are_not_missed_as_damage() {
+    let (memory, store) = mortal();
+    let first = Process::new(&store, Role::Writer, LeaseMode::Transaction);
+    first.write(AT, &[7; 4 * PAGE_SIZE]);
+    first.maintain();
+    first.rest();
+    let standby = memory.standby();
+    first.write(ELSEWHERE, &large(8));
+    let follower = Process::follower(&store);
+    let pinned = follower.database.begin_read().unwrap();
+    follower.rest();
+    memory.fail_over_to(standby);
+    let other = Process::writer(&store);
+    assert_eq!(other.write(AT, &[9; 8]), pinned.txid);
+    let error = follower.database.read(pinned, ELSEWHERE, &mut [0; 8]).unwrap_err();
+    assert!(error.to_string().contains("the store has lost commits"), "{error}");
+}
+
+/// Both histories staged the page under one txid: that tells nothing, and the log is asked again after a while.
+#[test]
+fn long_read_transaction_takes_no_rows_of_a_large_commit_that_was_made_again() {
+    let (memory, store) = mortal();
+    let first = Process::new(&store, Role::Writer, LeaseMode::Transaction);
+    first.write(AT, &[7; 4 * PAGE_SIZE]);
+    first.maintain();
+    first.rest();
+    let standby = memory.standby();
+    first.write(ELSEWHERE, &large(8));
+    let clock = Arc::new(ManualClock::default());
+    let follower = Process::by_clock(&store, Role::Follower, LeaseMode::Exclusive, Arc::clone(&clock) as _);
+    let pinned = follower.database.begin_read().unwrap();
+    assert_eq!(follower.read_at(ELSEWHERE, pinned), [8; 8]);
+    memory.fail_over_to(standby);
+    let other = Process::writer(&store);
+    assert_eq!(other.write(ELSEWHERE, &large(9)), pinned.txid);
+    clock.advance(2 * TRUSTED);
+    follower.rest();
+    let error = follower.database.read(pinned, ELSEWHERE, &mut [0; 8]).unwrap_err();
+    assert!(error.to_string().contains("the store has lost commits"), "{error}");
+}
+
+/// Readings of pages and of the log that it takes to read at an offset with nothing in the cache.
+fn calls(process: &Process, offset: u64, pinned: Snapshot) -> (u64, u64) {
+    process.database.forget_cache();
+    let count = |operation| process.fleet.counters().get(operation).calls;
+    let before = (count(Operation::ReadPages), count(Operation::ReadLog), process.fleet.counters().round_trips());
+    process.read_at(offset, pinned);
+    let pages = count(Operation::ReadPages) - before.0;
+    let log = count(Operation::ReadLog) - before.1;
+    assert_eq!(process.fleet.counters().round_trips() - before.2, pages + log, "nothing else is asked");
+    (pages, log)
+}
+
+/// A cache miss is one call; the log is asked for what was staged since the checkpoint only, and not in every read.
+#[test]
+fn staged_rows_are_asked_about_now_and_then() {
+    let store = memory();
+    let writer = Process::writer(&store);
+    writer.write(AT, &[7; 4 * PAGE_SIZE]);
+    writer.write(500 * SIZE, &[7; PAGE_SIZE]);
+    writer.maintain();
+    writer.write(ELSEWHERE, &large(8));
+    let clock = Arc::new(ManualClock::default());
+    let follower = Process::by_clock(&store, Role::Follower, LeaseMode::Exclusive, Arc::clone(&clock) as _);
+    let pinned = follower.database.begin_read().unwrap();
+    assert_eq!(calls(&follower, ELSEWHERE, pinned), (1, 0), "the store was just asked for the head");
+    clock.advance(2 * TRUSTED);
+    assert_eq!(calls(&follower, 500 * SIZE, pinned), (1, 0), "a row of the checkpoint");
+    assert_eq!(calls(&follower, ELSEWHERE, pinned), (1, 1));
+    assert_eq!(calls(&follower, ELSEWHERE, pinned), (1, 0));
+    let held = writer.database.begin_read().unwrap();
+    assert_eq!(calls(&writer, ELSEWHERE, held), (1, 0), "nobody else writes under a lease");
+    writer.database.unpin(held);
+}
+
+/// Rows of a checkpoint that is under way, or was never completed, stand after the newest one as well: they are asked about once.
+#[test]
+fn rows_of_half_a_checkpoint_are_asked_about_once() {
+    let limits = StoreLimits { write_rows: 2, ..MemoryStore::default().limits() };
+    let store: Arc<dyn PageStore> = Arc::new(MemoryStore::with_limits(Arc::new(SystemClock::default()), limits));
+    let plan = Arc::new(FaultPlan::default());
+    let faulty: Arc<dyn PageStore> = Arc::new(FaultLayer::new(Arc::clone(&store), Arc::clone(&plan)));
+    let writer = Process::writer(&faulty);
+    writer.write(AT, &vec![7; 8 * PAGE_SIZE]);
+    writer.maintain();
+    writer.commit(|database, buffer| {
+        for page in 0..8 {
+            database.write(buffer, AT + page * SIZE, &[8; 8]).unwrap();
+        }
+    });
+    plan.arm(Fault { operation: Some(Operation::Checkpoint), after: 1, times: 100, effect: Effect::Full });
+    writer.fleet.wait(writer.database.checkpoint()).unwrap_err();
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::default());
+    let follower = Process::by_clock(&store, Role::Follower, LeaseMode::Exclusive, clock);
+    let pinned = follower.database.begin_read().unwrap();
+    assert_eq!(calls(&follower, AT, pinned), (1, 1));
+    assert_eq!(calls(&follower, AT, pinned), (1, 0));
+    assert_eq!(follower.read(pinned), [8; 8]);
 }
 
 /// A reader that met a checkpoint of others took over all that was committed since, until it was over its bound and the snapshot

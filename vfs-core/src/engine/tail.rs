@@ -191,6 +191,11 @@ impl LogTail {
         self.wide.iter().any(|record| record.txid > from && record.txid <= to && record.body.staged.contains(page))
     }
 
+    /// Whether the record there may have staged the page.
+    pub(super) fn is_staged_at(&self, page: PageNo, txid: Txid) -> bool {
+        self.record(txid).is_some_and(|record| record.body.staged.contains(page))
+    }
+
     /// The pages that a checkpoint at `to` must write: those whose last change up to there is not a staged row.
     pub(super) fn changed(&self, to: Txid) -> PageSet {
         let mut set = PageSet::new();
