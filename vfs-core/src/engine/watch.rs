@@ -4,6 +4,7 @@
 //! date still asks the store, or lets its view be as old as its `staleness` allows.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::fleet::{Fleet, FleetInner};
@@ -39,6 +40,8 @@ pub struct Watch {
     commit_id: Option<CommitId>,
     /// The store has lost that commit.
     lost: Option<Error>,
+    /// It has answered from before that commit, and not otherwise since.
+    behind: AtomicBool,
 }
 
 impl Fleet {
@@ -52,7 +55,15 @@ impl Fleet {
         let known = after.unwrap_or(head.txid);
         let commit_id = (known == head.txid).then_some(head.commit_id);
         let (fleet, name) = (Arc::clone(&self.inner), name.clone());
-        Ok(Watch { fleet, name, database: opened.database, known, commit_id, lost: None })
+        Ok(Watch {
+            fleet,
+            name,
+            database: opened.database,
+            known,
+            commit_id,
+            lost: None,
+            behind: AtomicBool::new(false),
+        })
     }
 }
 
@@ -67,13 +78,17 @@ impl Watch {
     /// are gone are left out.
     /// `NotFound` when the database was deleted. `Corrupt` when the record after the last commit that was told of cannot be
     /// read, and `Fenced` when the store has lost that commit, in a crash or a failover, and what comes next does not follow it: so it
-    /// is at each call from then on. `Unavailable` while the store has not come so far again.
+    /// is at each call from then on. `Unavailable` while the store has not come so far again, also when the time is over before
+    /// that of the store is.
     pub fn next(&mut self, timeout: Duration) -> Result<Vec<Commit>> {
         let fleet = Arc::clone(&self.fleet);
         fleet.check_process()?;
         let waited = fleet.bridge.wait(async { tokio::time::timeout(timeout, self.wait()).await });
         match waited {
             Ok(commits) => commits.context(format_args!("database {}: watch", self.name)),
+            Err(_) if self.behind.load(Ordering::Relaxed) => {
+                Err(behind(self.known)).context(format_args!("database {}: watch", self.name))
+            }
             Err(_) => Ok(Vec::new()),
         }
     }
@@ -121,8 +136,10 @@ impl Watch {
         let request = HeadRequest { database, known, epoch: None, tail_bytes: 0 };
         let ask = || async {
             let head = self.fleet.store.head(request).await?.head;
-            // As for a follower: a server that is behind catches up, or another one answers.
-            if head.txid < known { Err(behind(known)) } else { Ok(head) }
+            // As for a follower: a server that is behind catches up, or another one answers. What was not heard of is waited for.
+            let is_behind = self.commit_id.is_some() && head.txid < known;
+            self.behind.store(is_behind, Ordering::Relaxed);
+            if is_behind { Err(behind(known)) } else { Ok(head) }
         };
         let head = self.fleet.retry(limit, ask).await?;
         if head.txid == known {

@@ -7,19 +7,28 @@ use super::{Commit, Watch};
 use crate::config::{FleetSettings, LeaseMode};
 use crate::engine::{Fleet, Role};
 use crate::error::{ErrorKind, Result};
-use crate::store::{CommitMode, CommitRequest, LeaseRequest, MemoryStore, OpenRequest, PageStore, SessionRequest};
+use crate::store::{
+    CommitMode, CommitRequest, LeaseRequest, MemoryStore, OpenRequest, PageStore, SessionRequest, Standby,
+};
 use crate::types::{CommitId, DatabaseName, SessionId, Txid};
 
 const LONG: Duration = Duration::from_secs(60);
+/// Longer than the `store_timeout` of [`fleet`].
+const SHORT: Duration = Duration::from_millis(200);
 
 fn name() -> DatabaseName {
     DatabaseName::new("a").unwrap()
 }
 
 fn fleet(store: &Arc<dyn PageStore>) -> Fleet {
+    fleet_for(store, Duration::from_millis(50))
+}
+
+/// A process that tries the store for so long.
+fn fleet_for(store: &Arc<dyn PageStore>, store_timeout: Duration) -> Fleet {
     let mut settings = FleetSettings::default();
     settings.database.lease = LeaseMode::Transaction;
-    settings.database.store_timeout = Duration::from_millis(50);
+    settings.database.store_timeout = store_timeout;
     Fleet::builder(Arc::clone(store)).settings(settings).build().unwrap()
 }
 
@@ -128,4 +137,48 @@ fn a_watch_says_that_the_store_is_behind_what_it_told_of() {
     memory.fail_over_to(newest);
     commit(&store, 2);
     assert_eq!(txids(&watch.next(LONG).unwrap()), [3, 4]);
+}
+
+/// A watch that has told of two commits, of which the store has lost one; what it would have to come back to.
+fn behind() -> (Watch, Arc<MemoryStore>, Standby) {
+    let memory = Arc::new(MemoryStore::default());
+    let store: Arc<dyn PageStore> = Arc::clone(&memory) as _;
+    commit(&store, 1);
+    let behind = memory.standby();
+    commit(&store, 1);
+    let patient = fleet_for(&store, LONG);
+    let watch = patient.watch(&name(), None).unwrap();
+    let newest = memory.standby();
+    memory.fail_over_to(behind);
+    (watch, memory, newest)
+}
+
+/// Who waited in short stretches was told of no commit again and again, as if nobody made one.
+#[test]
+fn a_watch_whose_time_is_over_says_that_the_store_is_behind() {
+    let (mut watch, memory, newest) = behind();
+    for _ in 0..3 {
+        let error = watch.next(SHORT).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert!(error.to_string().contains("answered from before txid 2"), "{error}");
+    }
+    memory.fail_over_to(newest);
+    assert_eq!(watch.next(SHORT).unwrap(), []);
+    let store: Arc<dyn PageStore> = memory;
+    commit(&store, 1);
+    assert_eq!(txids(&watch.next(LONG).unwrap()), [3]);
+}
+
+/// It was told that the store had lost something, of which nobody had told it.
+#[test]
+fn a_watch_after_a_txid_that_is_not_reached_waits_for_it() {
+    let store: Arc<dyn PageStore> = Arc::new(MemoryStore::default());
+    commit(&store, 1);
+    let mut watch = fleet(&store).watch(&name(), Some(Txid(3))).unwrap();
+    assert_eq!(watch.next(SHORT).unwrap(), []);
+    std::thread::scope(|scope| {
+        let next = scope.spawn(|| watch.next(LONG));
+        commit(&store, 3);
+        assert_eq!(txids(&next.join().unwrap().unwrap()), [4]);
+    });
 }
