@@ -10,6 +10,7 @@ use super::cache::CachedImage;
 use super::core::Core;
 use super::database::{Database, Role};
 use super::fencing::TRIES;
+use super::turn::Try;
 use crate::codec::{decode_row, zero_image};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::{Lineage, PageRow, PagesReply, ReadRow, RowKind};
@@ -162,13 +163,13 @@ impl Database {
 
     /// Rows came from before what the store has told: it has lost a checkpoint, or commits. What it has is loaded, or the
     /// database stops.
-    async fn look_for_checkpoint(&self) -> Result<()> {
+    pub(super) async fn look_for_checkpoint(&self) -> Result<()> {
         // A commit that is under way ends first, or the taking of a lease.
-        let _one = self.acquiring.lock().await;
+        let turn = self.turn().await;
         let lease = self.core().lease;
         match lease {
-            Some(lease) => self.look_again_alone(lease.epoch).await,
-            None => self.refresh().await,
+            Some(lease) => turn.make(Try::Head, self.look_again_alone(lease.epoch)).await,
+            None => turn.make(Try::Head, self.refresh()).await,
         }
     }
 

@@ -94,6 +94,33 @@ fn those_who_wait_through_a_try_that_failed_make_no_other() {
     }
 }
 
+/// Nor do those whose rows came from before what is known: each looked for as long, one behind the other.
+#[test]
+fn those_whose_rows_are_behind_look_at_the_head_together() {
+    let (fleet, plan) = fleet(&memory(), Arc::new(SystemClock::default()), |settings| {
+        settings.database.store_timeout = Duration::from_nanos(1);
+        settings.database.lease = LeaseMode::Transaction;
+    });
+    let database = open(&fleet, Role::Writer);
+    visit(&database).unwrap();
+    spoil(&plan, Effect::Refuse);
+    fleet.wait(async {
+        let turn = database.acquiring.lock().await;
+        let mut waiting: Vec<Waiting<'_, _>> = Vec::new();
+        for _ in 0..40 {
+            waiting.push(Box::pin(database.look_for_checkpoint()));
+        }
+        begin_to_wait(&mut waiting).await;
+        drop(turn);
+        for looked in waiting {
+            assert_eq!(looked.await.unwrap_err().kind(), ErrorKind::Unavailable);
+        }
+    });
+    assert_eq!(plan.hits(), 1);
+    plan.disarm();
+    fleet.disconnect(&database);
+}
+
 /// As for those who read.
 #[test]
 fn those_who_need_the_lease_to_write_make_one_try_together() {
