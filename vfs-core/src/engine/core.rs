@@ -54,10 +54,8 @@ pub(super) struct Core {
     /// Rows that were staged and not committed may still be in the store.
     pub(super) leftovers: bool,
     pub(super) tail: LogTail,
-    /// Checkpoints of others, completed or not, that are of the history known here, as the log has told.
+    /// Checkpoints of others, completed or not, that are of the history known here, as the store has told.
     vouched: BTreeSet<Txid>,
-    /// When the log was last asked for that.
-    vouched_at: Duration,
     /// Completed checkpoints that the tail may be trimmed to, in order.
     pub(super) checkpoints: Vec<Txid>,
     /// Weight of the records, and pages in them, since the newest checkpoint.
@@ -153,22 +151,16 @@ impl Core {
         }
     }
 
-    /// The log has the commit that is known here, when it was asked at `now` because of these txids.
-    pub(super) fn vouch(&mut self, txids: Vec<Txid>, now: Duration) {
+    /// The store has the commit that is known here: it was asked because of these txids.
+    pub(super) fn vouch(&mut self, txids: Vec<Txid>) {
         let checkpoint = self.checkpoint;
         self.vouched.retain(|txid| *txid > checkpoint);
         self.vouched.extend(txids);
-        self.vouched_at = now;
     }
 
     /// Whether a checkpoint is of the history known here.
     pub(super) fn is_heard_of(&self, checkpoint: Txid) -> bool {
         checkpoint == self.checkpoint || self.vouched.contains(&checkpoint)
-    }
-
-    /// Whether the store was seen to have what is known here no longer ago than `age`.
-    pub(super) fn was_seen_since(&self, now: Duration, age: Duration) -> bool {
-        now.saturating_sub(self.checked.max(self.vouched_at)) <= age
     }
 
     pub(super) fn pin(&mut self, now: Duration) -> Snapshot {

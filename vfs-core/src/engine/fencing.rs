@@ -13,7 +13,7 @@ use super::database::{Database, Role};
 use super::rows::behind;
 use crate::codec::Record;
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::{Head, HeadRequest, Lineage, OpenRequest};
+use crate::store::{Head, HeadRequest, OpenRequest};
 use crate::types::{CommitId, DatabaseId, Epoch, Txid};
 
 /// How often a write is sent under another epoch.
@@ -149,37 +149,44 @@ impl Database {
         ))
     }
 
-    /// The same, by the log alone: whether it has the commit that is known here.
-    pub(super) async fn check_known(&self, database: DatabaseId) -> Result<()> {
+    /// The same, by asking: whether the store has the commit that is known here. The log tells it, by a whole record; the head does as
+    /// well where that is what is known, as it was when the store told of `head`.
+    pub(super) async fn check_known(&self, database: DatabaseId, head: Option<Txid>) -> Result<()> {
         let (known, commit_id) = self.known_commit();
         let Some(before) = known.get().checked_sub(1).map(Txid) else { return Ok(()) };
-        let lineage = [Lineage { database, max_txid: Txid::MAX }];
-        let read = || async {
-            let rows = self.fleet.store.read_log(&lineage, before, known).await?;
-            rows.into_iter().next().ok_or_else(|| behind(known))
-        };
-        match self.retry(read).await {
-            Ok(row) => {
-                let found = Record::decode(database, row.txid, &row.record)?.body.commit_id;
-                if found == commit_id {
-                    return Ok(());
+        if head == Some(known) && self.is_head(database, known, commit_id).await? {
+            return Ok(());
+        }
+        match self.read_log_piece(database, before, known).await {
+            Ok(rows) => {
+                for row in rows {
+                    let found = Record::decode(database, row.txid, &row.record)?.body.commit_id;
+                    if found != commit_id {
+                        return Err(self.stop_lost(known, commit_id, format_args!("{found} there")));
+                    }
                 }
-                Err(self.stop_lost(known, commit_id, format_args!("{found} there")))
+                Ok(())
             }
             // Collected: then it is the head, or nobody can tell.
             Err(error) if error.kind() == ErrorKind::SnapshotTooOld => {
-                let request = HeadRequest { database, known, epoch: None, tail_bytes: 0 };
-                let head = self.retry(|| self.fleet.store.head(request)).await?.head;
-                // The head here may have moved on meanwhile.
-                let lost = head.txid == known && head.commit_id != commit_id;
-                if lost {
-                    Err(self.stop_lost(known, commit_id, format_args!("{} there", head.commit_id)))
-                } else {
-                    Ok(())
-                }
+                self.is_head(database, known, commit_id).await.map(|_| ())
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether the head is at the txid that is known here. An error: it is another commit there.
+    async fn is_head(&self, database: DatabaseId, known: Txid, commit_id: CommitId) -> Result<bool> {
+        let request = HeadRequest { database, known, epoch: None, tail_bytes: 0 };
+        let ask = || async {
+            let head = self.fleet.store.head(request).await?.head;
+            if head.txid < known { Err(behind(known)) } else { Ok(head) }
+        };
+        let head = self.retry(ask).await?;
+        if head.txid == known && head.commit_id != commit_id {
+            return Err(self.stop_lost(known, commit_id, format_args!("{} there", head.commit_id)));
+        }
+        Ok(head.txid == known)
     }
 
     /// Nobody else commits under the epoch of the lease here, unless the store has lost that grant and granted the epoch again,
@@ -188,7 +195,7 @@ impl Database {
         if head.txid <= self.known_commit().0 {
             return Ok(());
         }
-        self.check_known(database).await?;
+        self.check_known(database, Some(head.txid)).await?;
         Err(self.stop(Error::fenced(format!(
             "the store has lost a grant of the lease, in a crash or a failover: another process has committed up to txid {} under \
              the same epoch; open the database again",

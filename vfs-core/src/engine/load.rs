@@ -283,7 +283,7 @@ impl Database {
         match tail.records().find(|record| record.txid == known.next()) {
             Some(record) => self.check_follows(record),
             // Those who write have come further than the newest checkpoint; the log may have it still.
-            None => self.check_known(database).await,
+            None => self.check_known(database, Some(head.txid)).await,
         }
     }
 

@@ -1,7 +1,6 @@
 //! Page rows: a page at a snapshot is the newest row at or below it, and the patches of the log after that row.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -15,11 +14,6 @@ use crate::codec::{decode_row, zero_image};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::{Lineage, PageRow, PagesReply, ReadRow, RowKind};
 use crate::types::{DatabaseId, PageNo, PageRange, PageSet, Txid, pages_for_size};
-
-/// So long after the store was last seen to have what is known here, rows that were staged since the newest checkpoint are taken for
-/// those of this history; then the log is asked again. For others to be there in their place it takes a failover, a lease, and a large
-/// transaction.
-const TRUSTED: Duration = Duration::from_secs(1);
 
 /// The images that rows hold, each as of its row's txid: deltas are applied to the bases that follow them.
 pub(super) fn images(rows: &[ReadRow]) -> impl Iterator<Item = Result<(PageNo, Txid, Bytes)>> + '_ {
@@ -95,15 +89,17 @@ impl Database {
                     continue;
                 }
                 let database = lineage[0].database;
-                self.check_rows(database, snapshot, chunk, &reply).await?;
+                self.check_rows(database, &reply).await?;
                 let told = Told::new(start, &reply)?;
                 match self.keep_told(database, snapshot, chunk, &told, &mut out) {
                     Ok(true) => break,
                     Ok(false) => {}
                     // Rows of another history may be what does not fit.
                     Err(error) if error.kind() == ErrorKind::Corrupt && !self.has_lease()? => {
-                        self.check_known(database).await?;
-                        return Err(error);
+                        return Err(match self.check_known(database, reply.head).await {
+                            Err(lost) if lost.kind() == ErrorKind::Fenced => lost,
+                            _ => error,
+                        });
                     }
                     Err(error) => return Err(error),
                 }
@@ -133,31 +129,18 @@ impl Database {
         self.retry(read).await
     }
 
-    /// Without the lease rows may be those of another history, after a failover that lost the one that is read here: where they
-    /// may, the log tells.
-    async fn check_rows(
-        &self,
-        database: DatabaseId,
-        snapshot: Txid,
-        pages: &[PageNo],
-        reply: &PagesReply,
-    ) -> Result<()> {
+    /// Without the lease rows may be those of another history, after a failover that lost the one that is read here: where nobody
+    /// here has heard of their txids, it is looked whether the store still has what is known.
+    async fn check_rows(&self, database: DatabaseId, reply: &PagesReply) -> Result<()> {
         if self.has_lease()? {
             return Ok(());
         }
-        let now = self.fleet.clock.monotonic();
-        let unheard = {
-            let core = self.core();
-            let unheard = unheard_of(&core, reply);
-            if unheard.is_empty()
-                && (core.was_seen_since(now, TRUSTED) || !rest_on_staged(&core, snapshot, pages, reply))
-            {
-                return Ok(());
-            }
-            unheard
-        };
-        self.check_known(database).await?;
-        self.core().vouch(unheard, now);
+        let unheard = unheard_of(&self.core(), reply);
+        if unheard.is_empty() {
+            return Ok(());
+        }
+        self.check_known(database, reply.head).await?;
+        self.core().vouch(unheard);
         Ok(())
     }
 
@@ -264,13 +247,6 @@ fn unheard_of(core: &Core, reply: &PagesReply) -> Vec<Txid> {
     let rows = reply.rows.iter().map(|read| &read.row).filter(|row| row.txid > reply.checkpoint);
     let unknown = rows.filter(|row| !core.tail.is_staged_at(row.page, row.txid)).map(|row| row.txid);
     std::iter::once(reply.checkpoint).chain(unknown).filter(|txid| !core.is_heard_of(*txid)).collect()
-}
-
-/// Whether pages rest on rows after the checkpoint that came with them, or would if those were there.
-fn rest_on_staged(core: &Core, snapshot: Txid, pages: &[PageNo], reply: &PagesReply) -> bool {
-    let checkpoint = reply.checkpoint;
-    reply.rows.iter().any(|read| read.row.txid > checkpoint)
-        || pages.iter().any(|page| core.tail.is_staged_after(*page, checkpoint, snapshot))
 }
 
 /// Whether what the store has told of is missing where it answered.

@@ -4,8 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::TRUSTED;
-use crate::clock::{Clock, ManualClock, SystemClock};
+use crate::clock::SystemClock;
 use crate::config::{FleetSettings, LeaseMode};
 use crate::engine::database::{Database, Snapshot};
 use crate::engine::meanwhile::Meanwhile;
@@ -32,17 +31,13 @@ struct Process {
 impl Process {
     /// Nothing happens by time alone, and all that may be collected is.
     fn new(store: &Arc<dyn PageStore>, role: Role, lease: LeaseMode) -> Self {
-        Self::by_clock(store, role, lease, Arc::new(SystemClock::default()))
-    }
-
-    fn by_clock(store: &Arc<dyn PageStore>, role: Role, lease: LeaseMode, clock: Arc<dyn Clock>) -> Self {
         let mut settings = FleetSettings { session_lifetime: DAY, ..FleetSettings::default() };
         settings.database.lease = lease;
         settings.database.retention = Duration::ZERO;
         settings.database.checkpoint_idle = DAY;
         settings.database.store_timeout = Duration::from_millis(50);
         settings.database.transaction_bytes = BUFFERED * PAGE_SIZE;
-        let fleet = Fleet::builder(Arc::clone(store)).settings(settings).clock(clock).build().unwrap();
+        let fleet = Fleet::builder(Arc::clone(store)).settings(settings).build().unwrap();
         let database = fleet.connect(&DatabaseName::new("a").unwrap(), role, role == Role::Writer);
         Self { fleet, database }
     }
@@ -505,9 +500,52 @@ fn read_transaction_takes_no_staged_rows_of_another_history() {
     }
 }
 
+/// A reader in the middle of a read transaction over a page that a large commit has staged. A failover has lost that commit, and
+/// another process has made a small one in its place.
+fn without_its_staged_rows(store: &Arc<dyn PageStore>, memory: &MemoryStore) -> ([Process; 2], Process, Snapshot) {
+    let first = Process::new(store, Role::Writer, LeaseMode::Transaction);
+    first.write(AT, &[7; 4 * PAGE_SIZE]);
+    first.maintain();
+    first.rest();
+    let standby = memory.standby();
+    first.write(ELSEWHERE, &large(8));
+    let follower = Process::follower(store);
+    let pinned = follower.database.begin_read().unwrap();
+    follower.rest();
+    memory.fail_over_to(standby);
+    let other = Process::writer(store);
+    assert_eq!(other.write(AT, &[9; 8]), pinned.txid);
+    ([first, other], follower, pinned)
+}
+
 /// The other way round: what it had read of was staged, and is gone. That is no damage.
 #[test]
 fn staged_rows_of_a_lost_commit_are_not_missed_as_damage() {
+    let (memory, store) = mortal();
+    let (_writers, follower, pinned) = without_its_staged_rows(&store, &memory);
+    let error = follower.database.read(pinned, ELSEWHERE, &mut [0; 8]).unwrap_err();
+    assert!(error.to_string().contains("the store has lost commits"), "{error}");
+}
+
+/// Nobody could be asked what it is that does not fit, and then it was not told that it does not.
+#[test]
+fn what_does_not_fit_is_told_where_nobody_says_why() {
+    let (memory, store) = mortal();
+    let plan = Arc::new(FaultPlan::default());
+    let store: Arc<dyn PageStore> = Arc::new(FaultLayer::new(store, Arc::clone(&plan)));
+    let (_writers, follower, pinned) = without_its_staged_rows(&store, &memory);
+    plan.arm(Fault { operation: Some(Operation::Head), after: 0, times: u64::MAX, effect: Effect::Refuse });
+    let error = follower.database.read(pinned, ELSEWHERE, &mut [0; 8]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    assert!(plan.hits() > 0, "it was asked");
+    plan.disarm();
+    let error = follower.database.read(pinned, ELSEWHERE, &mut [0; 8]).unwrap_err();
+    assert!(error.to_string().contains("the store has lost commits"), "{error}");
+}
+
+/// Both histories staged the page under one txid, which no row tells: the next read transaction finds out.
+#[test]
+fn large_commit_that_was_made_again_is_found_by_the_next_read_transaction() {
     let (memory, store) = mortal();
     let first = Process::new(&store, Role::Writer, LeaseMode::Transaction);
     first.write(AT, &[7; 4 * PAGE_SIZE]);
@@ -517,72 +555,53 @@ fn staged_rows_of_a_lost_commit_are_not_missed_as_damage() {
     first.write(ELSEWHERE, &large(8));
     let follower = Process::follower(&store);
     let pinned = follower.database.begin_read().unwrap();
-    follower.rest();
-    memory.fail_over_to(standby);
-    let other = Process::writer(&store);
-    assert_eq!(other.write(AT, &[9; 8]), pinned.txid);
-    let error = follower.database.read(pinned, ELSEWHERE, &mut [0; 8]).unwrap_err();
-    assert!(error.to_string().contains("the store has lost commits"), "{error}");
-}
-
-/// Both histories staged the page under one txid: that tells nothing, and the log is asked again after a while.
-#[test]
-fn long_read_transaction_takes_no_rows_of_a_large_commit_that_was_made_again() {
-    let (memory, store) = mortal();
-    let first = Process::new(&store, Role::Writer, LeaseMode::Transaction);
-    first.write(AT, &[7; 4 * PAGE_SIZE]);
-    first.maintain();
-    first.rest();
-    let standby = memory.standby();
-    first.write(ELSEWHERE, &large(8));
-    let clock = Arc::new(ManualClock::default());
-    let follower = Process::by_clock(&store, Role::Follower, LeaseMode::Exclusive, Arc::clone(&clock) as _);
-    let pinned = follower.database.begin_read().unwrap();
     assert_eq!(follower.read_at(ELSEWHERE, pinned), [8; 8]);
     memory.fail_over_to(standby);
     let other = Process::writer(&store);
     assert_eq!(other.write(ELSEWHERE, &large(9)), pinned.txid);
-    clock.advance(2 * TRUSTED);
+    let error = follower.database.begin_read().unwrap_err();
+    assert!(error.to_string().contains("the store has lost commits"), "{error}");
     follower.rest();
     let error = follower.database.read(pinned, ELSEWHERE, &mut [0; 8]).unwrap_err();
     assert!(error.to_string().contains("the store has lost commits"), "{error}");
 }
 
-/// Readings of pages and of the log that it takes to read at an offset with nothing in the cache.
-fn calls(process: &Process, offset: u64, pinned: Snapshot) -> (u64, u64) {
+/// Readings of pages, of the head and of the log that it takes to read at an offset with nothing in the cache.
+fn calls(process: &Process, offset: u64, pinned: Snapshot) -> [u64; 3] {
     process.database.forget_cache();
-    let count = |operation| process.fleet.counters().get(operation).calls;
-    let before = (count(Operation::ReadPages), count(Operation::ReadLog), process.fleet.counters().round_trips());
+    let counters = process.fleet.counters();
+    let count = || [Operation::ReadPages, Operation::Head, Operation::ReadLog].map(|of| counters.get(of).calls);
+    let (before, all) = (count(), counters.round_trips());
     process.read_at(offset, pinned);
-    let pages = count(Operation::ReadPages) - before.0;
-    let log = count(Operation::ReadLog) - before.1;
-    assert_eq!(process.fleet.counters().round_trips() - before.2, pages + log, "nothing else is asked");
-    (pages, log)
+    let mut calls = count();
+    for (now, before) in calls.iter_mut().zip(before) {
+        *now -= before;
+    }
+    assert_eq!(counters.round_trips() - all, calls.iter().sum::<u64>(), "nothing else is asked");
+    calls
 }
 
-/// A cache miss is one call; the log is asked for what was staged since the checkpoint only, and not in every read.
+/// A cache miss is one call, also in a long read transaction over what was staged since the checkpoint.
 #[test]
-fn staged_rows_are_asked_about_now_and_then() {
+fn staged_rows_that_the_tail_tells_of_are_not_asked_about() {
     let store = memory();
     let writer = Process::writer(&store);
     writer.write(AT, &[7; 4 * PAGE_SIZE]);
     writer.write(500 * SIZE, &[7; PAGE_SIZE]);
     writer.maintain();
     writer.write(ELSEWHERE, &large(8));
-    let clock = Arc::new(ManualClock::default());
-    let follower = Process::by_clock(&store, Role::Follower, LeaseMode::Exclusive, Arc::clone(&clock) as _);
+    let follower = Process::follower(&store);
     let pinned = follower.database.begin_read().unwrap();
-    assert_eq!(calls(&follower, ELSEWHERE, pinned), (1, 0), "the store was just asked for the head");
-    clock.advance(2 * TRUSTED);
-    assert_eq!(calls(&follower, 500 * SIZE, pinned), (1, 0), "a row of the checkpoint");
-    assert_eq!(calls(&follower, ELSEWHERE, pinned), (1, 1));
-    assert_eq!(calls(&follower, ELSEWHERE, pinned), (1, 0));
+    for offset in [ELSEWHERE, 500 * SIZE, ELSEWHERE] {
+        assert_eq!(calls(&follower, offset, pinned), [1, 0, 0]);
+    }
     let held = writer.database.begin_read().unwrap();
-    assert_eq!(calls(&writer, ELSEWHERE, held), (1, 0), "nobody else writes under a lease");
+    assert_eq!(calls(&writer, ELSEWHERE, held), [1, 0, 0]);
     writer.database.unpin(held);
 }
 
-/// Rows of a checkpoint that is under way, or was never completed, stand after the newest one as well: they are asked about once.
+/// Rows of a checkpoint that is under way, or was never completed, stand after the newest one as well: they are asked about once,
+/// by the head where that is what is known, and not by a whole record.
 #[test]
 fn rows_of_half_a_checkpoint_are_asked_about_once() {
     let limits = StoreLimits { write_rows: 2, ..MemoryStore::default().limits() };
@@ -599,12 +618,47 @@ fn rows_of_half_a_checkpoint_are_asked_about_once() {
     });
     plan.arm(Fault { operation: Some(Operation::Checkpoint), after: 1, times: 100, effect: Effect::Full });
     writer.fleet.wait(writer.database.checkpoint()).unwrap_err();
-    let clock: Arc<dyn Clock> = Arc::new(ManualClock::default());
-    let follower = Process::by_clock(&store, Role::Follower, LeaseMode::Exclusive, clock);
+    let follower = Process::follower(&store);
     let pinned = follower.database.begin_read().unwrap();
-    assert_eq!(calls(&follower, AT, pinned), (1, 1));
-    assert_eq!(calls(&follower, AT, pinned), (1, 0));
+    assert_eq!(calls(&follower, AT, pinned), [1, 1, 0]);
+    assert_eq!(calls(&follower, AT, pinned), [1, 0, 0]);
     assert_eq!(follower.read(pinned), [8; 8]);
+}
+
+/// A reader that has not heard of the newest checkpoint, after which so many others have committed. The log has lost what it knows.
+fn without_the_record(commits: u64) -> (Process, Process, Snapshot) {
+    let (memory, store) = mortal();
+    let writer = Process::writer(&store);
+    writer.write(AT, &[7; 4 * PAGE_SIZE]);
+    writer.maintain();
+    let known = writer.write(AT, &[8; 8]);
+    let follower = Process::follower(&store);
+    let pinned = follower.database.begin_read().unwrap();
+    assert_eq!(pinned.txid, known);
+    follower.rest();
+    for _ in 0..commits {
+        writer.write(AT, &[9; 8]);
+    }
+    // The log stays.
+    writer.fleet.wait(writer.database.checkpoint()).unwrap();
+    let database = writer.database.status().database.unwrap();
+    memory.lose_records(database, Txid(known.get() - 1)).unwrap();
+    (writer, follower, pinned)
+}
+
+/// It waited for a server that has the record, and said that it was one that is behind.
+#[test]
+fn record_that_is_missed_where_others_have_gone_on_is_damage() {
+    let (_writer, follower, pinned) = without_the_record(1);
+    let error = follower.database.read(pinned, ELSEWHERE, &mut [0; 8]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+}
+
+/// The head tells that it is the commit which is known, and its record is not needed.
+#[test]
+fn record_of_the_head_is_not_missed_by_who_has_it() {
+    let (_writer, follower, pinned) = without_the_record(0);
+    assert_eq!(calls(&follower, ELSEWHERE, pinned), [1, 1, 0]);
 }
 
 /// A reader that met a checkpoint of others took over all that was committed since, until it was over its bound and the snapshot
