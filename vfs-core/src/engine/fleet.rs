@@ -36,6 +36,8 @@ pub(crate) struct FleetInner {
     pub(super) unreturned: Unreturned,
     pub(super) background: Arc<Background>,
     instances: AtomicU64,
+    /// Calls that were given up because the store was not reached for as long as it is tried for.
+    given_up: AtomicU64,
     /// The process that it was built in.
     process: u32,
 }
@@ -75,6 +77,7 @@ impl FleetInner {
                 Err(error) if error.kind() == ErrorKind::Unavailable => {
                     let waited = self.clock.monotonic().saturating_sub(start);
                     if waited + pause > limit {
+                        self.given_up.fetch_add(1, Ordering::Relaxed);
                         return Err(error);
                     }
                     self.pause(pause).await;
@@ -174,6 +177,7 @@ impl FleetBuilder {
             unreturned: Unreturned::default(),
             background: Arc::default(),
             instances: AtomicU64::new(1),
+            given_up: AtomicU64::new(0),
             process: std::process::id(),
         });
         let background = || Arc::clone(&inner.background);
@@ -297,11 +301,15 @@ impl Fleet {
         self.check_process()?;
         self.wait(async {
             let mut first = Ok(());
+            let given_up = || self.inner.given_up.load(Ordering::Relaxed);
             let mut away = false;
             for database in self.inner.registry.all() {
                 if !database.holds_lease() || database.needs_lease() {
                     continue;
                 }
+                let before = given_up();
+                // `Unavailable` alone does not tell: it is also what comes of a lease that another thread gave back meanwhile.
+                let is_away = |reply: &Result<()>| is_unavailable(reply) && given_up() > before;
                 // Each would be waited for as long as the first, and behind them all the session, which ends every lease by itself.
                 let checkpoint = if away { Ok(()) } else { database.checkpoint_at_close().await };
                 away |= is_away(&checkpoint);
@@ -325,7 +333,7 @@ impl Fleet {
     }
 }
 
-fn is_away(reply: &Result<()>) -> bool {
+fn is_unavailable(reply: &Result<()>) -> bool {
     reply.as_ref().is_err_and(|error| error.kind() == ErrorKind::Unavailable)
 }
 

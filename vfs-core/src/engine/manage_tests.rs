@@ -346,3 +346,30 @@ fn a_shutdown_while_the_store_is_away_tries_it_once() {
         here.disconnect(database);
     }
 }
+
+/// A lease that a sweep gave back during its checkpoint was taken for a store that is away: no database after it got one.
+#[test]
+fn a_lease_given_back_during_a_shutdown_is_no_store_that_is_away() {
+    let (store, meanwhile) = Meanwhile::around(Arc::new(MemoryStore::default()));
+    let mut settings = FleetSettings { session_lifetime: DAY, ..FleetSettings::default() };
+    settings.database.checkpoint_idle = DAY;
+    let fleet = Fleet::builder(store).settings(settings).build().unwrap();
+    let connect = |name| fleet.connect(&DatabaseName::new(name).unwrap(), Role::Writer, true);
+    let connected = ["a", "b", "c", "d"].map(connect);
+    for database in &connected {
+        write(database, 1).unwrap();
+    }
+    // In the order that they are shut down in.
+    let open = fleet.inner.registry.all();
+    let behind = |database: &&Arc<Database>| database.status().checkpoint < database.status().txid;
+    assert_eq!(open.iter().filter(behind).count(), connected.len());
+    let first = {
+        let (fleet, first) = (fleet.clone(), Arc::clone(&open[0]));
+        move || fleet.wait(first.release_lease()).unwrap()
+    };
+    meanwhile.arm_before(Operation::Checkpoint, first);
+    assert_eq!(fleet.shutdown().unwrap_err().kind(), ErrorKind::Unavailable);
+    assert!(meanwhile.is_done());
+    let left: Vec<_> = open.iter().filter(behind).map(|database| database.name()).collect();
+    assert_eq!(left, [open[0].name()]);
+}
