@@ -59,11 +59,13 @@ impl Database {
     /// Whether what a connection that locks exclusively has read is still what is stored: it takes no other lock that would find out.
     /// A look while the session lives; after that the lease is taken anew. `Conflict`: others have committed.
     pub fn check_exclusive(&self, snapshot: Snapshot) -> Result<()> {
-        if !self.has_lease()? {
+        // Each read comes by here, also of a page in the cache: one look at the state is all that it takes.
+        let (held, mut head) = self.lease_and_head()?;
+        if !held {
             self.fleet.check_process()?;
             self.fleet.bridge.wait(self.ensure_lease()).context(self.words("read"))?;
+            head = self.core().head;
         }
-        let head = self.core().head;
         if snapshot.txid == head { Ok(()) } else { Err(stale(snapshot, head).context(self.words("read"))) }
     }
 

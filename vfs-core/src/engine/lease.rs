@@ -13,7 +13,7 @@ use crate::config::LeaseMode;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::deadline::{self, Deadline};
 use crate::store::{LeaseRequest, OpenRequest};
-use crate::types::{DatabaseId, PageNo};
+use crate::types::{DatabaseId, PageNo, Txid};
 
 /// How often a load that raced with others is tried again.
 pub(super) const LOAD_TRIES: usize = 5;
@@ -58,11 +58,16 @@ impl Database {
 
     /// Whether the lease is held, can be relied on, and is not on its way back with a commit.
     pub(super) fn has_lease(&self) -> Result<bool> {
+        Ok(self.lease_and_head()?.0)
+    }
+
+    /// The same, and the head that was known then.
+    pub(super) fn lease_and_head(&self) -> Result<(bool, Txid)> {
         let live = self.fleet.session.live();
         let core = self.core();
         core.check()?;
         let held = core.lease.is_some_and(|lease| live.is_some_and(|live| live.session == lease.session));
-        Ok(held && !core.releasing)
+        Ok((held && !core.releasing, core.head))
     }
 
     /// Gives the lease back where the mode says so, unless somebody writes, or a checkpoint or a collection uses it: whoever

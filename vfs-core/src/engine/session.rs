@@ -2,7 +2,7 @@
 //!
 //! A deadline counts from when the renewal was *sent*: the store's own count begins later, so ours ends first.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use crate::clock::{Clock, Randomness};
@@ -50,7 +50,8 @@ pub(crate) struct Session {
     label: String,
     lifetime: Duration,
     margin: Duration,
-    current: Mutex<Option<Live>>,
+    /// Every lock of every database looks at it, and reads of connections that lock exclusively: none of them waits for another.
+    current: RwLock<Option<Live>>,
     /// One start or renewal at a time.
     working: tokio::sync::Mutex<()>,
 }
@@ -65,23 +66,27 @@ impl Session {
         margin: Duration,
     ) -> Self {
         let margin = margin.min(lifetime / 2);
-        let (current, working) = (Mutex::new(None), tokio::sync::Mutex::new(()));
+        let (current, working) = (RwLock::new(None), tokio::sync::Mutex::new(()));
         Self { store, clock, randomness, label, lifetime, margin, current, working }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Live>> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    fn look(&self) -> RwLockReadGuard<'_, Option<Live>> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self) -> RwLockWriteGuard<'_, Option<Live>> {
+        self.current.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The session, when it can be relied on now.
     pub(crate) fn live(&self) -> Option<Live> {
         let now = self.clock.monotonic();
-        self.lock().filter(|live| now < live.deadline)
+        self.look().filter(|live| now < live.deadline)
     }
 
     /// The session that is renewed, whether or not it can be relied on now.
     pub(crate) fn current(&self) -> Option<SessionId> {
-        self.lock().map(|live| live.session)
+        self.look().map(|live| live.session)
     }
 
     fn deadline(&self, sent: Duration) -> Duration {
@@ -112,7 +117,7 @@ impl Session {
         let request = SessionRequest { session, label: self.label.clone(), lifetime: self.lifetime };
         self.store.start_session(request).await?;
         let live = Live { session, deadline: self.deadline(sent) };
-        *self.lock() = Some(live);
+        *self.change() = Some(live);
         tracing::debug!(%session, "session started");
         Ok(live)
     }
@@ -124,16 +129,16 @@ impl Session {
     }
 
     async fn renew_now(&self) -> Result<Option<Live>> {
-        let Some(old) = *self.lock() else { return Ok(None) };
+        let Some(old) = *self.look() else { return Ok(None) };
         let sent = self.clock.monotonic();
         match self.store.renew_session(old.session).await {
             Ok(()) => {
                 let live = Live { session: old.session, deadline: self.deadline(sent) };
-                *self.lock() = Some(live);
+                *self.change() = Some(live);
                 Ok(Some(live))
             }
             Err(error) if error.kind() == ErrorKind::Fenced => {
-                *self.lock() = None;
+                *self.change() = None;
                 metrics::counter!("litefleet_sessions_lost_total").increment(1);
                 tracing::warn!(session = %old.session, %error, "session lost: every database is checked again");
                 Ok(None)
@@ -152,7 +157,7 @@ impl Session {
         let _one = self.turn().await?;
         if self.current() == Some(session) {
             // First of all nobody here relies on it any more, whatever becomes of the call: what nobody renews ends by itself.
-            *self.lock() = None;
+            *self.change() = None;
             self.store.end_session(session).await?;
         }
         Ok(())
@@ -161,7 +166,7 @@ impl Session {
     /// Ends the session: every lease of this process is free.
     pub(crate) async fn end(&self) -> Result<()> {
         let _one = self.turn().await?;
-        let old = self.lock().take();
+        let old = self.change().take();
         match old {
             Some(live) => self.store.end_session(live.session).await,
             None => Ok(()),
