@@ -3,7 +3,7 @@
 use litefleet::store::{CheckpointRequest, Pieces};
 use litefleet::{DatabaseId, Result};
 
-use super::{EmbeddedStore, stage, stored};
+use super::{EmbeddedStore, Writer, stage, stored};
 use crate::engine::Engine;
 use crate::error::Outcome;
 use crate::keys::{self, Kind, Table};
@@ -19,11 +19,11 @@ impl EmbeddedStore {
     /// collection that removes what it replaces.
     pub(super) fn write_checkpoint(&self, request: &CheckpointRequest) -> Result<()> {
         self.limits().check_checkpoint(request)?;
-        Ok(self.write_pages(|engine, _| checkpoint(engine, request))?)
+        Ok(self.write_pages(|engine, writer| checkpoint(engine, writer, request))?)
     }
 }
 
-fn checkpoint(engine: &Engine, request: &CheckpointRequest) -> Outcome<()> {
+fn checkpoint(engine: &Engine, writer: &mut Writer, request: &CheckpointRequest) -> Outcome<()> {
     let view = engine.view();
     let id = request.database;
     let mut head = stored::head(&view, id)?;
@@ -40,7 +40,8 @@ fn checkpoint(engine: &Engine, request: &CheckpointRequest) -> Outcome<()> {
     }
     let tidy = head.stale_entries;
     if tidy {
-        stage::remove_stale(&view, &mut changes, id, &mut head, ENTRIES_PER_CHECKPOINT);
+        let removed = stage::remove_stale(&view, &mut changes, id, &mut head, ENTRIES_PER_CHECKPOINT);
+        writer.note_removal(id, removed);
     }
     if request.last {
         head.checkpoint = request.txid;

@@ -4,7 +4,7 @@ use litefleet::store::{CommitMode, CommitRequest};
 use litefleet::{Error, ErrorKind, Result};
 
 use super::open::epoch_end;
-use super::{EmbeddedStore, stage, stored};
+use super::{EmbeddedStore, Writer, stage, stored};
 use crate::engine::Engine;
 use crate::error::{Fault, Outcome};
 use crate::keys::{self, Table};
@@ -26,7 +26,7 @@ type Verdicts = Vec<Result<()>>;
 impl EmbeddedStore {
     pub(super) fn commit_all(&self, requests: &[CommitRequest], mode: CommitMode) -> Result<Verdicts> {
         let formal = self.limits().check_commits(requests, mode)?;
-        let outcome = self.write(|engine, _| apply(engine, requests, &formal, mode));
+        let outcome = self.write(|engine, writer| apply(engine, writer, requests, &formal, mode));
         match outcome {
             Ok(verdicts) => Ok(verdicts),
             Err(fault @ (Fault::Write(_) | Fault::Panicked)) => self.resolve(requests, formal, fault),
@@ -110,7 +110,13 @@ fn check(view: &View<'_>, request: &CommitRequest) -> Outcome<Verdict> {
 }
 
 /// Judges all, then does those that passed, in one batch.
-fn apply(engine: &Engine, requests: &[CommitRequest], formal: &[Result<()>], mode: CommitMode) -> Outcome<Verdicts> {
+fn apply(
+    engine: &Engine,
+    writer: &mut Writer,
+    requests: &[CommitRequest],
+    formal: &[Result<()>],
+    mode: CommitMode,
+) -> Outcome<Verdicts> {
     let view = engine.view();
     let mut verdicts = Vec::with_capacity(requests.len());
     for (request, formal) in requests.iter().zip(formal) {
@@ -131,14 +137,20 @@ fn apply(engine: &Engine, requests: &[CommitRequest], formal: &[Result<()>], mod
     let mut changes = engine.changes();
     for (request, verdict) in requests.iter().zip(&verdicts) {
         if let Ok(Verdict::Apply(head)) = verdict {
-            put_commit(&view, &mut changes, request, head.clone());
+            put_commit(&view, &mut changes, writer, request, head.clone());
         }
     }
     changes.apply(Purpose::Grow, Durability::Now)?;
     Ok(verdicts.into_iter().map(|v| v.map(|_| ())).collect())
 }
 
-fn put_commit(view: &View<'_>, changes: &mut Changes<'_>, request: &CommitRequest, mut head: HeadValue) {
+fn put_commit(
+    view: &View<'_>,
+    changes: &mut Changes<'_>,
+    writer: &mut Writer,
+    request: &CommitRequest,
+    mut head: HeadValue,
+) {
     let id = request.database;
     let txid = request.expected.next();
     changes.put(Table::Log, &keys::log(id, txid), &request.record);
@@ -149,7 +161,8 @@ fn put_commit(view: &View<'_>, changes: &mut Changes<'_>, request: &CommitReques
         head.generation += 1;
         head.staging = Staging::None;
         head.stale_entries = true;
-        stage::remove_stale(view, changes, id, &mut head, ENTRIES_PER_COMMIT);
+        let removed = stage::remove_stale(view, changes, id, &mut head, ENTRIES_PER_COMMIT);
+        writer.note_removal(id, removed);
     }
     if request.release {
         head.holder = None;

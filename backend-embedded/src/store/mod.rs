@@ -16,6 +16,7 @@ mod stage;
 mod stored;
 mod watch;
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -55,6 +56,8 @@ struct Writer {
     last_id: u64,
     /// The largest id that the store says may have been given out.
     reserved_id: u64,
+    /// Databases of which it was said that something left over cannot be removed: it is tried again at each call.
+    unremovable: BTreeSet<DatabaseId>,
 }
 
 impl EmbeddedStore {
@@ -72,7 +75,7 @@ impl EmbeddedStore {
             Some(value) => Ok(stored::number("the last database id", &key, &value)?),
             None => Ok(0),
         })?;
-        let writer = Mutex::new(Writer { last_id, reserved_id: last_id });
+        let writer = Mutex::new(Writer { last_id, reserved_id: last_id, unremovable: BTreeSet::new() });
         Ok(Self {
             writer,
             page_writer: Mutex::default(),

@@ -6,7 +6,7 @@
 use litefleet::store::{DiscardRequest, Discarded, StageRequest};
 use litefleet::{DatabaseId, Error, PageSet, Result};
 
-use super::{EmbeddedStore, stored};
+use super::{EmbeddedStore, Writer, stored};
 use crate::engine::Engine;
 use crate::error::Outcome;
 use crate::keys::{self, Kind, Table};
@@ -133,34 +133,50 @@ fn discard(engine: &Engine, request: &DiscardRequest) -> Outcome<Discarded> {
     Ok(Discarded { generation: head.generation, done: head.staging == Staging::None })
 }
 
+impl Writer {
+    /// Says that what is damaged of a database's stale entries cannot be removed: once, as each call after it finds the same.
+    pub(super) fn note_removal(&mut self, id: DatabaseId, removed: Outcome<()>) {
+        match removed {
+            Ok(()) => {
+                self.unremovable.remove(&id);
+            }
+            Err(fault) if self.unremovable.insert(id) => {
+                let error = &fault as &dyn std::error::Error;
+                tracing::warn!(database = %id, error, "what a large transaction has left over cannot be removed");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
 /// Removes entries that belong to nothing any more, as far as the limit goes, from both ends up to what cannot be read. They only
-/// take room: that one is damaged is no reason to do nothing else.
+/// take room: that one is damaged is no reason to do nothing else, and an error is for [`Writer::note_removal`] alone.
 pub(super) fn remove_stale(
     view: &View<'_>,
     changes: &mut Changes<'_>,
     id: DatabaseId,
     head: &mut HeadValue,
     limit: usize,
-) {
+) -> Outcome<()> {
     let needed = match head.staging {
         Staging::None | Staging::Open => head.generation,
         Staging::Discarding(generation) => generation,
     };
     let Some(stale) = needed.checked_sub(1) else {
         head.stale_entries = false;
-        return;
+        return Ok(());
     };
     let first = keys::of_database(Kind::Staging, id);
     let last = keys::staging(id, stale, u64::MAX);
     let mut left = limit;
     let entries = || view.range(Table::Heads, &first, &last);
-    head.stale_entries = remove_entries(entries(), changes, &mut left).unwrap_or_else(|fault| {
-        let error = &fault as &dyn std::error::Error;
-        tracing::warn!(database = %id, error, "what a large transaction has left over cannot be removed");
+    let more = remove_entries(entries(), changes, &mut left);
+    head.stale_entries = *more.as_ref().unwrap_or(&true);
+    if more.is_err() {
         // It ends there as well.
         let _ended = remove_entries(entries().rev(), changes, &mut left);
-        true
-    });
+    }
+    more.map(drop)
 }
 
 /// Whether there are more of them than the limit allowed.

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use litefleet::store::{
 };
 use litefleet::{DatabaseName, PageNo, Result, SessionId, UnixMillis};
 use litefleet_embedded::EmbeddedStore;
+use tracing::{Event, Level, Metadata, Subscriber, span};
 
 use crate::listing::{commit_id, config, flip, in_a_table, open, request};
 use crate::now;
@@ -123,6 +125,54 @@ fn a_checkpoint_is_made_past_damage_to_what_is_left_over() {
     let ends = [heads.prefix(b"s").next(), heads.prefix(b"s").next_back()];
     let ends = ends.map(|entry| entry.unwrap().into_inner());
     assert!(ends.iter().all(Result::is_err), "only what is damaged is left: {ends:?}");
+}
+
+/// The words of the warnings of a thread.
+#[derive(Clone, Default)]
+struct Warnings(Arc<Mutex<Vec<String>>>);
+
+impl Subscriber for Warnings {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() == Level::WARN && metadata.target().starts_with("litefleet_embedded")
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
+            if field.name() == "message" {
+                self.0.lock().unwrap().push(format!("{value:?}"));
+            }
+        });
+    }
+
+    fn enter(&self, _: &span::Id) {}
+
+    fn exit(&self, _: &span::Id) {}
+}
+
+/// Each checkpoint, and each commit of a large transaction, said it again, for ever.
+#[test]
+fn what_cannot_be_removed_is_told_of_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut all = Databases::damaged(folder.path());
+    let warnings = Warnings::default();
+    tracing::subscriber::with_default(warnings.clone(), || {
+        for _ in 0..3 {
+            all.checkpoint().unwrap();
+        }
+        all.stage(1);
+        let commit = all.staged_commit(1);
+        now(all.store.commit(vec![commit], CommitMode::Independent)).unwrap().remove(0).unwrap();
+    });
+    let told = warnings.0.lock().unwrap();
+    assert_eq!(told.iter().filter(|words| words.contains("left over")).count(), 1, "{told:?}");
 }
 
 /// It failed, and with it those of other databases that came in the same call.
