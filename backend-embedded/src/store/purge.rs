@@ -25,8 +25,8 @@ impl EmbeddedStore {
             let done = purge.run()? && forgotten < limit;
             let removed = purge.removed;
             purge.changes.apply(Purpose::Free, Durability::Ordered)?;
-            // A call that left something to the next has removed something, if only what is not reported: it gets on,
-            // which whoever waits for the end must see.
+            // A call that left something to the next has removed something, if only what is not counted: it gets on, which
+            // whoever waits for the end sees by this number alone.
             Ok(Purged { removed: if done { removed } else { removed.max(1) }, done })
         })?)
     }

@@ -297,7 +297,8 @@ impl Fleet {
     }
 
     /// Removes the bytes of deleted databases, until `progress`, which is told how many rows and records that were so far,
-    /// wants it to end. Returns how many there were. `Unavailable` when others, who are at it as well, get no further.
+    /// wants it to end. Returns how many there were, as [`Purged::removed`](crate::store::Purged::removed) counts them.
+    /// `Unavailable` when others, who are at it as well, get no further.
     pub fn purge(&self, progress: &mut (dyn FnMut(u64) -> ControlFlow<()> + Send)) -> Result<u64> {
         self.check_process()?;
         self.wait(async {

@@ -364,7 +364,8 @@ pub struct Listed {
 /// What a purge did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Purged {
-    /// Rows and records removed.
+    /// Rows and records removed, or somewhat more: work that has removed none of them may count as one. With 0, and something
+    /// left, the call got no further.
     pub removed: u64,
     /// Whether nothing is left to remove.
     pub done: bool,
