@@ -271,8 +271,8 @@ pub trait PageStore: Debug + Send + Sync + 'static {
 
     /// Removes up to about `limit` rows and records of deleted databases, and sessions and epoch ends that are old
     /// enough to forget. Called until [`Purged::done`]. A call that is not the last and has removed anything at all says that
-    /// it removed 1 at least, if only what is no row or record: 0 tells that somebody else held it up (cases:
-    /// `purge_removes_the_bytes`; `backend-embedded/tests/embedded/purge.rs`).
+    /// it removed 1 at least, if only what is no row or record: 0 tells that somebody else held it up (case:
+    /// `purge_removes_the_bytes`).
     async fn purge(&self, limit: usize) -> Result<Purged>;
 
     /// Every stored row of the database after (`page`, `txid`), in that order, staged and dead ones included, `limit`
