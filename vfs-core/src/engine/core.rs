@@ -203,6 +203,11 @@ impl Core {
         self.tail.newest_pages(WARM_PAGES).into_iter().chain(self.written.iter().copied()).take(WARM_PAGES)
     }
 
+    /// Whether more snapshots than so many are in use.
+    pub(super) fn has_pins_beside(&self, own: usize) -> bool {
+        self.pins.values().map(|pin| pin.count).sum::<usize>() > own
+    }
+
     /// The oldest snapshot in use.
     pub(super) fn oldest_pin(&self) -> Option<Txid> {
         self.pins.keys().next().copied()

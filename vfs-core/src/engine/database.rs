@@ -325,7 +325,8 @@ impl Database {
     pub(super) fn publish(&self, core: &mut Core, record: Record, images: Option<Vec<(PageNo, Bytes)>>) -> Result<()> {
         let database = core.database.ok_or_else(|| Error::internal("published before it was opened"))?;
         let txid = record.txid;
-        let keep_old = !core.pins.is_empty();
+        // Who commits goes on from its own commit.
+        let keep_old = core.has_pins_beside(usize::from(images.is_some()));
         let cache = &self.fleet.cache;
         let replace = |page: PageNo, new: &mut dyn FnMut(Option<&Bytes>) -> Result<Option<Bytes>>| -> Result<()> {
             let old = cache.remove(&self.key(page, Txid::MAX));
