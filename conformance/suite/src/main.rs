@@ -4,6 +4,7 @@
 //! each test file with both, and compares: what fails with ours must be in the list of expected differences, and what is
 //! in that list must fail. See `docs/conformance.md`.
 
+mod cancel;
 mod clock;
 mod differences;
 #[cfg(feature = "fdb")]

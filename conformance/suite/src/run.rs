@@ -19,7 +19,7 @@ use crate::programs::Programs;
 use crate::server::Server;
 use crate::source::{Release, Tree};
 use crate::stores::{self, Place};
-use crate::{Locking, Result, Store, clock};
+use crate::{Locking, Result, Store, cancel, clock};
 
 /// Some tests fail as root, who may write everything: they run as nobody then.
 const NOBODY: u32 = 65_534;
@@ -141,6 +141,9 @@ fn each(files: &[String], jobs: usize, job: &(impl Fn(&str) -> Result<(Outcome, 
     let (next, done) = (AtomicUsize::new(0), Mutex::new((Outcomes::new(), Vec::new())));
     let worker = || {
         while let Some(file) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if cancel::is_requested() {
+                return;
+            }
             let result = job(file);
             let Ok(mut done) = done.lock() else { return };
             match result {
@@ -163,6 +166,9 @@ fn each(files: &[String], jobs: usize, job: &(impl Fn(&str) -> Result<(Outcome, 
         }
     });
     let (outcomes, errors) = done.into_inner().map_err(|_| "a worker panicked")?;
+    if cancel::is_requested() {
+        return Err("interrupted".into());
+    }
     if errors.is_empty() { Ok(outcomes) } else { Err(errors.join("\n")) }
 }
 
@@ -254,7 +260,7 @@ pub(crate) fn wait(child: &mut Child, limit: Duration) -> Result<End> {
         if let Some(status) = child.try_wait().map_err(|e| e.to_string())? {
             break Some(status);
         }
-        if start.elapsed() > limit {
+        if start.elapsed() > limit || cancel::is_requested() {
             break None;
         }
         clock::sleep(LOOK);
@@ -265,6 +271,9 @@ pub(crate) fn wait(child: &mut Child, limit: Duration) -> Result<End> {
     }
     let Some(status) = status else {
         child.wait().map_err(|e| e.to_string())?;
+        if cancel::is_requested() {
+            return Err("interrupted".into());
+        }
         return Ok(End::Late(limit.as_secs()));
     };
     // Without an exit code it was a signal.
