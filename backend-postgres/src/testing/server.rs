@@ -108,6 +108,8 @@ impl Server {
         let mut lines = vec![
             format!("port = {}", self.port),
             "listen_addresses = '127.0.0.1'".to_owned(),
+            // Files in its folder: else one that is killed leaves shared memory behind.
+            "dynamic_shared_memory_type = mmap".to_owned(),
             format!("unix_socket_directories = '{}'", self.folder.display()),
             "max_connections = 300".to_owned(),
             "log_checkpoints = off".to_owned(),
