@@ -190,6 +190,16 @@ macro_rules! __each_store_case {
                 naming::purge_removes_the_bytes
                 limits::limits_are_enforced
                 limits::atomic_limits_are_enforced
+                locks::shared_lock_keeps_the_writer_out
+                locks::exclusive_lock_keeps_new_readers_out
+                locks::shared_lock_lets_in_others_of_its_session
+                locks::shared_locks_are_counted_by_number
+                locks::exclusive_lock_ends_with_the_lease
+                locks::shared_lock_comes_with_the_head
+                locks::locks_bind_those_who_ask_for_them
+                locks::expired_session_gets_no_shared_lock
+                locks::locks_end_with_their_session
+                locks::shared_and_exclusive_race
                 concurrency::two_holders_fight
                 concurrency::many_holders_fight
                 concurrency::atomic_commits_do_not_deadlock

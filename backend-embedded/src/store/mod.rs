@@ -7,6 +7,7 @@
 mod checkpoint;
 mod collect;
 mod commit;
+mod locks;
 mod log;
 mod naming;
 mod open;
@@ -23,7 +24,7 @@ use async_trait::async_trait;
 use litefleet::store::{
     CheckpointRequest, CollectRequest, Collected, CommitMode, CommitRequest, DiscardRequest, Discarded, HeadReply,
     HeadRequest, Lineage, ListEntry, LogRow, OpenRequest, Opened, PageRow, PageStore, PagesReply, Purged,
-    SessionRequest, StageRequest, StoreLimits,
+    SessionRequest, SharedLock, SharedRequest, StageRequest, StoreLimits,
 };
 use litefleet::{DatabaseId, DatabaseName, Epoch, PageNo, PageRange, Result, SessionId, Txid};
 
@@ -33,6 +34,7 @@ use crate::error::{Fault, Outcome};
 use crate::keys::{self, Kind, Table};
 use crate::recovery::Slot;
 use crate::sessions::Sessions;
+use locks::Locks;
 use watch::Watchers;
 
 /// A store in one directory of this machine.
@@ -44,6 +46,7 @@ pub struct EmbeddedStore {
     page_writer: Mutex<()>,
     sessions: Sessions,
     watchers: Watchers,
+    locks: Locks,
     /// The process that has it open.
     process: u32,
     slot: Slot,
@@ -81,6 +84,7 @@ impl EmbeddedStore {
             page_writer: Mutex::default(),
             sessions,
             watchers: Watchers::default(),
+            locks: Locks::default(),
             process: std::process::id(),
             slot,
         })
@@ -182,6 +186,22 @@ impl PageStore for EmbeddedStore {
         self.read_head(&request)
     }
 
+    async fn lock_shared(&self, request: SharedRequest) -> Result<HeadReply> {
+        self.lock_for_reading(&request)
+    }
+
+    async fn unlock_shared(&self, database: DatabaseId, lock: SharedLock) -> Result<()> {
+        self.unlock_for_reading(database, lock)
+    }
+
+    async fn lock_exclusive(&self, database: DatabaseId, epoch: Epoch) -> Result<()> {
+        self.lock_for_writing(database, epoch)
+    }
+
+    async fn unlock_exclusive(&self, database: DatabaseId, epoch: Epoch) -> Result<()> {
+        self.unlock_for_writing(database, epoch)
+    }
+
     async fn watch(&self, database: DatabaseId, known: Txid) -> Result<Txid> {
         self.watch_head(database, known).await
     }
@@ -231,6 +251,9 @@ impl PageStore for EmbeddedStore {
         let outcome = self.delete_database(database, epoch);
         // Also where it may be done or not: those who watch look for themselves.
         self.watchers.wake(database);
+        if outcome.is_ok() {
+            self.locks.forget(database);
+        }
         outcome
     }
 

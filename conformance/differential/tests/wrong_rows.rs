@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use litefleet::store::{
     CheckpointRequest, CollectRequest, Collected, CommitMode, CommitRequest, DiscardRequest, Discarded, HeadReply,
     HeadRequest, Lineage, ListEntry, LogRow, MemoryStore, OpenRequest, Opened, PageRow, PageStore, PagesReply, Purged,
-    SessionRequest, StageRequest, StoreLimits,
+    SessionRequest, SharedLock, SharedRequest, StageRequest, StoreLimits,
 };
 use litefleet::{DatabaseId, DatabaseName, Epoch, Locking, PageNo, PageRange, Result, SessionId, Txid};
 use litefleet_differential::logic::{Case, run};
@@ -66,6 +66,22 @@ impl PageStore for Stale {
 
     async fn head(&self, request: HeadRequest) -> Result<HeadReply> {
         self.inner.head(request).await
+    }
+
+    async fn lock_shared(&self, request: SharedRequest) -> Result<HeadReply> {
+        self.inner.lock_shared(request).await
+    }
+
+    async fn unlock_shared(&self, database: DatabaseId, lock: SharedLock) -> Result<()> {
+        self.inner.unlock_shared(database, lock).await
+    }
+
+    async fn lock_exclusive(&self, database: DatabaseId, epoch: Epoch) -> Result<()> {
+        self.inner.lock_exclusive(database, epoch).await
+    }
+
+    async fn unlock_exclusive(&self, database: DatabaseId, epoch: Epoch) -> Result<()> {
+        self.inner.unlock_exclusive(database, epoch).await
     }
 
     async fn commit(&self, requests: Vec<CommitRequest>, mode: CommitMode) -> Result<Vec<Result<()>>> {

@@ -1,6 +1,8 @@
 //! What becomes of calls whose request or reply is lost, and of those that arrive late.
 
-use litefleet::store::{CheckpointRequest, CommitMode, Effect, Fault, FaultPlan, HeadRequest, Operation};
+use litefleet::store::{
+    CheckpointRequest, CommitMode, Effect, Fault, FaultPlan, HeadRequest, Operation, SharedLock, SharedRequest,
+};
 use litefleet::{CommitId, Epoch, ErrorKind, PageNo, Txid, UnixMillis};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -207,7 +209,7 @@ pub async fn late_writes_are_fenced(harness: &dyn Harness) {
     }
     writer.take_over().await;
     let before = picture(&store, writer.database).await;
-    assert_eq!(plan.deliver().await, 8);
+    assert_eq!(plan.deliver().await, 10);
     assert_eq!(picture(&store, writer.database).await, before);
 }
 
@@ -264,6 +266,13 @@ pub async fn repeated_calls_do_no_harm(harness: &dyn Harness) {
     assert_eq!(before.name, name("b"));
     twice!(List, store.list("", None, 9)).expect("a list");
     twice!(Scan, store.scan(writer.database, None, 9)).expect("a scan");
+    let lock = SharedLock { session: session(&store, LONG).await, number: 1 };
+    let head = HeadRequest { database: writer.database, known: Txid(0), epoch: None, tail_bytes: 0 };
+    twice!(LockShared, store.lock_shared(SharedRequest { lock, head })).expect("nobody is in the way");
+    refused(store.lock_exclusive(writer.database, writer.epoch).await, ErrorKind::LeaseHeld, "a lock beside a reader");
+    twice!(UnlockShared, store.unlock_shared(writer.database, lock)).expect("it is no error");
+    twice!(LockExclusive, store.lock_exclusive(writer.database, writer.epoch)).expect("nobody reads");
+    twice!(UnlockExclusive, store.unlock_exclusive(writer.database, writer.epoch)).expect("it holds");
     twice!(Release, writer.release(&[1])).expect("it is released already");
     assert_eq!(writer.head().await.holder, None);
     let writer = Writer::new(&store, "b").await;
@@ -294,6 +303,6 @@ pub async fn refused_calls_change_nothing(harness: &dyn Harness) {
             assert_eq!(picture(&store, writer.database).await, before);
         }
     }
-    assert_eq!(plan.hits(), 16);
+    assert_eq!(plan.hits(), 20);
     writer.commit(b"goes on").await;
 }

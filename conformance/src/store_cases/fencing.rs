@@ -60,6 +60,10 @@ pub(crate) fn attempts(writer: &Writer) -> Vec<(Operation, Attempt)> {
     add(Operation::Rename, Box::pin(async move { w.store.rename(w.database, w.epoch, name("stolen")).await }));
     let w = writer.clone();
     add(Operation::Delete, Box::pin(async move { w.store.delete(w.database, w.epoch).await }));
+    let w = writer.clone();
+    add(Operation::LockExclusive, Box::pin(async move { w.store.lock_exclusive(w.database, w.epoch).await }));
+    let w = writer.clone();
+    add(Operation::UnlockExclusive, Box::pin(async move { w.store.unlock_exclusive(w.database, w.epoch).await }));
     list
 }
 

@@ -9,6 +9,7 @@ pub mod faults;
 pub mod fencing;
 pub mod head;
 pub mod limits;
+pub mod locks;
 pub mod log;
 pub mod naming;
 pub mod open;

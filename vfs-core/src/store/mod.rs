@@ -11,6 +11,7 @@ mod basis;
 pub mod deadline;
 mod layers;
 mod limits;
+mod locks;
 mod memory;
 mod model;
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -29,13 +30,14 @@ pub use layers::{
     MetricsLayer, Operation, OperationCounts, StoreCounters, Verdict,
 };
 pub use limits::StoreLimits;
+pub use locks::SharedLocks;
 pub use memory::MemoryStore;
 #[cfg(test)]
 pub(crate) use memory::Standby;
 pub use model::{
     CheckpointRequest, CollectRequest, Collected, CommitRequest, DiscardRequest, Discarded, EpochEnd, Head, HeadReply,
     HeadRequest, Holder, LeaseRequest, Lineage, ListEntry, Listed, LogRow, OpenRequest, Opened, PageRow, PagesReply,
-    Purged, ReadRow, RowKind, SessionRequest, StageRequest, Staged, Tail,
+    Purged, ReadRow, RowKind, SessionRequest, SharedLock, SharedRequest, StageRequest, Staged, Tail,
 };
 
 /// Whether the commits of one call stand or fall together.
@@ -129,6 +131,39 @@ pub trait PageStore: Debug + Send + Sync + 'static {
     /// durable as an acknowledged commit. A store where a commit can be seen before that waits until it is
     /// (`backend-postgres/tests/standby.rs`).
     async fn head(&self, request: HeadRequest) -> Result<HeadReply>;
+
+    /// Locks the database for reading, as SQLite's SHARED does: until the lock is given back with
+    /// [`unlock_shared`](Self::unlock_shared), or its session has expired or ended, no other session's
+    /// [`lock_exclusive`](Self::lock_exclusive) is granted (cases: `shared_lock_keeps_the_writer_out`,
+    /// `locks_end_with_their_session`). Nothing else asks for
+    /// these locks: they are for those who have agreed on them, and no read or commit depends on them (case:
+    /// `locks_bind_those_who_ask_for_them`). Returns the head as [`head`](Self::head) does, as of the moment of the grant (case:
+    /// `shared_lock_comes_with_the_head`).
+    ///
+    /// - `LeaseHeld` while another session, which lives, has locked exclusively, and the message says who (case:
+    ///   `exclusive_lock_keeps_new_readers_out`). But a session that has a shared lock of the database already gets more of them
+    ///   (case: `shared_lock_lets_in_others_of_its_session`).
+    /// - `Fenced` when the session has expired or ended or is unknown (case: `expired_session_gets_no_shared_lock`).
+    /// - A lock that is there already stays one (case: `shared_locks_are_counted_by_number`).
+    async fn lock_shared(&self, request: SharedRequest) -> Result<HeadReply>;
+
+    /// Gives a shared lock back. One that is not there is no error (case: `shared_locks_are_counted_by_number`).
+    async fn unlock_shared(&self, database: DatabaseId, lock: SharedLock) -> Result<()>;
+
+    /// The holder of the lease locks the database exclusively. On condition of the epoch.
+    ///
+    /// From then on, other sessions get no shared lock, also when the answer is `LeaseHeld`: another session that lives has one,
+    /// which the message names. That is SQLite's PENDING: the holder asks again until they are gone, and no new ones have come
+    /// (case: `exclusive_lock_keeps_new_readers_out`). Of two that ask at the same time, one for a shared lock and one for the
+    /// exclusive one, one at most is granted (case: `shared_and_exclusive_race`).
+    ///
+    /// It ends with [`unlock_exclusive`](Self::unlock_exclusive), and with the lease, however that ends: given back, with a
+    /// commit too, granted anew, or with its session (case: `exclusive_lock_ends_with_the_lease`).
+    async fn lock_exclusive(&self, database: DatabaseId, epoch: Epoch) -> Result<()>;
+
+    /// The holder of the lease lets others lock the database again. On condition of the epoch (case:
+    /// `exclusive_lock_ends_with_the_lease`).
+    async fn unlock_exclusive(&self, database: DatabaseId, epoch: Epoch) -> Result<()>;
 
     /// For each page the newest row at or below `snapshot`, with its txid, and, when that row is a delta, the row it
     /// is based on too. Pages without a row are left out of the reply: they are holes (case: `newest_row_wins`).

@@ -150,6 +150,25 @@ pub struct HeadReply {
     pub ended: Option<EpochEnd>,
 }
 
+/// A lock that a process has for those of its connections that read a database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SharedLock {
+    /// The session that it is bound to.
+    pub session: SessionId,
+    /// Tells it from others of the session: a number that was not used in it for another lock of the database, so that a call
+    /// that arrives late changes no other one.
+    pub number: u64,
+}
+
+/// Asks for a shared lock, and for the head.
+#[derive(Clone, Copy, Debug)]
+pub struct SharedRequest {
+    /// The lock.
+    pub lock: SharedLock,
+    /// The database, and what is asked of its head.
+    pub head: HeadRequest,
+}
+
 /// One database of a lineage: itself, or an ancestor up to a txid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lineage {

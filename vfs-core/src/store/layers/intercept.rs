@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::store::{
     CheckpointRequest, CollectRequest, Collected, CommitMode, CommitRequest, DiscardRequest, Discarded, HeadReply,
     HeadRequest, Lineage, ListEntry, LogRow, OpenRequest, Opened, PageRow, PageStore, PagesReply, Purged, ReadRow,
-    SessionRequest, StageRequest, StoreLimits, Tail,
+    SessionRequest, SharedLock, SharedRequest, StageRequest, StoreLimits, Tail,
 };
 use crate::types::{DatabaseId, DatabaseName, Epoch, PageNo, PageRange, SessionId, Txid};
 
@@ -42,6 +42,10 @@ operations! {
     Open => "open",
     Release => "release",
     Head => "head",
+    LockShared => "lock_shared",
+    UnlockShared => "unlock_shared",
+    LockExclusive => "lock_exclusive",
+    UnlockExclusive => "unlock_exclusive",
     Watch => "watch",
     ReadPages => "read_pages",
     Commit => "commit",
@@ -263,6 +267,23 @@ impl<I: Interceptor> PageStore for Layer<I> {
 
     async fn head(&self, request: HeadRequest) -> Result<HeadReply> {
         self.pass(Operation::Head, 0, move |s| async move { s.head(request).await }).await
+    }
+
+    async fn lock_shared(&self, request: SharedRequest) -> Result<HeadReply> {
+        self.pass(Operation::LockShared, 0, move |s| async move { s.lock_shared(request).await }).await
+    }
+
+    async fn unlock_shared(&self, database: DatabaseId, lock: SharedLock) -> Result<()> {
+        self.pass(Operation::UnlockShared, 0, move |s| async move { s.unlock_shared(database, lock).await }).await
+    }
+
+    async fn lock_exclusive(&self, database: DatabaseId, epoch: Epoch) -> Result<()> {
+        self.pass(Operation::LockExclusive, 0, move |s| async move { s.lock_exclusive(database, epoch).await }).await
+    }
+
+    async fn unlock_exclusive(&self, database: DatabaseId, epoch: Epoch) -> Result<()> {
+        self.pass(Operation::UnlockExclusive, 0, move |s| async move { s.unlock_exclusive(database, epoch).await })
+            .await
     }
 
     async fn watch(&self, database: DatabaseId, known: Txid) -> Result<Txid> {

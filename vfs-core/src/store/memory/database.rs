@@ -8,11 +8,11 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::error::{Error, Result};
-use crate::store::Pieces;
 use crate::store::model::{
     CheckpointRequest, CollectRequest, Collected, CommitRequest, DiscardRequest, Discarded, EpochEnd, LogRow, PageRow,
     ReadRow, RowKind, StageRequest, Tail,
 };
+use crate::store::{Pieces, SharedLocks};
 use crate::types::{CommitId, DatabaseId, DatabaseName, Epoch, PageNo, PageSet, SessionId, Txid, UnixMillis};
 
 #[derive(Clone, Debug)]
@@ -43,6 +43,7 @@ pub(super) struct Database {
     pub(super) log: BTreeMap<Txid, Bytes>,
     pub(super) rows: BTreeMap<(PageNo, Txid), (RowKind, Bytes)>,
     pub(super) warm: PageSet,
+    pub(super) locks: SharedLocks,
     /// How each epoch ended, and when it did.
     pub(super) ends: BTreeMap<Epoch, (EpochEnd, Duration)>,
     /// Tells those who watch of each commit.
@@ -68,6 +69,7 @@ impl Database {
             log: BTreeMap::new(),
             rows: BTreeMap::new(),
             warm: PageSet::new(),
+            locks: SharedLocks::default(),
             ends: BTreeMap::new(),
             committed: watch::Sender::new(Txid(0)),
         }

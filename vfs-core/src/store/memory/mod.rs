@@ -12,7 +12,8 @@ use tokio::sync::watch;
 
 use super::model::{
     CheckpointRequest, CollectRequest, Collected, CommitRequest, DiscardRequest, Discarded, HeadReply, HeadRequest,
-    Lineage, ListEntry, Listed, LogRow, OpenRequest, Opened, PageRow, PagesReply, Purged, SessionRequest, StageRequest,
+    Lineage, ListEntry, Listed, LogRow, OpenRequest, Opened, PageRow, PagesReply, Purged, SessionRequest, SharedLock,
+    SharedRequest, StageRequest,
 };
 use super::{CommitMode, PageStore, StoreLimits};
 use crate::clock::{Clock, SystemClock};
@@ -132,10 +133,8 @@ impl PageStore for MemoryStore {
         let (id, created) = match state.names.get(&request.name) {
             Some(id) => (*id, false),
             None if request.create => {
-                if let Some(lease) = request.lease
-                    && !state.live(lease.session, now)
-                {
-                    return Err(Error::fenced(format!("session {} has expired or was never started", lease.session)));
+                if let Some(lease) = request.lease {
+                    state.check_live(lease.session, now)?;
                 }
                 state.last_id += 1;
                 let id = DatabaseId(state.last_id);
@@ -175,16 +174,31 @@ impl PageStore for MemoryStore {
     }
 
     async fn head(&self, request: HeadRequest) -> Result<HeadReply> {
+        self.lock().look(request, self.clock.monotonic())
+    }
+
+    async fn lock_shared(&self, request: SharedRequest) -> Result<HeadReply> {
         let now = self.clock.monotonic();
-        let state = self.lock();
-        let database = state.database(request.database)?;
-        let ended = request.epoch.filter(|epoch| *epoch < database.epoch);
-        Ok(HeadReply {
-            name: database.name.clone(),
-            head: state.head(database, now),
-            tail: database.tail_after(request.known, request.tail_bytes),
-            ended: ended.and_then(|epoch| database.ends.get(&epoch)).map(|(end, _)| *end),
-        })
+        let mut state = self.lock();
+        state.lock_shared(request.head.database, request.lock, now)?;
+        state.look(request.head, now)
+    }
+
+    async fn unlock_shared(&self, database: DatabaseId, lock: SharedLock) -> Result<()> {
+        self.lock().database_mut(database)?.locks.unlock_shared(lock);
+        Ok(())
+    }
+
+    async fn lock_exclusive(&self, database: DatabaseId, epoch: Epoch) -> Result<()> {
+        self.lock().lock_exclusive(database, epoch, self.clock.monotonic())
+    }
+
+    async fn unlock_exclusive(&self, database: DatabaseId, epoch: Epoch) -> Result<()> {
+        let mut state = self.lock();
+        let found = state.database_mut(database)?;
+        found.fence(epoch)?;
+        found.locks.unlock_exclusive();
+        Ok(())
     }
 
     async fn watch(&self, database: DatabaseId, known: Txid) -> Result<Txid> {

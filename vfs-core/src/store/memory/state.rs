@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::database::Database;
 use crate::error::{Error, Result};
-use crate::store::model::{EpochEnd, Head, Holder};
-use crate::types::{DatabaseId, DatabaseName, SessionId};
+use crate::store::model::{EpochEnd, Head, HeadReply, HeadRequest, Holder, SharedLock};
+use crate::types::{DatabaseId, DatabaseName, Epoch, SessionId};
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct State {
@@ -60,10 +60,50 @@ impl State {
         }
     }
 
-    pub(super) fn grant(&mut self, id: DatabaseId, session: SessionId, force: bool, now: Duration) -> Result<()> {
-        if !self.live(session, now) {
-            return Err(Error::fenced(format!("session {session} has expired or was never started")));
+    pub(super) fn look(&self, request: HeadRequest, now: Duration) -> Result<HeadReply> {
+        let database = self.database(request.database)?;
+        let ended = request.epoch.filter(|epoch| *epoch < database.epoch);
+        Ok(HeadReply {
+            name: database.name.clone(),
+            head: self.head(database, now),
+            tail: database.tail_after(request.known, request.tail_bytes),
+            ended: ended.and_then(|epoch| database.ends.get(&epoch)).map(|(end, _)| *end),
+        })
+    }
+
+    pub(super) fn lock_shared(&mut self, id: DatabaseId, lock: SharedLock, now: Duration) -> Result<()> {
+        let database = self.database(id)?;
+        self.check_live(lock.session, now)?;
+        let (epoch, holder) = (database.epoch, database.holder.filter(|holder| self.live(*holder, now)));
+        let locked = self.database_mut(id)?.locks.lock_shared(lock, epoch, holder);
+        locked.map_err(|other| self.locked(id, "exclusively", other))
+    }
+
+    pub(super) fn lock_exclusive(&mut self, id: DatabaseId, epoch: Epoch, now: Duration) -> Result<()> {
+        let database = self.database(id)?;
+        database.fence(epoch)?;
+        let Some(holder) = database.holder else { return Ok(()) };
+        let mut locks = database.locks.clone();
+        let locked = locks.lock_exclusive(epoch, holder, |session| self.live(session, now));
+        self.database_mut(id)?.locks = locks;
+        locked.map_err(|other| self.locked(id, "for reading", other))
+    }
+
+    fn locked(&self, id: DatabaseId, how: &str, by: SessionId) -> Error {
+        let name = self.databases.get(&id).map_or("the database", |database| database.name.as_str());
+        let label = self.sessions.get(&by).map_or("unknown", |session| session.label.as_str());
+        Error::lease_held(format!("{name} is locked {how} by {label}"))
+    }
+
+    pub(super) fn check_live(&self, session: SessionId, now: Duration) -> Result<()> {
+        if self.live(session, now) {
+            return Ok(());
         }
+        Err(Error::fenced(format!("session {session} has expired or was never started")))
+    }
+
+    pub(super) fn grant(&mut self, id: DatabaseId, session: SessionId, force: bool, now: Duration) -> Result<()> {
+        self.check_live(session, now)?;
         let database = self.database(id)?;
         let other = database.holder.filter(|holder| *holder != session && self.live(*holder, now));
         if let Some(holder) = other
