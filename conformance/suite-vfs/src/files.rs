@@ -23,11 +23,14 @@ pub(crate) fn size(name: &DatabaseName) -> Result<Option<u64>> {
     }
 }
 
-/// Reads what is committed; returns how many bytes there were.
+/// Reads what is committed, whoever has locked it; returns how many bytes there were.
 pub(crate) fn read(name: &DatabaseName, at: u64, out: &mut [u8]) -> Result<usize> {
-    let mut file = open(name, OpenMode::ReadOnly)?;
-    file.lock(LockLevel::Shared)?;
-    file.read(at, out)
+    let file = open(name, OpenMode::ReadOnly)?;
+    let database = file.database();
+    let snapshot = database.begin_read()?;
+    let read = database.read(snapshot, at, out);
+    database.unpin(snapshot);
+    read
 }
 
 fn transaction(name: &DatabaseName, body: impl FnOnce(&mut MainFile) -> Result<()>) -> Result<()> {

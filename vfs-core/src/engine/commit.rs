@@ -290,6 +290,7 @@ impl Database {
     /// The caller holds `acquiring`.
     async fn send_alone(&self, mut prepared: Prepared) -> Result<Snapshot> {
         for _ in 0..COMMIT_TRIES {
+            self.lock_again(prepared.request.epoch).await?;
             let request = &prepared.request;
             let sent = self.retry(|| self.fleet.batcher.commit(request.clone())).await;
             let error = match sent {
@@ -370,6 +371,7 @@ impl Database {
             }
             core.shared = true;
             core.holder = None;
+            core.locks.exclusive = None;
         }
         self.bound_tail(&mut core, now);
         Ok(core.pin(now))

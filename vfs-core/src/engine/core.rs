@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::database::Snapshot;
+use super::sharing::StoreLocks;
 use super::tail::LogTail;
 use super::turn::Tries;
 use crate::error::{Error, Result};
@@ -71,6 +72,8 @@ pub(super) struct Core {
     pub(super) writer: bool,
     /// Connections with a snapshot that lock exclusively: while there are any, nobody else becomes the writer.
     pub(super) exclusive: usize,
+    /// What the store has locked for this process.
+    pub(super) locks: StoreLocks,
     pub(super) stopped: Option<Error>,
     /// When the store was last asked for the head, and told it.
     pub(super) checked: Duration,

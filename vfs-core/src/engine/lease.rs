@@ -121,6 +121,7 @@ impl Database {
         let (database, lease) = (core.database?, core.lease.take()?);
         core.shared = true;
         core.holder = None;
+        core.locks.exclusive = None;
         Some((database, lease, core.warm_set()))
     }
 
@@ -163,6 +164,8 @@ impl Database {
         unused: &mut Option<(DatabaseId, Lease)>,
     ) -> Result<()> {
         let settings = self.settings();
+        // Who reads under a lock keeps the other writer from its commit: to wait for that one within the lock helps neither.
+        let busy = if self.core().locks.has_readers() { Duration::ZERO } else { settings.busy };
         let mut pause = FIRST_PAUSE;
         let mut ended = Ended::default();
         for _ in 0..LOAD_TRIES {
@@ -177,7 +180,7 @@ impl Database {
                     Err(error) if error.kind() == ErrorKind::LeaseHeld => {
                         metrics::counter!("litefleet_leases_refused_total").increment(1);
                         self.check_deposed().await?;
-                        if self.fleet.clock.monotonic().saturating_sub(start) + pause > settings.busy {
+                        if self.fleet.clock.monotonic().saturating_sub(start) + pause > busy {
                             return Err(error);
                         }
                         self.fleet.pause(pause).await;

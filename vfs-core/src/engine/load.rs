@@ -11,7 +11,7 @@ use super::rows::behind;
 use super::tail::LogTail;
 use crate::codec::Record;
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::{Head, HeadRequest, LeaseRequest, LogRow, OpenRequest, Opened, ReadRow, Tail};
+use crate::store::{Head, HeadReply, HeadRequest, LeaseRequest, LogRow, OpenRequest, Opened, ReadRow, Tail};
 use crate::types::{DatabaseId, Txid};
 
 /// The most bytes of log that an open brings along; a longer tail is asked for on its own.
@@ -54,13 +54,8 @@ impl Database {
 
     /// False when it has to be asked for again.
     async fn refresh_once(&self) -> Result<bool> {
-        let Some((database, known)) = self.known() else {
-            return match self.open_again().await {
-                Err(error) if error.kind() == ErrorKind::NotFound && self.is_known() => Err(self.stop(error)),
-                opened => self.take_over_state(opened?, None).await,
-            };
-        };
-        let request = HeadRequest { database, known, epoch: None, tail_bytes: INLINE_TAIL };
+        let Some((database, known)) = self.known() else { return self.load_again().await };
+        let request = self.head_request(database, known);
         let older = Mutex::new(None);
         let ask = || async {
             let reply = self.fleet.store.head(request).await?;
@@ -79,6 +74,23 @@ impl Database {
             (Err(_), Some(older)) if older.head.txid >= known && self.core().oldest_pin().is_none() => older,
             (reply, _) => reply?,
         };
+        self.take_head(database, known, reply).await
+    }
+
+    pub(super) fn head_request(&self, database: DatabaseId, known: Txid) -> HeadRequest {
+        HeadRequest { database, known, epoch: None, tail_bytes: INLINE_TAIL }
+    }
+
+    /// Loads the state where nothing is known of it, or what is cannot be continued. False when it has to be asked for again.
+    pub(super) async fn load_again(&self) -> Result<bool> {
+        match self.open_again().await {
+            Err(error) if error.kind() == ErrorKind::NotFound && self.is_known() => Err(self.stop(error)),
+            opened => self.take_over_state(opened?, None).await,
+        }
+    }
+
+    /// Takes over what the store says of the head. False when it has to be asked for again.
+    pub(super) async fn take_head(&self, database: DatabaseId, known: Txid, reply: HeadReply) -> Result<bool> {
         if reply.name != self.name {
             // Who connects by the name means another one.
             return Err(self.stop(Error::not_found(format!("it was renamed to {}", reply.name))));

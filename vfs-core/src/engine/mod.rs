@@ -32,6 +32,7 @@ mod registry;
 mod rows;
 mod session;
 mod several;
+mod sharing;
 mod stage;
 mod structure;
 mod tail;

@@ -102,6 +102,9 @@ fn finish_all(parts: Vec<(Arc<Database>, Prepared)>) -> Vec<Snapshot> {
 async fn send_once(fleet: &FleetInner, parts: &mut [(Arc<Database>, Prepared)], last: bool) -> Result<Option<Fate>> {
     let requests: Vec<CommitRequest> = parts.iter().map(|(_, prepared)| prepared.request.clone()).collect();
     let (Some((first, _)), Some(request)) = (parts.first(), requests.first()) else { return Ok(Some(Fate::Done)) };
+    for (database, prepared) in parts.iter() {
+        database.lock_again(prepared.request.epoch).await?;
+    }
     let sent = first.retry(|| fleet.store.commit(requests.clone(), CommitMode::Atomic)).await;
     let sent = sent.and_then(|outcomes| match outcomes.len() {
         count if count == requests.len() => Ok(outcomes),

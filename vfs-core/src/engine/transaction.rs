@@ -157,6 +157,9 @@ impl Database {
         if held && self.lease_mode() == LeaseMode::Transaction {
             self.fleet.bridge.wait(self.give_back());
         }
+        if self.core().locks.exclusive.is_some() {
+            self.fleet.bridge.wait(self.end_exclusive_lock());
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Leases that this process has no use for and could not give back, or may have been granted without being told.
+//! Leases and locks that this process has no use for and could not give back, or may have been granted without being told.
 //!
 //! The session of a process is renewed for as long as it lives, so such a lease would be taken for as long, and nobody
 //! else could write. They are written down here, and the sweep gives them back.
@@ -17,7 +17,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::database::Database;
 use super::fleet::FleetInner;
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::{Head, HeadRequest, OpenRequest};
+use crate::store::{Head, HeadRequest, OpenRequest, SharedLock};
 use crate::types::{DatabaseId, DatabaseName, Epoch, SessionId, Txid};
 
 /// How often a grant that was not told of is looked for after nothing was found: the request may still be on its way.
@@ -36,6 +36,8 @@ pub(super) enum Whose {
     Database(DatabaseId),
     /// The one that was opened by this name, without an answer.
     Named(DatabaseName),
+    /// No lease, but the shared lock of a database that has this number.
+    Lock(DatabaseId, u64),
 }
 
 /// What is to be given back: whose lease, under which session, and how often nothing must be found before it is forgotten.
@@ -62,6 +64,11 @@ impl Unreturned {
     /// A lease was asked for, and there was no answer.
     pub(super) fn perhaps_granted(&self, name: &DatabaseName, session: SessionId) {
         self.note(Whose::Named(name.clone()), session, LOOKS);
+    }
+
+    /// A shared lock was asked for, or given back, and there was no answer.
+    pub(super) fn perhaps_locked(&self, database: DatabaseId, lock: SharedLock) {
+        self.note(Whose::Lock(database, lock.number), lock.session, LOOKS);
     }
 
     fn note(&self, whose: Whose, session: SessionId, looks: u32) {
@@ -137,8 +144,13 @@ impl FleetInner {
         }
     }
 
-    /// Gives a lease back that is this session's and that nobody here uses. False when that cannot be told yet.
+    /// Gives a lease back that is this session's and that nobody here uses, or a lock. False when that cannot be told yet.
     pub(super) async fn return_lease(&self, whose: &Whose, session: SessionId) -> Result<bool> {
+        // A lock has its own number, and nobody uses one that is written down here.
+        if let Whose::Lock(database, number) = *whose {
+            let unlocked = self.store.unlock_shared(database, SharedLock { session, number }).await;
+            return unlocked.or_else(|error| unless_gone(error).map(|_: Option<()>| ())).map(|()| true);
+        }
         let Some((database, head)) = self.look_at(whose).await? else { return Ok(true) };
         if head.holder.is_none_or(|holder| holder.session != session) {
             return Ok(true);
@@ -148,7 +160,7 @@ impl FleetInner {
 
     async fn look_at(&self, whose: &Whose) -> Result<Option<(DatabaseId, Head)>> {
         let database = match whose {
-            Whose::Database(database) => *database,
+            Whose::Database(database) | Whose::Lock(database, _) => *database,
             Whose::Named(name) => {
                 let (create, lease, known, tail_bytes) = (false, None, None, 0);
                 let request = OpenRequest { name: name.clone(), create, lease, known, tail_bytes };

@@ -24,30 +24,68 @@ impl MainFile {
         let takes_part = strict || self.database.role() == Role::Writer;
         let (reached, allowed) =
             if takes_part { self.locks.raise(self.connection, before, level, strict) } else { (level, Ok(())) };
-        let taken = self.take(reached);
+        let taken = self.take(before, reached);
         if taken.is_err() {
             self.locks.lower(self.connection, reached, self.level);
-        } else if reached >= LockLevel::Reserved {
-            self.locks.is_writer(self.connection, reached);
+        }
+        if self.level >= LockLevel::Reserved {
+            self.locks.is_writer(self.connection, self.level);
         }
         taken.and(allowed.map_err(|error| error.context(self.database.name())))
     }
 
     /// Gets from the engine what a level of lock stands for.
-    fn take(&mut self, level: LockLevel) -> Result<()> {
+    fn take(&mut self, before: LockLevel, level: LockLevel) -> Result<()> {
         if level >= LockLevel::Shared && self.snapshot.is_none() {
             let exclusive = self.modes.exclusive;
-            let begun = if exclusive { self.database.begin_exclusive() } else { self.database.begin_read() };
+            // Who locks exclusively has the lease, which keeps other writers out from the start.
+            let shares = !exclusive && self.database.locks_between_processes();
+            let begun = if exclusive {
+                self.database.begin_exclusive()
+            } else if shares {
+                self.database.begin_shared()
+            } else {
+                self.database.begin_read()
+            };
             self.snapshot = Some(begun?);
             self.exclusive = exclusive;
+            self.shares = shares;
             self.as_read = true;
             self.level = LockLevel::Shared;
         }
         if level >= LockLevel::Reserved && self.buffer.is_none() {
             self.buffer = Some(self.database.begin_write(self.snapshot()?, self.exclusive)?);
+            self.level = LockLevel::Reserved;
+        }
+        if level >= LockLevel::Pending {
+            self.shut_others_out(before)?;
         }
         self.level = level;
         Ok(())
+    }
+
+    /// Keeps the readers of other processes out. Where they are in the way it has PENDING; who would roll a journal back, from SHARED
+    /// at once, keeps nobody out while it is not alone.
+    fn shut_others_out(&mut self, before: LockLevel) -> Result<()> {
+        let shut = self.database.begin_exclusive_lock();
+        if let Err(error) = &shut {
+            if before < LockLevel::Reserved {
+                self.end_write();
+                self.level = LockLevel::Shared;
+            } else if error.kind() == ErrorKind::LeaseHeld {
+                self.level = LockLevel::Pending;
+            }
+        }
+        shut
+    }
+
+    /// It is not the writer any more.
+    fn end_write(&mut self) {
+        if let Some(mut buffer) = self.buffer.take()
+            && self.vfs.fleet().check_process().is_ok()
+        {
+            self.database.end_write(&mut buffer);
+        }
     }
 
     /// Lowers the lock. Below RESERVED what was not committed is discarded.
@@ -59,11 +97,8 @@ impl MainFile {
         self.learn_failure();
         self.unconfirmed = None;
         self.forget_refused();
-        if level < LockLevel::Reserved
-            && let Some(mut buffer) = self.buffer.take()
-            && self.vfs.fleet().check_process().is_ok()
-        {
-            self.database.end_write(&mut buffer);
+        if level < LockLevel::Reserved {
+            self.end_write();
         }
         if level == LockLevel::None
             && let Some(snapshot) = self.snapshot.take()
@@ -73,6 +108,9 @@ impl MainFile {
             }
             self.database.unpin(snapshot);
             self.settle_lease();
+            if std::mem::take(&mut self.shares) {
+                self.database.end_shared();
+            }
         }
         self.locks.lower(self.connection, self.level, level);
         self.level = level;

@@ -30,6 +30,8 @@ pub struct MainFile {
     /// The snapshot is counted as one of a connection that locks exclusively: until it is given up, also where SQLite is told
     /// to lock as usual before that.
     exclusive: bool,
+    /// The snapshot was pinned under a lock of the store, which is given back with it.
+    shares: bool,
     /// The lease is kept between transactions for this connection.
     keeps_lease: bool,
     /// There while the lock is at least RESERVED.
@@ -63,6 +65,7 @@ impl MainFile {
             snapshot: None,
             as_read: false,
             exclusive: false,
+            shares: false,
             keeps_lease: false,
             buffer: None,
             group: None,

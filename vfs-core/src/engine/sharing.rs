@@ -1,0 +1,230 @@
+//! SQLite's locks between processes. With `locking=sqlite` and `lease=transaction` a process has a lock in the store for as long
+//! as one of its connections reads, and who writes asks the store to be alone before it writes into the file.
+//!
+//! Nothing that is read or committed rests on these locks: readers have their snapshots, and what a process may write is
+//! decided by the lease. They keep the promise of a rollback journal, that nobody commits beside a reader, and nobody reads while
+//! somebody commits. One that ends with its session, which the process could not renew, keeps nobody out any more; who reads
+//! on has its snapshot.
+
+use super::database::{Database, Role, Snapshot};
+use super::lease::LOAD_TRIES;
+use super::session::Ended;
+use super::turn::Try;
+use crate::config::{LeaseMode, Locking};
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::store::{SharedLock, SharedRequest};
+use crate::types::{DatabaseId, Epoch};
+
+/// What this process has locked of a database in the store.
+#[derive(Debug, Default)]
+pub(super) struct StoreLocks {
+    /// Connections that read under the lock, or are about to.
+    readers: usize,
+    /// The lock that the store has for them, or may have.
+    shared: Option<SharedLock>,
+    /// The epoch under which others were asked to keep out, while the lease of that epoch is held.
+    pub(super) exclusive: Option<Epoch>,
+}
+
+impl StoreLocks {
+    /// Whether a connection reads under a lock of the store.
+    pub(super) fn has_readers(&self) -> bool {
+        self.readers > 0
+    }
+}
+
+/// A connection is counted as a reader; not any more unless it is kept: after an error, and after a panic in the store.
+struct Reader<'a> {
+    database: &'a Database,
+    kept: bool,
+}
+
+impl Drop for Reader<'_> {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.database.end_shared();
+        }
+    }
+}
+
+impl Database {
+    /// Whether the locks of connections exclude those of other processes. A follower that may be behind asks nobody.
+    pub fn locks_between_processes(&self) -> bool {
+        let settings = self.settings();
+        settings.locking == Locking::Sqlite
+            && settings.lease == LeaseMode::Transaction
+            && (self.role == Role::Writer || settings.staleness.is_zero())
+    }
+
+    /// As [`begin_read`](Self::begin_read), under a lock that keeps other processes from a commit, until
+    /// [`end_shared`](Self::end_shared). `LeaseHeld` while one of them wants to commit.
+    pub fn begin_shared(&self) -> Result<Snapshot> {
+        {
+            let mut core = self.core();
+            core.check()?;
+            core.locks.readers += 1;
+        }
+        let mut reader = Reader { database: self, kept: false };
+        let snapshot = match self.pin_if_locked()? {
+            Some(snapshot) => snapshot,
+            None => self.fleet.bridge.wait(self.begin_shared_by_the_store())?,
+        };
+        reader.kept = true;
+        Ok(snapshot)
+    }
+
+    async fn begin_shared_by_the_store(&self) -> Result<Snapshot> {
+        let turn = self.turn().await;
+        if let Some(snapshot) = self.pin_if_locked()? {
+            return Ok(snapshot);
+        }
+        turn.make(Try::Head, self.lock_shared()).await.context(self.words("lock"))?;
+        let mut core = self.core();
+        core.check()?;
+        Ok(core.pin(self.fleet.clock.monotonic()))
+    }
+
+    /// The head, where the store need not be asked: it has the lock already, and nobody but this process can have committed.
+    fn pin_if_locked(&self) -> Result<Option<Snapshot>> {
+        let (held, _) = self.lease_and_head()?;
+        let live = self.fleet.session.live();
+        let mut core = self.core();
+        let locked = core.locks.shared.is_some_and(|lock| live.is_some_and(|live| live.session == lock.session));
+        Ok((held && locked && core.database.is_some()).then(|| core.pin(self.fleet.clock.monotonic())))
+    }
+
+    /// Locks the database in the store, and takes over what has been committed. The caller holds `acquiring`.
+    async fn lock_shared(&self) -> Result<()> {
+        let mut ended = Ended::default();
+        for _ in 0..LOAD_TRIES {
+            let Some((database, known)) = self.known() else {
+                self.load_again().await?;
+                continue;
+            };
+            let live = self.retry(|| self.fleet.session.ensure()).await?;
+            let before = self.core().locks.shared.filter(|lock| lock.session == live.session);
+            // A number of its own: a call that gives another one back may still be on its way.
+            let lock =
+                before.unwrap_or_else(|| SharedLock { session: live.session, number: self.fleet.next_instance() });
+            self.core().locks.shared = Some(lock);
+            let asked = self.fleet.clock.monotonic();
+            let request = SharedRequest { lock, head: self.head_request(database, known) };
+            let reply = match self.retry(|| self.fleet.store.lock_shared(request)).await {
+                Ok(reply) => reply,
+                Err(error) => {
+                    self.not_locked(database, lock, before.is_some(), &error);
+                    match error.kind() {
+                        // The session was over: another one is started.
+                        ErrorKind::Fenced => {
+                            self.retry(|| self.fleet.session.renew()).await?;
+                            ended.note()?;
+                            continue;
+                        }
+                        ErrorKind::NotFound => return Err(self.stop(error)),
+                        _ => return Err(error),
+                    }
+                }
+            };
+            if self.take_head(database, known, reply).await? {
+                self.core().checked = asked;
+                return Ok(());
+            }
+        }
+        Err(Error::unavailable("the log changed while it was being read, several times over; try again"))
+    }
+
+    /// The store did not say that it has the lock. `before`: others here had it, and still do.
+    fn not_locked(&self, database: DatabaseId, lock: SharedLock, before: bool, error: &Error) {
+        if before && error.kind() != ErrorKind::Fenced {
+            return;
+        }
+        self.core().locks.shared = None;
+        // The request may yet arrive.
+        if error.kind() == ErrorKind::Unavailable {
+            self.fleet.unreturned.perhaps_locked(database, lock);
+        }
+    }
+
+    /// A connection does not read under the lock any more. With the last one the lock is given back.
+    pub fn end_shared(&self) {
+        let last = {
+            let mut core = self.core();
+            core.locks.readers = core.locks.readers.saturating_sub(1);
+            core.locks.readers == 0 && core.locks.shared.is_some()
+        };
+        if last && self.fleet.check_process().is_ok() {
+            self.fleet.bridge.wait(self.unlock_shared());
+        }
+    }
+
+    async fn unlock_shared(&self) {
+        // Who locks at this moment has it already, or asks for another one after this.
+        let _one = self.acquiring.lock().await;
+        let (database, lock) = {
+            let mut core = self.core();
+            if core.locks.readers > 0 {
+                return;
+            }
+            match (core.database, core.locks.shared.take()) {
+                (Some(database), Some(lock)) => (database, lock),
+                _ => return,
+            }
+        };
+        match self.retry(|| self.fleet.store.unlock_shared(database, lock)).await {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                tracing::warn!(database = %self.name, %error, "a lock could not be given back; it is tried again");
+                self.fleet.unreturned.perhaps_locked(database, lock);
+            }
+            _ => {}
+        }
+    }
+
+    /// The writer wants to be alone. `LeaseHeld` while another process reads; new readers are kept out all the same, from now on
+    /// until the lease is given back, or [`end_exclusive_lock`](Self::end_exclusive_lock).
+    pub fn begin_exclusive_lock(&self) -> Result<()> {
+        if !self.locks_between_processes() {
+            return Ok(());
+        }
+        let lock = |epoch| self.lock_exclusive(epoch);
+        self.fleet.bridge.wait(self.under_lease(lock)).context(self.words("write"))
+    }
+
+    async fn lock_exclusive(&self, epoch: Epoch) -> Result<()> {
+        let database = self.id()?;
+        // First of all: also where no reply comes the store may have it.
+        self.core().locks.exclusive = Some(epoch);
+        self.fleet.store.lock_exclusive(database, epoch).await
+    }
+
+    /// Before a commit is sent under an epoch that is not the one under which the writer was alone: the lease was lost and taken
+    /// anew meanwhile, and others may have begun to read. `Conflict` where they have.
+    pub(super) async fn lock_again(&self, epoch: Epoch) -> Result<()> {
+        if self.core().locks.exclusive.is_none_or(|locked| locked == epoch) {
+            return Ok(());
+        }
+        match self.retry(|| self.lock_exclusive(epoch)).await {
+            Err(error) if error.kind() == ErrorKind::LeaseHeld => {
+                let words = "the lease was lost for a moment, and another process has begun to read: begin again";
+                Err(Error::conflict(words).with_source(error))
+            }
+            locked => locked,
+        }
+    }
+
+    /// The writer is done, or has given up. Where its lease stays for something else, others are let in again.
+    pub(super) async fn end_exclusive_lock(&self) {
+        let locked = {
+            let mut core = self.core();
+            let locked = core.locks.exclusive.take();
+            core.lease.map(|lease| lease.epoch).filter(|epoch| locked == Some(*epoch))
+        };
+        let (Some(epoch), Ok(database)) = (locked, self.id()) else { return };
+        match self.retry(|| self.fleet.store.unlock_exclusive(database, epoch)).await {
+            // The lease is gone, and the lock with it.
+            Err(error) if !matches!(error.kind(), ErrorKind::Fenced | ErrorKind::NotFound) => {
+                tracing::warn!(database = %self.name, %error, "other processes are kept out for as long as the lease is held");
+            }
+            _ => {}
+        }
+    }
+}
