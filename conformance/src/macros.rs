@@ -200,6 +200,7 @@ macro_rules! __each_store_case {
                 locks::expired_session_gets_no_shared_lock
                 locks::locks_end_with_their_session
                 locks::shared_and_exclusive_race
+                locks::head_of_a_shared_lock_stands_still
                 concurrency::two_holders_fight
                 concurrency::many_holders_fight
                 concurrency::atomic_commits_do_not_deadlock

@@ -7,6 +7,7 @@ use litefleet::store::{HeadReply, SharedLock, SharedLocks, SharedRequest};
 use litefleet::{DatabaseId, DatabaseName, Epoch, Error, Result, SessionId};
 
 use super::{EmbeddedStore, stored};
+use crate::values::HeadValue;
 
 /// Of each database that has any. Taken before the slot's lock.
 #[derive(Debug, Default)]
@@ -26,17 +27,18 @@ impl Locks {
 
 impl EmbeddedStore {
     pub(super) fn lock_for_reading(&self, request: &SharedRequest) -> Result<HeadReply> {
-        let mut all = self.locks.lock();
-        // After the lock was taken: who has locked exclusively before it has committed before it too, or is in the way.
-        let reply = self.read_head(&request.head)?;
-        self.sessions.check_live(request.lock.session)?;
-        let holder = reply.head.holder.as_ref().map(|holder| holder.session);
-        let living = holder.filter(|holder| self.sessions.live(*holder));
-        let locks = all.entry(request.head.database).or_default();
-        match locks.lock_shared(request.lock, reply.head.epoch, living) {
-            Ok(()) => Ok(reply),
-            Err(other) => Err(self.locked(&reply.name, "exclusively", other)),
+        let (database, lock) = (request.head.database, request.lock);
+        {
+            let mut all = self.locks.lock();
+            let (head, name) = self.look(database)?;
+            self.sessions.check_live(lock.session)?;
+            let holder = head.holder.filter(|holder| self.sessions.live(*holder));
+            let locks = all.entry(database).or_default();
+            locks.lock_shared(lock, head.epoch, holder).map_err(|other| self.locked(&name, "exclusively", other))?;
         }
+        // With the lock: whoever has locked exclusively before it has committed before it. What is read may be large, and other
+        // databases have the same mutex.
+        self.read_head(&request.head)
     }
 
     pub(super) fn unlock_for_reading(&self, database: DatabaseId, lock: SharedLock) -> Result<()> {
@@ -49,13 +51,10 @@ impl EmbeddedStore {
 
     pub(super) fn lock_for_writing(&self, database: DatabaseId, epoch: Epoch) -> Result<()> {
         let mut all = self.locks.lock();
-        let (holder, name) = self.read(|engine| {
-            let view = engine.view();
-            let head = stored::head(&view, database)?;
-            stored::fence(&head, epoch)?;
-            Ok((head.holder, stored::name(&view, database)?))
-        })?;
-        let Some(holder) = holder else { return Err(Error::internal("a lease that is held has no holder")) };
+        let (head, name) = self.look(database)?;
+        stored::fence(&head, epoch)?;
+        let Some(holder) = head.holder else { return Err(Error::internal("a lease that is held has no holder")) };
+        self.sessions.check_live(holder)?;
         let locks = all.entry(database).or_default();
         let locked = locks.lock_exclusive(epoch, holder, |session| self.sessions.live(session));
         locked.map_err(|other| self.locked(&name, "for reading", other))
@@ -63,10 +62,7 @@ impl EmbeddedStore {
 
     pub(super) fn unlock_for_writing(&self, database: DatabaseId, epoch: Epoch) -> Result<()> {
         let mut all = self.locks.lock();
-        self.read(|engine| {
-            let head = stored::head(&engine.view(), database)?;
-            Ok(stored::fence(&head, epoch)?)
-        })?;
+        stored::fence(&self.look(database)?.0, epoch)?;
         if let Some(locks) = all.get_mut(&database) {
             locks.unlock_exclusive();
         }
@@ -75,11 +71,28 @@ impl EmbeddedStore {
 
     /// What nobody has locked needs no memory.
     fn tidy(&self, all: &mut HashMap<DatabaseId, SharedLocks>, database: DatabaseId) -> Result<()> {
-        let head = self.read(|engine| stored::head(&engine.view(), database))?;
+        let (head, _) = self.look(database)?;
         if all.get(&database).is_some_and(|locks| locks.is_unlocked(head.epoch, head.holder)) {
             all.remove(&database);
         }
         Ok(())
+    }
+
+    /// The locks of sessions that are over, and what is left of exclusive ones.
+    pub(super) fn forget_ended_locks(&self) {
+        let mut all = self.locks.lock();
+        all.retain(|database, locks| {
+            locks.forget_ended(|session| self.sessions.live(session));
+            // A head that cannot be read is somebody else's business.
+            self.look(*database).is_ok_and(|(head, _)| !locks.is_unlocked(head.epoch, head.holder))
+        });
+    }
+
+    fn look(&self, database: DatabaseId) -> Result<(HeadValue, DatabaseName)> {
+        self.read(|engine| {
+            let view = engine.view();
+            Ok((stored::head(&view, database)?, stored::name(&view, database)?))
+        })
     }
 
     fn locked(&self, name: &DatabaseName, how: &str, by: SessionId) -> Error {

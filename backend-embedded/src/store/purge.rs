@@ -16,6 +16,7 @@ impl EmbeddedStore {
     pub(super) fn purge_deleted(&self, limit: usize) -> Result<Purged> {
         let now = self.slot.config().clock.unix();
         self.sessions.forget_old();
+        self.forget_ended_locks();
         let limit = limit.clamp(1, PER_CALL);
         Ok(self.write_pages(|engine, _| {
             let view = engine.view();

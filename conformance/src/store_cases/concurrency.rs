@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use litefleet::store::{CommitMode, Lineage, OpenRequest, PageStore};
+use litefleet::store::{CommitMode, HeadRequest, Lineage, OpenRequest, PageStore, SharedLock, SharedRequest};
 use litefleet::{CommitId, Epoch, ErrorKind, Txid};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -332,6 +332,10 @@ pub async fn dropped_calls_leave_nothing_locked(harness: &dyn Harness) {
         give_up(store.purge(5), after).await;
         give_up(read(&store, writer.database, &[1], 1), after).await;
         give_up(store.scan(writer.database, None, 5), after).await;
+        let lock = SharedLock { session, number: 1 };
+        let head = HeadRequest { database: writer.database, known: Txid(0), epoch: None, tail_bytes: 0 };
+        give_up(store.lock_shared(SharedRequest { lock, head }), after).await;
+        give_up(store.unlock_shared(writer.database, lock), after).await;
         give_up(store.renew_session(writer.session), after).await;
         give_up(store.end_session(writer.session), after).await;
 

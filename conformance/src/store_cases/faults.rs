@@ -1,9 +1,12 @@
 //! What becomes of calls whose request or reply is lost, and of those that arrive late.
 
+use std::sync::Arc;
+
 use litefleet::store::{
-    CheckpointRequest, CommitMode, Effect, Fault, FaultPlan, HeadRequest, Operation, SharedLock, SharedRequest,
+    CheckpointRequest, CommitMode, Effect, Fault, FaultPlan, HeadRequest, Operation, PageStore, SharedLock,
+    SharedRequest,
 };
-use litefleet::{CommitId, Epoch, ErrorKind, PageNo, Txid, UnixMillis};
+use litefleet::{CommitId, Epoch, ErrorKind, PageNo, Result, Txid, UnixMillis};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -211,6 +214,14 @@ pub async fn late_writes_are_fenced(harness: &dyn Harness) {
     let before = picture(&store, writer.database).await;
     assert_eq!(plan.deliver().await, 10);
     assert_eq!(picture(&store, writer.database).await, before);
+    lock_shared(&store, &writer).await.expect("what came late has locked nothing");
+}
+
+/// A session of its own locks the writer's database for reading.
+async fn lock_shared(store: &Arc<dyn PageStore>, writer: &Writer) -> Result<()> {
+    let lock = SharedLock { session: session(store, LONG).await, number: 1 };
+    let head = HeadRequest { database: writer.database, known: Txid(0), epoch: None, tail_bytes: 0 };
+    store.lock_shared(SharedRequest { lock, head }).await.map(drop)
 }
 
 /// Every call but a commit may be repeated after its reply was lost: the state is as if it had been made once.
@@ -304,5 +315,6 @@ pub async fn refused_calls_change_nothing(harness: &dyn Harness) {
         }
     }
     assert_eq!(plan.hits(), 20);
+    lock_shared(&store, &writer).await.expect("what was refused has locked nothing");
     writer.commit(b"goes on").await;
 }

@@ -7,7 +7,7 @@ use litefleet::store::{HeadReply, HeadRequest, PageStore, SharedLock, SharedRequ
 use litefleet::{DatabaseId, ErrorKind, Result, SessionId, Txid};
 
 use crate::fixture::{
-    AMPLE, LONG, Writer, complete, each_at_once, lease_request, log_txids, name, open_request, refused, session,
+    AMPLE, LONG, Tasks, Writer, complete, each_at_once, lease_request, log_txids, name, open_request, refused, session,
     session_id,
 };
 use crate::harness::{Harness, pass, short_lifetime};
@@ -98,6 +98,13 @@ pub async fn exclusive_lock_keeps_new_readers_out(harness: &dyn Harness) {
     let label = format!("label-of-{}", writer.session);
     assert!(refusal.to_string().contains(&label), "it says who is in the way: {refusal}");
     Reader::of(&writer, writer.session).lock(1).await;
+    let elsewhere = Writer::new(&store, "b").await;
+    Reader::of(&elsewhere, late.session).lock(1).await;
+    refused(
+        late.try_lock(1).await,
+        ErrorKind::LeaseHeld,
+        "a shared lock of a session that has one of another database",
+    );
     first.unlock(1).await;
     refused(late.try_lock(1).await, ErrorKind::LeaseHeld, "a shared lock beside one who waits no more");
     writer.lock().await.expect("the reader has unlocked");
@@ -162,7 +169,10 @@ pub async fn exclusive_lock_ends_with_the_lease(harness: &dyn Harness) {
                 request.release = true;
                 writer.try_commit(request).await.expect("it holds the lease");
             }
-            3 => store.end_session(writer.session).await.expect("it lives"),
+            3 => {
+                store.end_session(writer.session).await.expect("it lives");
+                refused(writer.lock().await, ErrorKind::Fenced, "the exclusive lock of a session that is over");
+            }
             4 => writer = writer.force(session).await,
             // The same session takes its own lease anew.
             _ => writer = Writer::with_session(&store, writer.session, "a").await,
@@ -285,7 +295,7 @@ async fn lock_in_time(harness: &dyn Harness, writer: &Writer, lifetime: Duration
     panic!("a reader is still in the way two lifetimes after its session expired");
 }
 
-/// Of a reader and a writer that ask at the same time one at most is let in.
+/// Of a reader and a writer that ask at the same time one at most is let in, and the other is told that somebody is in the way.
 pub async fn shared_and_exclusive_race(harness: &dyn Harness) {
     let store = harness.store().await;
     let writer = Writer::new(&store, "a").await;
@@ -295,20 +305,76 @@ pub async fn shared_and_exclusive_race(harness: &dyn Harness) {
             let (store, database, epoch) = (Arc::clone(&store), writer.database, writer.epoch);
             let reader = readers.get(who).map(|reader| reader.session);
             async move {
-                let Some(session) = reader else { return store.lock_exclusive(database, epoch).await.is_ok() };
+                let Some(session) = reader else { return store.lock_exclusive(database, epoch).await };
                 let head = HeadRequest { database, known: Txid(0), epoch: None, tail_bytes: 0 };
                 let lock = SharedLock { session, number: round };
-                store.lock_shared(SharedRequest { lock, head }).await.is_ok()
+                store.lock_shared(SharedRequest { lock, head }).await.map(drop)
             }
         })
         .await;
-        let [first, second, wrote] = asked.try_into().expect("three have asked");
-        assert!(!(wrote && (first || second)), "round {round}: both were let in");
-        assert!(wrote || first || second, "round {round}: nobody was in the way of the first");
+        let granted: Vec<bool> = asked
+            .into_iter()
+            .map(|asked| match asked {
+                Ok(()) => true,
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::LeaseHeld, "round {round}: {error}");
+                    false
+                }
+            })
+            .collect();
+        let wrote = granted[2];
+        assert!(!wrote || granted == [false, false, true], "round {round}: both were let in: {granted:?}");
         for reader in &readers {
             reader.unlock(round).await;
         }
         writer.lock().await.expect("nobody reads any more");
         writer.unlock().await;
     }
+}
+
+/// Whoever has a shared lock has the newest state with it: what one has committed who was alone before it, and who commits after it
+/// only when it has unlocked.
+pub async fn head_of_a_shared_lock_stands_still(harness: &dyn Harness) {
+    const ROUNDS: u64 = 40;
+    let store = harness.store().await;
+    let writer = Writer::new(&store, "a").await;
+    let reader = Reader::new(&writer).await;
+    let mut tasks = Tasks::new();
+    let mut writer = writer;
+    tasks.spawn(async move {
+        let mut committed = 0;
+        while committed < ROUNDS {
+            match writer.lock().await {
+                Ok(()) => {
+                    writer.commit(b"alone").await;
+                    committed += 1;
+                }
+                Err(error) => assert_eq!(error.kind(), ErrorKind::LeaseHeld, "{error}"),
+            }
+            writer.unlock().await;
+            tokio::task::yield_now().await;
+        }
+    });
+    tasks.spawn(async move {
+        let mut number = 0;
+        let mut seen = 0;
+        while seen < ROUNDS {
+            number += 1;
+            let reply = match reader.ask(number, 0).await {
+                Ok(reply) => reply,
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::LeaseHeld, "{error}");
+                    tokio::task::yield_now().await;
+                    continue;
+                }
+            };
+            let head = HeadRequest { database: reader.database, known: Txid(0), epoch: None, tail_bytes: 0 };
+            let later = reader.store.head(head).await.expect("the database is there").head.txid;
+            assert_eq!(reply.head.txid, later, "it moved beside a reader");
+            seen = later.get();
+            reader.unlock(number).await;
+            tokio::task::yield_now().await;
+        }
+    });
+    tasks.join().await;
 }

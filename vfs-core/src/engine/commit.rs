@@ -263,7 +263,9 @@ impl Database {
             record,
             staged: (!buffer.staged.is_empty())
                 .then_some(Staged { generation: buffer.generation, last: buffer.landed }),
+            // Under the exclusive lock others are kept out until SQLite unlocks: it may still undo the commit.
             release: self.lease_mode() == LeaseMode::Transaction
+                && self.core().locks.exclusive.is_none()
                 && !self.is_maintained()
                 && !self.checkpoint_is_due(body.pages.len()),
         };
@@ -371,7 +373,6 @@ impl Database {
             }
             core.shared = true;
             core.holder = None;
-            core.locks.exclusive = None;
         }
         self.bound_tail(&mut core, now);
         Ok(core.pin(now))

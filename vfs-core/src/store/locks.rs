@@ -41,9 +41,14 @@ impl SharedLocks {
         lives: impl Fn(SessionId) -> bool,
     ) -> Result<(), SessionId> {
         self.exclusive = Some(epoch);
-        self.shared.retain(|shared| lives(shared.session));
+        self.forget_ended(lives);
         let other = self.shared.iter().map(|shared| shared.session).find(|session| *session != holder);
         other.map_or(Ok(()), Err)
+    }
+
+    /// Forgets the locks of sessions that do not live.
+    pub fn forget_ended(&mut self, lives: impl Fn(SessionId) -> bool) {
+        self.shared.retain(|shared| lives(shared.session));
     }
 
     /// Whoever holds the lease lets others in again.

@@ -68,7 +68,8 @@ pub enum CommitMode {
 /// ([`deadline`]), a store that tries again by itself should give up then, as it does when its own time is over.
 ///
 /// **Cancelling.** A future that is dropped before it is ready leaves its effect unknown, and nothing locked (case:
-/// `dropped_calls_leave_nothing_locked`).
+/// `dropped_calls_leave_nothing_locked`) but what [`lock_shared`](Self::lock_shared) and [`lock_exclusive`](Self::lock_exclusive)
+/// are for.
 #[async_trait]
 pub trait PageStore: Debug + Send + Sync + 'static {
     /// The bounds that callers must keep to. Constant for the life of the store.
@@ -137,20 +138,26 @@ pub trait PageStore: Debug + Send + Sync + 'static {
     /// [`lock_exclusive`](Self::lock_exclusive) is granted (cases: `shared_lock_keeps_the_writer_out`,
     /// `locks_end_with_their_session`). Nothing else asks for
     /// these locks: they are for those who have agreed on them, and no read or commit depends on them (case:
-    /// `locks_bind_those_who_ask_for_them`). Returns the head as [`head`](Self::head) does, as of the moment of the grant (case:
-    /// `shared_lock_comes_with_the_head`).
+    /// `locks_bind_those_who_ask_for_them`). Returns the head as [`head`](Self::head) does, as of the grant or later: what was committed
+    /// under an exclusive lock before is in it (cases: `shared_lock_comes_with_the_head`, `head_of_a_shared_lock_stands_still`).
     ///
     /// - `LeaseHeld` while another session, which lives, has locked exclusively, and the message says who (case:
     ///   `exclusive_lock_keeps_new_readers_out`). But a session that has a shared lock of the database already gets more of them
     ///   (case: `shared_lock_lets_in_others_of_its_session`).
     /// - `Fenced` when the session has expired or ended or is unknown (case: `expired_session_gets_no_shared_lock`).
     /// - A lock that is there already stays one (case: `shared_locks_are_counted_by_number`).
+    ///
+    /// After `LeaseHeld`, `Fenced` and `NotFound` there is no lock, unless it was there before; after any other error there may be
+    /// one, as there may be one when a request arrives that had no answer.
     async fn lock_shared(&self, request: SharedRequest) -> Result<HeadReply>;
 
-    /// Gives a shared lock back. One that is not there is no error (case: `shared_locks_are_counted_by_number`).
+    /// Gives a shared lock back. One that is not there is no error (case: `shared_locks_are_counted_by_number`). Those that nobody
+    /// gives back are forgotten, some time after their session has ended: by [`lock_exclusive`](Self::lock_exclusive) or
+    /// [`purge`](Self::purge).
     async fn unlock_shared(&self, database: DatabaseId, lock: SharedLock) -> Result<()>;
 
-    /// The holder of the lease locks the database exclusively. On condition of the epoch.
+    /// The holder of the lease locks the database exclusively. On condition of the epoch, and `Fenced` as well where the holder's
+    /// session is over, whether or not somebody else has the lease (case: `exclusive_lock_ends_with_the_lease`).
     ///
     /// From then on, other sessions get no shared lock, also when the answer is `LeaseHeld`: another session that lives has one,
     /// which the message names. That is SQLite's PENDING: the holder asks again until they are gone, and no new ones have come

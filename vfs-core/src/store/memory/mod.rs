@@ -3,6 +3,7 @@
 mod database;
 mod state;
 
+use std::collections::HashSet;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -357,7 +358,10 @@ impl PageStore for MemoryStore {
     async fn purge(&self, limit: usize) -> Result<Purged> {
         let now = self.clock.monotonic();
         let mut state = self.lock();
+        let living: HashSet<SessionId> =
+            state.sessions.keys().copied().filter(|session| state.live(*session, now)).collect();
         for database in state.databases.values_mut() {
+            database.locks.forget_ended(|session| living.contains(&session));
             database.ends.retain(|_, (_, at)| now.saturating_sub(*at) < EPOCH_END_KEPT);
         }
         let mut removed = 0;

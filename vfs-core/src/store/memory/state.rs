@@ -82,7 +82,8 @@ impl State {
     pub(super) fn lock_exclusive(&mut self, id: DatabaseId, epoch: Epoch, now: Duration) -> Result<()> {
         let database = self.database(id)?;
         database.fence(epoch)?;
-        let Some(holder) = database.holder else { return Ok(()) };
+        let Some(holder) = database.holder else { return Err(Error::internal("a lease that is held has no holder")) };
+        self.check_live(holder, now)?;
         let mut locks = database.locks.clone();
         let locked = locks.lock_exclusive(epoch, holder, |session| self.live(session, now));
         self.database_mut(id)?.locks = locks;
