@@ -21,6 +21,8 @@
 //! - **Time** is the server's alone: whether a session has expired is judged by its `clock_timestamp()`.
 //! - **What is durable.** What the server promises for a committed transaction: with `synchronous_commit=on` it survives
 //!   the server, with a synchronous standby also the loss of it. `docs/operations.md` has a table.
+//! - **Locks** (`lock_shared`, `lock_exclusive`) are not logged: a crash of the server, or a failover, ends all of them. Then a
+//!   reader and a writer may be beside each other, the reader with its snapshot.
 //! - **A lost answer** of a commit is [`CommitUnknown`](litefleet::ErrorKind::CommitUnknown), and is resolved by its
 //!   id. Everything else can be called again, and is, once, where the connection was only stale.
 //! - **Cancelling.** A call that was sent runs to its end on the server, whether somebody waits or not. No cancel request

@@ -41,7 +41,7 @@ const CROWDED: Duration = Duration::from_millis(5);
 const IDLE: Duration = Duration::from_secs(300);
 
 /// On a connection that leads to the server itself: what the schema's functions ask for, `commit` first of all
-/// (`schema/sql/11_plans.sql`), so that the frequent statements need no function around them; what the statements rely on,
+/// (`schema/sql/12_plans.sql`), so that the frequent statements need no function around them; what the statements rely on,
 /// which the server may be told to change while the connection is open; and warnings, by one of which a commit is known that
 /// did not wait for its standby.
 const SETTINGS: &str = "SET plan_cache_mode = force_generic_plan; SET jit = off; SET enable_seqscan = off; \

@@ -59,8 +59,7 @@ calls! {
             ELSE h.entry = h.generation AND r.staged = h.generation AND r.last = h.sequence END \
         RETURNING h.id, h.txid, r.record) INSERT INTO S.log SELECT h.id, h.txid, h.record FROM h RETURNING database"
         [INT8_ARRAY INT8_ARRAY INT8_ARRAY UUID_ARRAY UUID_ARRAY INT8_ARRAY BYTEA_ARRAY INT8_ARRAY INT8_ARRAY BOOL_ARRAY];
-    /// The only one whose transaction ends without waiting for a disk: what rests on it says so, and is refused where it was
-    /// lost. It is set for the transaction alone, and so by the statement itself: set at the function it would be back before
+    /// Its transaction ends without waiting for a disk: what rests on it says so, and is refused where it was lost. It is set for the transaction alone, and so by the statement itself: set at the function it would be back before
     /// the end. A commit must never share a transaction with it.
     Stage "SELECT S.stage($1, $2, $3, $4, $5, $6, $7, $8, $9) FROM W, set_config('synchronous_commit', 'off', true) a"
         [INT8 INT8 INT8 INT8 INT8 INT8 INT8_ARRAY INT2_ARRAY BYTEA_ARRAY];
@@ -73,6 +72,15 @@ calls! {
     Rename "SELECT S.rename($1, $2, $3) FROM W" [INT8 INT8 TEXT];
     Delete "SELECT S.delete($1, $2) FROM W" [INT8 INT8];
     Scan "SELECT * FROM S.scan($1, $2, $3, $4)" [INT8 INT8 INT8 INT8];
+    /// As with staging, nobody waits for a disk with the locks: their tables are not logged, and so it is of no use. But whoever
+    /// asks what became of a commit ($5) waits as with `SettledHead`.
+    LockShared "SELECT o.* FROM W CROSS JOIN set_config('synchronous_commit', \
+            CASE WHEN $5::bigint IS NULL THEN 'off' ELSE current_setting('synchronous_commit') END, true) a \
+        LEFT JOIN S.lock_shared($1, $2, $3, $4, $5, $6) o ON true" [INT8 UUID INT8 INT8 INT8 INT8];
+    UnlockShared "SELECT S.unlock_shared($1, $2, $3) FROM W, set_config('synchronous_commit', 'off', true) a" [INT8 UUID INT8];
+    LockExclusive "SELECT o.* FROM W CROSS JOIN set_config('synchronous_commit', 'off', true) a \
+        LEFT JOIN S.lock_exclusive($1, $2) o ON true" [INT8 INT8];
+    UnlockExclusive "SELECT S.unlock_exclusive($1, $2) FROM W, set_config('synchronous_commit', 'off', true) a" [INT8 INT8];
     Heads "SELECT id, txid FROM S.heads WHERE id = ANY ($1)" [INT8_ARRAY];
 }
 
@@ -91,6 +99,10 @@ impl Call {
         Self::Stage,
         Self::Checkpoint,
         Self::Collect,
+        Self::LockShared,
+        Self::UnlockShared,
+        Self::LockExclusive,
+        Self::UnlockExclusive,
         Self::Heads,
     ];
 }

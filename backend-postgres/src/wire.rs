@@ -76,6 +76,11 @@ pub(crate) fn bigint(number: u64) -> Param {
     (Box::new(int(number)), Type::INT8)
 }
 
+/// A number that is only ever compared with itself: each has one of its own, also above 2^63.
+pub(crate) fn tag(number: u64) -> Param {
+    (Box::new(number.cast_signed()), Type::INT8)
+}
+
 pub(crate) fn maybe_bigint(number: Option<u64>) -> Param {
     (Box::new(number.map(int)), Type::INT8)
 }

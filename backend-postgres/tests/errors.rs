@@ -8,7 +8,9 @@ use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use futures_util::future::join;
-use litefleet::store::{LeaseRequest, ListEntry, OpenRequest, PageStore, SessionRequest};
+use litefleet::store::{
+    HeadRequest, LeaseRequest, ListEntry, OpenRequest, PageStore, SessionRequest, SharedLock, SharedRequest,
+};
 use litefleet::{DatabaseName, Epoch, ErrorKind, SessionId, Txid};
 use litefleet_postgres::testing::{Server, ServerOptions, wait_until};
 use litefleet_postgres::{PostgresConfig, PostgresStore};
@@ -289,6 +291,17 @@ fn standby_is_refused_or_read_from() {
         ErrorKind::Unavailable,
         &["read-only", "list the primary"],
     );
+    let (database, lock) = (writer.database, SharedLock { session, number: 1 });
+    let head = HeadRequest { database, known: Txid(0), epoch: None, tail_bytes: 1 << 20 };
+    let locked = [
+        runtime.block_on(follower.lock_shared(SharedRequest { lock, head })).map(drop),
+        runtime.block_on(follower.unlock_shared(database, lock)),
+        runtime.block_on(follower.lock_exclusive(database, writer.epoch)),
+        runtime.block_on(follower.unlock_exclusive(database, writer.epoch)),
+    ];
+    for outcome in locked {
+        refused(outcome, ErrorKind::Unavailable, &["read-only", "list the primary"]);
+    }
 }
 
 #[test]

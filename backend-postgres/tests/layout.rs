@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use litefleet::store::{
     CheckpointRequest, CommitMode, CommitRequest, HeadRequest, LeaseRequest, Lineage, OpenRequest, PageRow, PageStore,
-    RowKind, SessionRequest, StageRequest,
+    RowKind, SessionRequest, SharedLock, SharedRequest, StageRequest,
 };
 use litefleet::{CommitId, DatabaseName, PageNo, PageRange, SessionId, Txid, UnixMillis};
 use litefleet_postgres::testing::{Bouncer, Proxy, Server, ServerOptions, wait_until};
@@ -177,6 +177,15 @@ fn calls_take_one_round_trip() {
         let ask = HeadRequest { database, known: Txid(0), epoch: Some(epoch), tail_bytes: 1 << 20 };
         held.runtime.block_on(held.store.head(ask)).unwrap();
         trip("head");
+        let lock = SharedLock { session: held.session, number: u64::MAX };
+        held.runtime.block_on(held.store.lock_shared(SharedRequest { lock, head: ask })).unwrap();
+        trip("lock for reading");
+        held.runtime.block_on(held.store.unlock_shared(database, lock)).unwrap();
+        trip("unlock for reading");
+        held.runtime.block_on(held.store.lock_exclusive(database, epoch)).unwrap();
+        trip("lock exclusively");
+        held.runtime.block_on(held.store.unlock_exclusive(database, epoch)).unwrap();
+        trip("unlock exclusively");
         let row = PageRow { page: PageNo(1), txid: Txid(2), kind: RowKind::Image, bytes: vec![1; 100].into() };
         let (expected, rows) = (held.txid, vec![row]);
         let stage = StageRequest { database, epoch, expected, generation: 0, sequence: 1, after: 0, rows };

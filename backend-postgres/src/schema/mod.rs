@@ -29,7 +29,8 @@ const MIGRATIONS: &[&[&str]] = &[&[
     include_str!("sql/08_write.sql"),
     include_str!("sql/09_collect.sql"),
     include_str!("sql/10_names.sql"),
-    include_str!("sql/11_plans.sql"),
+    include_str!("sql/11_locks.sql"),
+    include_str!("sql/12_plans.sql"),
 ]];
 
 /// The tables that are divided by `page_partitions`.

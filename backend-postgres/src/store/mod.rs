@@ -6,6 +6,7 @@
 mod commit;
 mod finished;
 mod grants;
+mod locks;
 mod naming;
 mod open;
 mod outcome;
@@ -24,7 +25,7 @@ use futures_util::future::{BoxFuture, FutureExt};
 use litefleet::store::{
     CheckpointRequest, CollectRequest, Collected, CommitMode, CommitRequest, DiscardRequest, Discarded, HeadReply,
     HeadRequest, Lineage, ListEntry, LogRow, OpenRequest, Opened, PageRow, PageStore, PagesReply, Purged,
-    SessionRequest, StageRequest, StoreLimits,
+    SessionRequest, SharedLock, SharedRequest, StageRequest, StoreLimits,
 };
 use litefleet::{DatabaseId, DatabaseName, Epoch, Error, PageNo, PageRange, Result, SessionId, Txid};
 use tokio::runtime::{Builder, Runtime};
@@ -199,6 +200,26 @@ impl PageStore for PostgresStore {
     async fn head(&self, request: HeadRequest) -> Result<HeadReply> {
         let inner = Arc::clone(&self.inner);
         self.run(async move { inner.head(&request).await }).await
+    }
+
+    async fn lock_shared(&self, request: SharedRequest) -> Result<HeadReply> {
+        let inner = Arc::clone(&self.inner);
+        self.run(async move { inner.lock_shared(&request).await }).await
+    }
+
+    async fn unlock_shared(&self, database: DatabaseId, lock: SharedLock) -> Result<()> {
+        let inner = Arc::clone(&self.inner);
+        self.run(async move { inner.unlock_shared(database, lock).await }).await
+    }
+
+    async fn lock_exclusive(&self, database: DatabaseId, epoch: Epoch) -> Result<()> {
+        let inner = Arc::clone(&self.inner);
+        self.run(async move { inner.lock_exclusive(database, epoch).await }).await
+    }
+
+    async fn unlock_exclusive(&self, database: DatabaseId, epoch: Epoch) -> Result<()> {
+        let inner = Arc::clone(&self.inner);
+        self.run(async move { inner.unlock_exclusive(database, epoch).await }).await
     }
 
     async fn watch(&self, database: DatabaseId, known: Txid) -> Result<Txid> {

@@ -19,8 +19,8 @@ const RECORD: i16 = 1;
 const PAGE: i16 = 2;
 const EPOCH_END: i16 = 3;
 const NOT_FOUND: i16 = 10;
-const SESSION_OVER: i16 = 11;
-const HELD: i16 = 12;
+pub(super) const SESSION_OVER: i16 = 11;
+pub(super) const HELD: i16 = 12;
 
 /// An answer of `open` or `head`, put together.
 struct Reply {
@@ -51,10 +51,7 @@ impl Inner {
         let name = &request.name;
         match column::<i16>(first, 0)? {
             NOT_FOUND => Err(Error::not_found(format!("there is no database named {name}")).into()),
-            SESSION_OVER => {
-                let session = session.unwrap_or_default();
-                Err(Error::fenced(format!("session {session} has expired or was never started")).into())
-            }
+            SESSION_OVER => Err(session_over(session.unwrap_or_default()).into()),
             HELD => {
                 let label: Option<String> = column(first, 4)?;
                 let left = Duration::from_micros(Numbers::of(first, 1)?.at(0)?);
@@ -77,13 +74,7 @@ impl Inner {
             count(request.tail_bytes),
         ];
         let call = if request.epoch.is_some() { Call::SettledHead } else { Call::Head };
-        let rows = self.pool.call(call, &params).await?;
-        let first = rows.first().ok_or(Fault::Malformed("no row"))?;
-        if column::<i16>(first, 0)? == NOT_FOUND {
-            return Err(Error::not_found(format!("there is no database with id {}", request.database)).into());
-        }
-        let Reply { name, head, tail, ended, .. } = Reply::of(&rows)?;
-        Ok(HeadReply { name, head, tail, ended })
+        head_reply(request.database, &self.pool.call(call, &params).await?)
     }
 
     pub(super) async fn release(&self, database: DatabaseId, epoch: Epoch, warm: Vec<PageNo>) -> Outcome<()> {
@@ -92,6 +83,20 @@ impl Inner {
         done(&rows, Asked { database, epoch, expected: 0 })?;
         Ok(())
     }
+}
+
+/// What is said of the head, where it is there.
+pub(super) fn head_reply(database: DatabaseId, rows: &[Row]) -> Outcome<HeadReply> {
+    let first = rows.first().ok_or(Fault::Malformed("no row"))?;
+    if column::<i16>(first, 0)? == NOT_FOUND {
+        return Err(Error::not_found(format!("there is no database with id {database}")).into());
+    }
+    let Reply { name, head, tail, ended, .. } = Reply::of(rows)?;
+    Ok(HeadReply { name, head, tail, ended })
+}
+
+pub(super) fn session_over(session: SessionId) -> Error {
+    Error::fenced(format!("session {session} has expired or was never started"))
 }
 
 impl Reply {

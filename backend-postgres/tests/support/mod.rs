@@ -83,7 +83,7 @@ pub(crate) fn grant_serving(schema: &str, role: &str) {
          GRANT SELECT ON {schema}.version TO {role}; \
          GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.heads, {schema}.names, {schema}.warm, {schema}.sessions, \
              {schema}.epoch_ends, {schema}.log, {schema}.pages, {schema}.staged, {schema}.checkpoints, {schema}.pieces, \
-             {schema}.condemned TO {role}; \
+             {schema}.shared_locks, {schema}.exclusive_locks, {schema}.condemned TO {role}; \
          GRANT USAGE ON SEQUENCE {schema}.database_ids TO {role}; \
          GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {schema} TO {role}"
     ));

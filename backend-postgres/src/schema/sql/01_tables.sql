@@ -107,6 +107,25 @@ CREATE TABLE {schema}.pieces (
     count bigint NOT NULL
 ) WITH (fillfactor = 50);
 
+-- Who has locked a database for reading. It means something while the session lives.
+--
+-- The tables of locks are not logged: they are empty after a crash of the server, and on a standby. Nothing but the wish to be
+-- alone rests on them, and so all locks end together; of a server that kept some, a lock that was given back might come back,
+-- and keep out others for as long as its session lives.
+CREATE UNLOGGED TABLE {schema}.shared_locks (
+    database bigint NOT NULL,
+    session uuid NOT NULL,
+    number bigint NOT NULL,
+    PRIMARY KEY (database, session, number)
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
+
+-- The epoch whose holder has locked exclusively, 0 when it has unlocked. It means something while that is the head's, held by a
+-- session that lives: so whatever ends the lease ends the lock. Not in the head, which has one version for each commit.
+CREATE UNLOGGED TABLE {schema}.exclusive_locks (
+    database bigint PRIMARY KEY,
+    epoch bigint NOT NULL
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
+
 -- Deleted databases whose rows are still to be removed.
 CREATE TABLE {schema}.condemned (
     database bigint PRIMARY KEY

@@ -61,7 +61,8 @@ BEGIN
     RETURN ARRAY[0, line, through, rows + zeros, records];
 END $$;
 
--- Removes what deleted databases left, and sessions and ends of epochs that are old enough to forget: up to so many rows.
+-- Removes what deleted databases left, locks of sessions that are over, and sessions and ends of epochs that are old enough to
+-- forget: up to so many rows.
 CREATE FUNCTION {schema}.purge(most bigint, OUT removed bigint, OUT done boolean)
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -70,7 +71,7 @@ DECLARE
     -- What a database may have many rows of: the table, and its key within the database.
     parts text[] := ARRAY[
         ['pages', 'page, txid'], ['log', 'txid'], ['epoch_ends', 'epoch'], ['staged', 'generation, sequence'],
-        ['checkpoints', 'txid']
+        ['checkpoints', 'txid'], ['shared_locks', 'session, number']
     ];
     part text[];
 BEGIN
@@ -91,11 +92,21 @@ BEGIN
         END LOOP;
         DELETE FROM {schema}.warm w WHERE w.database = target;
         DELETE FROM {schema}.pieces p WHERE p.database = target;
+        DELETE FROM {schema}.exclusive_locks e WHERE e.database = target;
         DELETE FROM {schema}.condemned c WHERE c.database = target;
     END LOOP;
     DELETE FROM {schema}.epoch_ends e WHERE (e.database, e.epoch) IN (
         SELECT f.database, f.epoch FROM {schema}.epoch_ends f WHERE f.at < clock_timestamp() - interval '25 hours'
         ORDER BY f.at LIMIT most - removed FOR UPDATE SKIP LOCKED);
+    GET DIAGNOSTICS gone = ROW_COUNT;
+    removed := removed + gone;
+    IF removed >= most THEN RETURN; END IF;
+    -- Locks of sessions that are over. One that has just expired may have a renewal under way, which counts.
+    DELETE FROM {schema}.shared_locks l WHERE (l.database, l.session, l.number) IN (
+        SELECT k.database, k.session, k.number
+        FROM {schema}.shared_locks k LEFT JOIN {schema}.sessions s ON s.id = k.session
+        WHERE s.id IS NULL OR s.ended OR s.expires < clock_timestamp() - interval '1 hour'
+        LIMIT most - removed FOR UPDATE OF k SKIP LOCKED);
     GET DIAGNOSTICS gone = ROW_COUNT;
     removed := removed + gone;
     IF removed >= most THEN RETURN; END IF;

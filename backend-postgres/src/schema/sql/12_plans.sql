@@ -13,7 +13,8 @@ DECLARE
     name text;
 BEGIN
     FOREACH name IN ARRAY ARRAY['open', 'release', 'head', 'settled_head', 'read_pages', 'read_log', 'scan', 'stage',
-        'discard', 'checkpoint', 'collect', 'purge', 'list', 'rename', 'delete', 'start_session', 'renew_session', 'end_session']
+        'discard', 'checkpoint', 'collect', 'purge', 'list', 'rename', 'delete', 'start_session', 'renew_session', 'end_session',
+        'lock_shared', 'unlock_shared', 'lock_exclusive', 'unlock_exclusive']
     LOOP
         EXECUTE format('ALTER FUNCTION {schema}.%I SET plan_cache_mode = force_generic_plan', name);
         EXECUTE format('ALTER FUNCTION {schema}.%I SET enable_seqscan = off', name);
