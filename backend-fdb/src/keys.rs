@@ -1,6 +1,7 @@
 //! The keys, byte by byte as `docs/format-fdb.md` gives them. All numbers in keys are written so that their bytes sort
 //! as the numbers do, and small numbers are short.
 
+use litefleet::store::SharedLock;
 use litefleet::{DatabaseId, DatabaseName, Epoch, Error, PageNo, Result, SessionId, Txid};
 
 /// The bytes of one key.
@@ -45,6 +46,8 @@ pub(crate) enum Kind {
     EpochEnd = 0x11,
     Staged = 0x12,
     Slot = 0x13,
+    Exclusive = 0x14,
+    Shared = 0x15,
     Log = 0x20,
     Rows = 0x30,
 }
@@ -286,6 +289,44 @@ impl Keys {
         key.push(Kind::Slot as u8);
         key.extend_from_slice(state);
         key
+    }
+
+    fn lockers(&self, database: DatabaseId, session: SessionId, room: usize) -> Key {
+        let mut key = self.database(database, 17 + room);
+        key.push(Kind::Shared as u8);
+        key.extend_from_slice(&session.bytes());
+        key
+    }
+
+    /// A shared lock.
+    pub(crate) fn shared(&self, database: DatabaseId, lock: SharedLock) -> Key {
+        let mut key = self.lockers(database, lock.session, 9);
+        put_number(&mut key, lock.number);
+        key
+    }
+
+    /// The shared locks of a session.
+    pub(crate) fn shared_of(&self, database: DatabaseId, session: SessionId) -> Range {
+        let first = self.lockers(database, session, 0);
+        // A number begins with how many bytes it has.
+        let mut end = self.lockers(database, session, 1);
+        end.push(0xff);
+        (first, end)
+    }
+
+    /// The shared locks of all other sessions: those before it, and those after it.
+    pub(crate) fn shared_but_of(&self, database: DatabaseId, session: SessionId) -> [Range; 2] {
+        let (first, end) = self.between(database, Kind::Shared as u8, Kind::Shared as u8 + 1);
+        let (own, after) = self.shared_of(database, session);
+        [(first, own), (after, end)]
+    }
+
+    /// The session in a key of a shared lock.
+    pub(crate) fn locker_in(&self, database: DatabaseId, key: &[u8]) -> Result<SessionId> {
+        let rest = self.numbers_in(database, Kind::Shared, key)?;
+        let (session, _) =
+            rest.split_first_chunk().ok_or_else(|| Error::corrupt("a key of a shared lock is cut off"))?;
+        Ok(SessionId(*session))
     }
 
     /// A piece of a commit record; the first is number 0.

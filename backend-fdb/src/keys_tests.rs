@@ -91,6 +91,8 @@ fn ranges_hold_what_they_say() {
         keys().staged(id, u64::MAX, u64::MAX),
         keys().slot(id, &[]),
         keys().slot(id, &[0xff; 40]),
+        keys().of(id, Kind::Exclusive),
+        keys().shared(id, SharedLock { session: SessionId([0xff; 16]), number: u64::MAX }),
     ] {
         assert!(within(&keys().small(id), &key) && !within(&keys().singles(id), &key));
     }
@@ -127,6 +129,27 @@ fn sessions_are_found_in_their_keys() {
 }
 
 #[test]
+fn shared_locks_go_by_session() {
+    let id = DatabaseId(5);
+    let sessions = [0, 1, 7, 8, 0xff].map(|byte| SessionId([byte; 16]));
+    let within = |range: &Range, key: &Key| range.0 <= *key && *key < range.1;
+    for own in sessions {
+        let [before, after] = keys().shared_but_of(id, own);
+        for session in sessions {
+            for number in NUMBERS {
+                let key = keys().shared(id, SharedLock { session, number });
+                assert_eq!(keys().locker_in(id, &key).unwrap(), session);
+                assert_eq!(within(&keys().shared_of(id, own), &key), session == own);
+                assert_eq!((within(&before, &key), within(&after, &key)), (session < own, session > own));
+            }
+        }
+        for other in [keys().of(id, Kind::Exclusive), keys().log(id, Txid(0), 0)] {
+            assert!(!within(&before, &other) && !within(&after, &other));
+        }
+    }
+}
+
+#[test]
 fn the_longest_key_is_far_below_the_limit() {
     let keys = Keys::new(vec![0x20; MAX_PREFIX_BYTES]);
     let name = DatabaseName::new(&"x".repeat(512)).unwrap();
@@ -137,6 +160,8 @@ fn the_longest_key_is_far_below_the_limit() {
         keys.staged(id, u64::MAX, u64::MAX),
         keys.log(id, Txid::MAX, 255),
         keys.session_fence(SessionId([1; 16])),
+        keys.shared_of(id, SessionId([1; 16])).1,
+        keys.shared(id, SharedLock { session: SessionId([1; 16]), number: u64::MAX }),
         // Epochs, txids and generations of 2^40 and more do not come in a lifetime.
         keys.slot(id, &[0xff; 37]),
     ];

@@ -216,6 +216,11 @@ impl Knowledge {
         Touch { knowledge: Arc::clone(self), database, begun, alone, session, state, vouched, learned: None }
     }
 
+    /// Whose the lease of a database is likely to be: the session that this instance was granted it for last.
+    pub(crate) fn likely_holder(&self, database: DatabaseId) -> Option<SessionId> {
+        self.lock().databases.get(&database)?.session
+    }
+
     /// A version to read the pages of a database at that we hold, when it was asked for, and what was reached then, if
     /// known.
     pub(crate) fn version_for_reading(

@@ -322,6 +322,18 @@ impl Value for EpochEndValue {
     }
 }
 
+impl Value for Epoch {
+    const WHAT: &'static str = "the exclusive lock of a database";
+
+    fn write(&self, out: &mut Vec<u8>) {
+        put_number(out, self.get());
+    }
+
+    fn read(body: &mut &[u8]) -> Result<Self> {
+        take_number(body).map(Self)
+    }
+}
+
 impl Value for UnixMillis {
     const WHAT: &'static str = "the time of a checkpoint";
 

@@ -41,6 +41,7 @@ fn values_come_back_and_damage_is_found() {
     for holder in [None, Some(SessionId([5; 16]))] {
         comes_back(EpochEndValue { end, version: 99, holder });
     }
+    comes_back(Epoch(70_000));
     comes_back(UnixMillis(1_700_000_000_000));
     comes_back(String::from("näme"));
     comes_back(17_u64);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::holder::{Holder, LONG, image, open_request, session};
-use common::{Place, by_hand, standing_still, until};
+use common::{Place, by_hand, keys_between, standing_still, until};
 use litefleet::clock::{Clock, SystemClock};
 use litefleet::store::{CollectRequest, PageStore};
 use litefleet::{ErrorKind, Fleet, FleetSettings, PageNo, Txid, UnixMillis};
@@ -144,16 +144,6 @@ async fn a_purge_of_empty_databases_is_bounded_too() {
 /// How many keys there are of sessions.
 async fn session_keys(place: &Place) -> usize {
     keys_between(place, &[3], &[4]).await
-}
-
-/// How many keys there are between two.
-async fn keys_between(place: &Place, first: &[u8], end: &[u8]) -> usize {
-    let database = foundationdb::Database::from_path(place.cluster_file.to_str().expect("UTF-8")).expect("a database");
-    let (first, end) = ([place.prefix.as_slice(), first].concat(), [place.prefix.as_slice(), end].concat());
-    let trx = database.create_trx().expect("a transaction");
-    let mode = foundationdb::options::StreamingMode::WantAll;
-    let range = foundationdb::RangeOption { mode, ..(first.as_slice(), end.as_slice()).into() };
-    trx.get_range(&range, 1, true).await.expect("it can be read").len()
 }
 
 #[tokio::test(flavor = "multi_thread")]

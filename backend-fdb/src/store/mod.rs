@@ -11,6 +11,7 @@ mod create;
 mod dead;
 mod ids;
 mod lease;
+mod locks;
 mod log;
 mod names;
 mod naming;
@@ -34,7 +35,7 @@ use litefleet::clock::Randomness;
 use litefleet::store::{
     CheckpointRequest, CollectRequest, Collected, CommitMode, CommitRequest, DiscardRequest, Discarded, HeadReply,
     HeadRequest, Lineage, ListEntry, LogRow, OpenRequest, Opened, PageRow, PageStore, PagesReply, Purged,
-    SessionRequest, StageRequest, StoreLimits,
+    SessionRequest, SharedLock, SharedRequest, StageRequest, StoreLimits,
 };
 use litefleet::{DatabaseId, DatabaseName, Epoch, Error, PageNo, PageRange, Result, SessionId, Txid};
 
@@ -227,6 +228,22 @@ impl PageStore for FdbStore {
 
     async fn head(&self, request: HeadRequest) -> Result<HeadReply> {
         self.head_of(&request).await
+    }
+
+    async fn lock_shared(&self, request: SharedRequest) -> Result<HeadReply> {
+        self.lock_for_reading(&request).await
+    }
+
+    async fn unlock_shared(&self, database: DatabaseId, lock: SharedLock) -> Result<()> {
+        self.unlock_for_reading(database, lock).await
+    }
+
+    async fn lock_exclusive(&self, database: DatabaseId, epoch: Epoch) -> Result<()> {
+        self.lock_for_holder(database, epoch).await
+    }
+
+    async fn unlock_exclusive(&self, database: DatabaseId, epoch: Epoch) -> Result<()> {
+        self.unlock_for_holder(database, epoch).await
     }
 
     async fn watch(&self, database: DatabaseId, known: Txid) -> Result<Txid> {

@@ -219,6 +219,11 @@ impl FdbStore {
     }
 
     async fn try_head(&self, tx: Tx, request: &HeadRequest) -> Outcome<Step<HeadReply>> {
+        self.look(&tx, request).await.map(|(_, reply)| Step::Return(reply))
+    }
+
+    /// What a call tells of a head, and what every write is conditional on. Without a conflict.
+    pub(super) async fn look(&self, tx: &Tx, request: &HeadRequest) -> Outcome<(Core, HeadReply)> {
         let database = request.database;
         let range = self.keys.singles(database);
         let end = async {
@@ -228,7 +233,7 @@ impl FdbStore {
             }
         };
         let (values, records, end) =
-            futures_util::try_join!(tx.peek_all(&range), self.first_records(&tx, database, request.known), end)?;
+            futures_util::try_join!(tx.peek_all(&range), self.first_records(tx, database, request.known), end)?;
         let singles = Singles::of(&self.keys, database, &values);
         if singles.is_empty() {
             return Err(missing(database).into());
@@ -236,13 +241,14 @@ impl FdbStore {
         let (core, progress) = (singles.core()?, singles.progress()?);
         let ended = end.filter(|_| request.epoch.is_some_and(|epoch| epoch < core.lease.epoch));
         self.knowledge.telling(database, tx.read_version().await?);
-        let records = self.with_the_rest(&tx, database, records, core.head.txid, request.tail_bytes).await?;
-        Ok(Step::Return(HeadReply {
+        let records = self.with_the_rest(tx, database, records, core.head.txid, request.tail_bytes).await?;
+        let reply = HeadReply {
             name: singles.name()?,
             head: core.public(&progress),
             tail: tail(records, request.known, core.head.txid, &progress, request.tail_bytes)?,
             ended: ended.map(|found| found.end),
-        }))
+        };
+        Ok((core, reply))
     }
 }
 

@@ -203,6 +203,16 @@ pub(crate) async fn by_hand(
     trx.commit().await.expect("it is written");
 }
 
+/// How many keys there are between two.
+pub(crate) async fn keys_between(place: &Place, first: &[u8], end: &[u8]) -> usize {
+    let database = foundationdb::Database::from_path(place.cluster_file.to_str().expect("UTF-8")).expect("a database");
+    let (first, end) = ([place.prefix.as_slice(), first].concat(), [place.prefix.as_slice(), end].concat());
+    let trx = database.create_trx().expect("a transaction");
+    let mode = foundationdb::options::StreamingMode::WantAll;
+    let range = foundationdb::RangeOption { mode, ..(first.as_slice(), end.as_slice()).into() };
+    trx.get_range(&range, 1, true).await.expect("it can be read").len()
+}
+
 /// Keeps a test's paused time from going on, which it does where nothing else is left to do, for as long as this lives.
 pub(crate) fn standing_still() -> tokio::task::JoinSet<()> {
     let mut busy = tokio::task::JoinSet::new();
