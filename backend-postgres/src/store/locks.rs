@@ -13,6 +13,8 @@ use crate::wire::{bigint, column, count, id, maybe_bigint, tag};
 
 /// The outcome of `lock_exclusive` that is none of the others': somebody still reads.
 const READ: u64 = 18;
+/// And the other.
+const OVER: u64 = 19;
 
 impl Inner {
     pub(super) async fn lock_shared(&self, request: &SharedRequest) -> Outcome<HeadReply> {
@@ -42,11 +44,14 @@ impl Inner {
     pub(super) async fn lock_exclusive(&self, database: DatabaseId, epoch: Epoch) -> Outcome<()> {
         let params = [bigint(database.get()), bigint(epoch.get())];
         let rows = self.pool.call(Call::LockExclusive, &params).await?;
-        if numbers(&rows)?.at(0)? == READ {
-            let row = rows.first().ok_or(Fault::Malformed("no row"))?;
-            return Err(locked("for reading", column(row, 2)?, column(row, 1)?).into());
+        match numbers(&rows)?.at(0)? {
+            READ => {
+                let row = rows.first().ok_or(Fault::Malformed("no row"))?;
+                Err(locked("for reading", column(row, 2)?, column(row, 1)?).into())
+            }
+            OVER => Err(Error::fenced(format!("the session that holds the lease of epoch {epoch} is over")).into()),
+            _ => finished(&rows, database, epoch),
         }
-        finished(&rows, database, epoch)
     }
 
     pub(super) async fn unlock_exclusive(&self, database: DatabaseId, epoch: Epoch) -> Outcome<()> {

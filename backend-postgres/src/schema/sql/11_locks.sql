@@ -77,7 +77,7 @@ BEGIN
     RETURN ARRAY[CASE WHEN EXISTS (SELECT FROM {schema}.heads h WHERE h.id = wanted) THEN 0 ELSE 2 END];
 END $$;
 
--- Outcomes as in 03, and 18: it is locked, but the session of that label still reads.
+-- Outcomes as in 03, and 18: it is locked, but the session of that label still reads; 19: the holder's own session is over.
 CREATE FUNCTION {schema}.lock_exclusive(
     wanted bigint, epoch bigint, OUT numbers bigint[], OUT label text, OUT name text
 )
@@ -90,6 +90,7 @@ BEGIN
     -- A grant waits, or is waited for.
     SELECT * INTO head FROM {schema}.heads h WHERE h.id = wanted FOR KEY SHARE;
     outcome := {schema}.fence(head, lock_exclusive.epoch);
+    IF outcome = 0 AND {schema}.session_is_over(head.holder) THEN outcome := 19; END IF;
     IF outcome = 0 THEN
         PERFORM pg_advisory_xact_lock(hashtextextended('litefleet.locks.{schema}', wanted));
         INSERT INTO {schema}.exclusive_locks AS e VALUES (wanted, lock_exclusive.epoch)
