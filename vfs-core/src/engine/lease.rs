@@ -1,7 +1,7 @@
 //! Taking the lease and giving it back.
 
 use std::future::Future;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::core::Lease;
@@ -29,6 +29,18 @@ impl Database {
     {
         let limit = self.settings().store_timeout;
         self.fleet.retry(limit, call).await
+    }
+
+    /// As [`retry`](Self::retry). Also whether some try had no answer, and may yet arrive after one that had.
+    pub(super) async fn retry_noting<T, F, Fut>(&self, call: F) -> (Result<T>, bool)
+    where
+        F: Fn() -> Fut,
+        Fut: Future<Output = Result<T>>,
+    {
+        let astray = AtomicBool::new(false);
+        let note = |error: &Error| astray.fetch_or(error.kind() == ErrorKind::Unavailable, Ordering::Relaxed);
+        let reply = self.retry(|| async { call().await.inspect_err(|error| _ = note(error)) }).await;
+        (reply, astray.into_inner())
     }
 
     /// Takes the lease unless it is held and the session is alive.
@@ -175,7 +187,12 @@ impl Database {
                 // By force only at first: two that took over from each other for ever would help nobody.
                 let force = std::mem::take(&mut seize) || settings.takeover && !self.is_known();
                 let lease = Some(LeaseRequest { session: live.session, force });
-                match self.retry(|| self.fleet.store.open(self.open_request(lease, known))).await {
+                let (opened, astray) =
+                    self.retry_noting(|| self.fleet.store.open(self.open_request(lease, known))).await;
+                if astray {
+                    self.fleet.unreturned.perhaps_granted(&self.name, live.session);
+                }
+                match opened {
                     Ok(opened) => break (opened, live.session),
                     Err(error) if error.kind() == ErrorKind::LeaseHeld => {
                         metrics::counter!("litefleet_leases_refused_total").increment(1);
@@ -193,12 +210,7 @@ impl Database {
                         }
                         ended.note()?;
                     }
-                    Err(error) => {
-                        if error.kind() == ErrorKind::Unavailable {
-                            self.fleet.unreturned.perhaps_granted(&self.name, live.session);
-                        }
-                        return Err(error);
-                    }
+                    Err(error) => return Err(error),
                 }
             };
             metrics::counter!("litefleet_leases_granted_total").increment(1);

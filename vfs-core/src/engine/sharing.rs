@@ -13,7 +13,7 @@ use super::turn::Try;
 use crate::config::{LeaseMode, Locking};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::store::{SharedLock, SharedRequest};
-use crate::types::{DatabaseId, Epoch};
+use crate::types::{DatabaseId, Epoch, SessionId};
 
 /// What this process has locked of a database in the store.
 #[derive(Debug, Default)]
@@ -22,6 +22,11 @@ pub(super) struct StoreLocks {
     readers: usize,
     /// The lock that the store has for them, or may have.
     shared: Option<SharedLock>,
+    /// A request for that one had no answer: it may yet arrive, also after the lock was given back.
+    astray: bool,
+    /// An epoch under which a request to let others in had no answer: it may yet arrive, and would let them in beside whoever
+    /// wants to be alone by then.
+    unlocking: Option<Epoch>,
     /// The epoch under which others were asked to keep out, while the lease of that epoch is held.
     pub(super) exclusive: Option<Epoch>,
 }
@@ -104,12 +109,12 @@ impl Database {
             let live = self.retry(|| self.fleet.session.ensure()).await?;
             let before = self.core().locks.shared.filter(|lock| lock.session == live.session);
             // A number of its own: a call that gives another one back may still be on its way.
-            let lock =
-                before.unwrap_or_else(|| SharedLock { session: live.session, number: self.fleet.next_instance() });
-            self.core().locks.shared = Some(lock);
+            let lock = before.unwrap_or_else(|| self.new_lock(live.session));
             let asked = self.fleet.clock.monotonic();
             let request = SharedRequest { lock, head: self.head_request(database, known) };
-            let reply = match self.retry(|| self.fleet.store.lock_shared(request)).await {
+            let (reply, astray) = self.retry_noting(|| self.fleet.store.lock_shared(request)).await;
+            self.core().locks.astray |= astray;
+            let reply = match reply {
                 Ok(reply) => reply,
                 Err(error) => {
                     self.not_locked(database, lock, before.is_some(), &error);
@@ -133,14 +138,25 @@ impl Database {
         Err(Error::unavailable("the log changed while it was being read, several times over; try again"))
     }
 
+    fn new_lock(&self, session: SessionId) -> SharedLock {
+        let lock = SharedLock { session, number: self.fleet.next_instance() };
+        let mut core = self.core();
+        (core.locks.shared, core.locks.astray) = (Some(lock), false);
+        lock
+    }
+
     /// The store did not say that it has the lock. `before`: others here had it, and still do.
     fn not_locked(&self, database: DatabaseId, lock: SharedLock, before: bool, error: &Error) {
-        if before && error.kind() != ErrorKind::Fenced {
+        let over = error.kind() == ErrorKind::Fenced;
+        if before && !over {
             return;
         }
-        self.core().locks.shared = None;
-        // The request may yet arrive.
-        if error.kind() == ErrorKind::Unavailable {
+        let astray = {
+            let mut core = self.core();
+            core.locks.shared = None;
+            core.locks.astray
+        };
+        if astray && !over {
             self.fleet.unreturned.perhaps_locked(database, lock);
         }
     }
@@ -160,13 +176,13 @@ impl Database {
     async fn unlock_shared(&self) {
         // Who locks at this moment has it already, or asks for another one after this.
         let _one = self.acquiring.lock().await;
-        let (database, lock) = {
+        let (database, lock, astray) = {
             let mut core = self.core();
             if core.locks.readers > 0 {
                 return;
             }
             match (core.database, core.locks.shared.take()) {
-                (Some(database), Some(lock)) => (database, lock),
+                (Some(database), Some(lock)) => (database, lock, core.locks.astray),
                 _ => return,
             }
         };
@@ -175,6 +191,7 @@ impl Database {
                 tracing::warn!(database = %self.name, %error, "a lock could not be given back; it is tried again");
                 self.fleet.unreturned.perhaps_locked(database, lock);
             }
+            Ok(()) if astray => self.fleet.unreturned.perhaps_locked(database, lock),
             _ => {}
         }
     }
@@ -185,8 +202,16 @@ impl Database {
         if !self.locks_between_processes() {
             return Ok(());
         }
-        let lock = |epoch| self.lock_exclusive(epoch);
-        self.fleet.bridge.wait(self.under_lease(lock)).context(self.words("write"))
+        let lock = async {
+            let unlocking = self.core().locks.unlocking;
+            // Under a new epoch it is refused.
+            if unlocking.is_some_and(|epoch| self.is_current(epoch)) {
+                let _one = self.acquiring.lock().await;
+                self.acquire_lease().await?;
+            }
+            self.under_lease(|epoch| self.lock_exclusive(epoch)).await
+        };
+        self.fleet.bridge.wait(lock).context(self.words("write"))
     }
 
     async fn lock_exclusive(&self, epoch: Epoch) -> Result<()> {
@@ -219,7 +244,11 @@ impl Database {
             core.lease.map(|lease| lease.epoch).filter(|epoch| locked == Some(*epoch))
         };
         let (Some(epoch), Ok(database)) = (locked, self.id()) else { return };
-        match self.retry(|| self.fleet.store.unlock_exclusive(database, epoch)).await {
+        let (unlocked, astray) = self.retry_noting(|| self.fleet.store.unlock_exclusive(database, epoch)).await;
+        if astray {
+            self.core().locks.unlocking = Some(epoch);
+        }
+        match unlocked {
             // The lease is gone, and the lock with it.
             Err(error) if !matches!(error.kind(), ErrorKind::Fenced | ErrorKind::NotFound) => {
                 tracing::warn!(database = %self.name, %error, "other processes are kept out for as long as the lease is held");

@@ -61,12 +61,13 @@ impl Unreturned {
         self.note(Whose::Database(database), session, 1);
     }
 
-    /// A lease was asked for, and there was no answer.
+    /// A lease was asked for, and there was no answer: also where it was asked for again, and granted. The first request may be
+    /// granted once more when that one has been given back.
     pub(super) fn perhaps_granted(&self, name: &DatabaseName, session: SessionId) {
         self.note(Whose::Named(name.clone()), session, LOOKS);
     }
 
-    /// A shared lock was asked for, or given back, and there was no answer.
+    /// A shared lock was asked for, or given back, and there was no answer: as with leases.
     pub(super) fn perhaps_locked(&self, database: DatabaseId, lock: SharedLock) {
         self.note(Whose::Lock(database, lock.number), lock.session, LOOKS);
     }
