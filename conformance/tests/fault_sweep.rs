@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
+use litefleet::Locking;
 use litefleet::store::{Effect, MemoryStore, Operation, PageStore};
 use litefleet_conformance::faults::{Case, Spoil, cases, measure, run_case, run_case_over};
 use litefleet_embedded::{EmbeddedConfig, EmbeddedStore};
@@ -16,9 +17,13 @@ use tempfile::TempDir;
 /// Cases that are run at once: most of the time of each is waiting, for the disk or until a call is tried again.
 const AT_ONCE: usize = 4;
 
-fn counts() -> &'static BTreeMap<Operation, u64> {
-    static COUNTS: OnceLock<BTreeMap<Operation, u64>> = OnceLock::new();
-    COUNTS.get_or_init(measure)
+type Counts = OnceLock<BTreeMap<Operation, u64>>;
+
+fn counts(locking: Locking) -> &'static BTreeMap<Operation, u64> {
+    static SNAPSHOT: Counts = OnceLock::new();
+    static SQLITE: Counts = OnceLock::new();
+    let counts = if locking == Locking::Sqlite { &SQLITE } else { &SNAPSHOT };
+    counts.get_or_init(|| measure(locking))
 }
 
 /// A store, and the folder that it is in.
@@ -26,7 +31,12 @@ type Place = (Arc<dyn PageStore>, Option<TempDir>);
 
 /// Runs the cases over the memory store, or as many as the sample has.
 fn sweep(spoils: &[Spoil], times: &[u64], sample: usize) {
-    sweep_over(&|| (Arc::new(MemoryStore::default()), None), spoils, cases(counts(), spoils, times), sample);
+    sweep_in(Locking::Snapshot, spoils, times, sample);
+}
+
+fn sweep_in(locking: Locking, spoils: &[Spoil], times: &[u64], sample: usize) {
+    let all = cases(counts(locking), locking, spoils, times);
+    sweep_over(&|| (Arc::new(MemoryStore::default()), None), spoils, all, sample);
 }
 
 /// Says how far it is, also where what a test prints is kept until its end.
@@ -72,8 +82,13 @@ fn sweep_over(place: &(dyn Fn() -> Place + Sync), spoils: &[Spoil], mut all: Vec
 
 #[test]
 fn without_a_fault_everything_is_there() {
-    for operation in [Operation::Stage, Operation::DiscardStaged, Operation::Checkpoint, Operation::Collect] {
-        assert!(counts().contains_key(&operation), "the script never calls {}", operation.as_str());
+    let always = [Operation::Stage, Operation::DiscardStaged, Operation::Checkpoint, Operation::Collect];
+    let locks = [Operation::LockShared, Operation::UnlockShared, Operation::LockExclusive];
+    for (locking, locks) in [(Locking::Snapshot, &locks[..0]), (Locking::Sqlite, &locks[..])] {
+        for operation in always.iter().chain(locks) {
+            let called = counts(locking).contains_key(operation);
+            assert!(called, "{locking:?}: the script never calls {}", operation.as_str());
+        }
     }
 }
 
@@ -117,6 +132,45 @@ fn lease_taken_away() {
     sweep(&[Spoil::Steal, Spoil::StealAndWrite], &[1], 80);
 }
 
+/// The same where processes lock as SQLite does.
+mod locks {
+    use super::*;
+
+    fn sweep(spoils: &[Spoil], times: &[u64], sample: usize) {
+        sweep_in(Locking::Sqlite, spoils, times, sample);
+    }
+
+    #[test]
+    fn refused() {
+        sweep(&[Spoil::Effect(Effect::Refuse)], &[1, 3, 10], 20);
+    }
+
+    #[test]
+    fn lost_requests() {
+        sweep(&[Spoil::Effect(Effect::LoseRequest)], &[1, 3, 10], 20);
+    }
+
+    #[test]
+    fn lost_replies() {
+        sweep(&[Spoil::Effect(Effect::LoseReply)], &[1, 3, 10], 20);
+    }
+
+    #[test]
+    fn late_at_the_end() {
+        sweep(&[Spoil::Effect(Effect::Late)], &[1, 3, 10], 20);
+    }
+
+    #[test]
+    fn late_soon_after() {
+        sweep(&[Spoil::LateSoon], &[1, 3, 10], 20);
+    }
+
+    #[test]
+    fn lease_taken_away() {
+        sweep(&[Spoil::Steal, Spoil::StealAndWrite], &[1], 30);
+    }
+}
+
 /// The same over a store on disk, whose calls come back at other moments.
 #[test]
 fn on_disk() {
@@ -129,7 +183,7 @@ fn on_disk() {
     let mut spoils = effects.map(Spoil::Effect).to_vec();
     spoils.extend([Spoil::LateSoon, Spoil::Steal, Spoil::StealAndWrite]);
     // Each case takes many times as long as in memory, where every number of spoiled calls is tried.
-    let mut all = cases(counts(), &spoils, &[1]);
+    let mut all = cases(counts(Locking::Snapshot), Locking::Snapshot, &spoils, &[1]);
     for case in all.iter_mut().filter(|case| case.after % 2 == 1) {
         case.times = 3;
     }
@@ -140,7 +194,8 @@ fn on_disk() {
 /// and the next commit stored half of the transaction that had been rolled back.
 #[test]
 fn a_late_discard_in_the_middle_of_a_large_transaction() {
-    let case = Case { operation: Operation::DiscardStaged, after: 0, spoil: Spoil::LateSoon, times: 3 };
+    let (operation, locking) = (Operation::DiscardStaged, Locking::Snapshot);
+    let case = Case { operation, after: 0, spoil: Spoil::LateSoon, times: 3, locking };
     for _ in 0..5 {
         run_case(case).unwrap();
     }
