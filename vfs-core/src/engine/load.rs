@@ -55,7 +55,7 @@ impl Database {
     /// False when it has to be asked for again.
     async fn refresh_once(&self) -> Result<bool> {
         let Some((database, known)) = self.known() else { return self.load_again().await };
-        let request = self.head_request(database, known);
+        let request = Self::head_request(database, known);
         let older = Mutex::new(None);
         let ask = || async {
             let reply = self.fleet.store.head(request).await?;
@@ -77,7 +77,7 @@ impl Database {
         self.take_head(database, known, reply).await
     }
 
-    pub(super) fn head_request(&self, database: DatabaseId, known: Txid) -> HeadRequest {
+    pub(super) fn head_request(database: DatabaseId, known: Txid) -> HeadRequest {
         HeadRequest { database, known, epoch: None, tail_bytes: INLINE_TAIL }
     }
 

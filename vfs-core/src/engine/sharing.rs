@@ -111,7 +111,7 @@ impl Database {
             // A number of its own: a call that gives another one back may still be on its way.
             let lock = before.unwrap_or_else(|| self.new_lock(live.session));
             let asked = self.fleet.clock.monotonic();
-            let request = SharedRequest { lock, head: self.head_request(database, known) };
+            let request = SharedRequest { lock, head: Self::head_request(database, known) };
             let (reply, astray) = self.retry_noting(|| self.fleet.store.lock_shared(request)).await;
             self.core().locks.astray |= astray;
             let reply = match reply {
