@@ -215,6 +215,30 @@ fn a_lock_that_was_granted_without_an_answer_is_given_back() {
     }
 }
 
+/// Its number was lost, and nobody else could commit any more.
+#[test]
+fn a_lock_whose_way_back_panicked_is_given_back() {
+    let store = memory();
+    let [(_a, writer), _, _] = three(&store);
+    let (process, watch, _) = watched(&store);
+    let reader = process.open("a", LOCKS);
+    run(&reader, "BEGIN; SELECT * FROM t");
+    watch.trigger(Operation::UnlockShared, 0, || panic!("a panic in the store (injected fault)"));
+    // What SQLite says of it is another test's.
+    let _ended = reader.execute_batch("COMMIT");
+    assert!(!watch.is_waiting());
+    drop(reader);
+    let mut written = writer.execute_batch("INSERT INTO t VALUES (1)");
+    for _ in 0..600 {
+        if written.is_ok() {
+            break;
+        }
+        pause(Duration::from_millis(20));
+        written = writer.execute_batch("INSERT INTO t VALUES (1)");
+    }
+    written.unwrap();
+}
+
 /// A way back that arrives late takes nobody's lock.
 #[test]
 fn a_lock_that_is_given_back_late_is_not_the_next_one() {

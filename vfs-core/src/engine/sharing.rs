@@ -6,29 +6,37 @@
 //! somebody commits. One that ends with its session, which the process could not renew, keeps nobody out any more; who reads
 //! on has its snapshot.
 
+use std::future::Future;
+
 use super::database::{Database, Role, Snapshot};
 use super::lease::LOAD_TRIES;
 use super::session::Ended;
 use super::turn::Try;
 use crate::config::{LeaseMode, Locking};
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::store::{SharedLock, SharedRequest};
-use crate::types::{DatabaseId, Epoch, SessionId};
+use crate::store::deadline::{self, Deadline};
+use crate::store::{HeadReply, SharedLock, SharedRequest};
+use crate::types::{DatabaseId, Epoch, SessionId, Txid};
 
 /// What this process has locked of a database in the store.
 #[derive(Debug, Default)]
 pub(super) struct StoreLocks {
     /// Connections that read under the lock, or are about to.
     readers: usize,
-    /// The lock that the store has for them, or may have.
-    shared: Option<SharedLock>,
-    /// A request for that one had no answer: it may yet arrive, also after the lock was given back.
-    astray: bool,
+    /// The lock that the store has granted for them.
+    shared: Option<Held>,
     /// An epoch under which a request to let others in had no answer: it may yet arrive, and would let them in beside whoever
     /// wants to be alone by then.
     unlocking: Option<Epoch>,
     /// The epoch under which others were asked to keep out, while the lease of that epoch is held.
     pub(super) exclusive: Option<Epoch>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    lock: SharedLock,
+    /// A request for it had no answer: it may yet arrive, also after the lock was given back.
+    astray: bool,
 }
 
 impl StoreLocks {
@@ -48,6 +56,23 @@ impl Drop for Reader<'_> {
     fn drop(&mut self) {
         if !self.kept {
             self.database.end_shared();
+        }
+    }
+}
+
+/// A lock that the store may have and nobody here uses. It is written down, to be given back later, unless that is settled: after an
+/// error, and after a panic in the store.
+struct Doubtful<'a> {
+    database: &'a Database,
+    id: DatabaseId,
+    lock: SharedLock,
+    settled: bool,
+}
+
+impl Drop for Doubtful<'_> {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.database.fleet.unreturned.perhaps_locked(self.id, self.lock);
         }
     }
 }
@@ -94,7 +119,7 @@ impl Database {
         let (held, _) = self.lease_and_head()?;
         let live = self.fleet.session.live();
         let mut core = self.core();
-        let locked = core.locks.shared.is_some_and(|lock| live.is_some_and(|live| live.session == lock.session));
+        let locked = core.locks.shared.is_some_and(|held| live.is_some_and(|live| live.session == held.lock.session));
         Ok((held && locked && core.database.is_some()).then(|| core.pin(self.fleet.clock.monotonic())))
     }
 
@@ -106,28 +131,19 @@ impl Database {
                 self.load_again().await?;
                 continue;
             };
-            let live = self.retry(|| self.fleet.session.ensure()).await?;
-            let before = self.core().locks.shared.filter(|lock| lock.session == live.session);
-            // A number of its own: a call that gives another one back may still be on its way.
-            let lock = before.unwrap_or_else(|| self.new_lock(live.session));
             let asked = self.fleet.clock.monotonic();
-            let request = SharedRequest { lock, head: Self::head_request(database, known) };
-            let (reply, astray) = self.retry_noting(|| self.fleet.store.lock_shared(request)).await;
-            self.core().locks.astray |= astray;
-            let reply = match reply {
-                Ok(reply) => reply,
-                Err(error) => {
-                    self.not_locked(database, lock, before.is_some(), &error);
-                    match error.kind() {
-                        // The session was over: another one is started.
-                        ErrorKind::Fenced => {
-                            self.retry(|| self.fleet.session.renew()).await?;
-                            ended.note()?;
-                            continue;
+            let reply = loop {
+                let live = self.retry(|| self.fleet.session.ensure()).await?;
+                match self.ask_for_lock(database, known, live.session).await {
+                    Err(error) if error.kind() == ErrorKind::Fenced => {
+                        // The session expired on the way: `ensure` finds that out and starts another.
+                        if self.retry(|| self.fleet.session.renew()).await?.is_some() {
+                            return Err(error);
                         }
-                        ErrorKind::NotFound => return Err(self.stop(error)),
-                        _ => return Err(error),
+                        ended.note()?;
                     }
+                    Err(error) if error.kind() == ErrorKind::NotFound => return Err(self.stop(error)),
+                    reply => break reply?,
                 }
             };
             if self.take_head(database, known, reply).await? {
@@ -138,66 +154,69 @@ impl Database {
         Err(Error::unavailable("the log changed while it was being read, several times over; try again"))
     }
 
-    fn new_lock(&self, session: SessionId) -> SharedLock {
-        let lock = SharedLock { session, number: self.fleet.next_instance() };
+    async fn ask_for_lock(&self, database: DatabaseId, known: Txid, session: SessionId) -> Result<HeadReply> {
+        let before = self.core().locks.shared.filter(|held| held.lock.session == session);
+        // A number of its own: a call that gives another one back may still be on its way.
+        let number = || self.fleet.next_instance();
+        let lock = before.map_or_else(|| SharedLock { session, number: number() }, |held| held.lock);
+        let mut doubtful = Doubtful { database: self, id: database, lock, settled: before.is_some() };
+        let request = SharedRequest { lock, head: Self::head_request(database, known) };
+        let (reply, astray) = self.retry_noting(|| self.fleet.store.lock_shared(request)).await;
+        let over = reply.as_ref().is_err_and(|error| error.kind() == ErrorKind::Fenced);
+        let refused =
+            matches!(&reply, Err(error) if matches!(error.kind(), ErrorKind::LeaseHeld | ErrorKind::NotFound));
+        doubtful.settled |= reply.is_ok() || over || refused && !astray;
         let mut core = self.core();
-        (core.locks.shared, core.locks.astray) = (Some(lock), false);
-        lock
-    }
-
-    /// The store did not say that it has the lock. `before`: others here had it, and still do.
-    fn not_locked(&self, database: DatabaseId, lock: SharedLock, before: bool, error: &Error) {
-        let over = error.kind() == ErrorKind::Fenced;
-        if before && !over {
-            return;
-        }
-        let astray = {
-            let mut core = self.core();
+        if over {
             core.locks.shared = None;
-            core.locks.astray
-        };
-        if astray && !over {
-            self.fleet.unreturned.perhaps_locked(database, lock);
+        } else if reply.is_ok() || before.is_some() {
+            core.locks.shared = Some(Held { lock, astray: astray || before.is_some_and(|held| held.astray) });
         }
+        drop(core);
+        reply
     }
 
     /// A connection does not read under the lock any more. With the last one the lock is given back.
     pub fn end_shared(&self) {
-        let last = {
+        if self.fleet.check_process().is_err() {
+            return;
+        }
+        let (held, database) = {
             let mut core = self.core();
             core.locks.readers = core.locks.readers.saturating_sub(1);
-            core.locks.readers == 0 && core.locks.shared.is_some()
-        };
-        if last && self.fleet.check_process().is_ok() {
-            self.fleet.bridge.wait(self.unlock_shared());
-        }
-    }
-
-    async fn unlock_shared(&self) {
-        // Who locks at this moment has it already, or asks for another one after this.
-        let _one = self.acquiring.lock().await;
-        let (database, lock, astray) = {
-            let mut core = self.core();
             if core.locks.readers > 0 {
                 return;
             }
-            match (core.database, core.locks.shared.take()) {
-                (Some(database), Some(lock)) => (database, lock, core.locks.astray),
+            match (core.locks.shared.take(), core.database) {
+                (Some(held), Some(database)) => (held, database),
                 _ => return,
             }
         };
-        match self.retry(|| self.fleet.store.unlock_shared(database, lock)).await {
+        // One of a session that is over has ended with it.
+        if self.fleet.session.current() != Some(held.lock.session) {
+            return;
+        }
+        let mut doubtful = Doubtful { database: self, id: database, lock: held.lock, settled: false };
+        // While a panic unwinds, another one would be the end of the process.
+        if std::thread::panicking() {
+            return;
+        }
+        // One try: nobody waits for the store to end a read, and what has no answer is given back later.
+        match self.fleet.bridge.wait(self.once(self.fleet.store.unlock_shared(database, held.lock))) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
-                tracing::warn!(database = %self.name, %error, "a lock could not be given back; it is tried again");
-                self.fleet.unreturned.perhaps_locked(database, lock);
+                tracing::debug!(database = %self.name, %error, "a lock is still to be given back");
             }
-            Ok(()) if astray => self.fleet.unreturned.perhaps_locked(database, lock),
-            _ => {}
+            _ => doubtful.settled = !held.astray,
         }
     }
 
+    /// Calls the store once.
+    async fn once<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
+        deadline::scope(Deadline::after(self.settings().store_timeout), call).await
+    }
+
     /// The writer wants to be alone. `LeaseHeld` while another process reads; new readers are kept out all the same, from now on
-    /// until the lease is given back, or [`end_exclusive_lock`](Self::end_exclusive_lock).
+    /// until the lease is given back, or the writer is done.
     pub fn begin_exclusive_lock(&self) -> Result<()> {
         if !self.locks_between_processes() {
             return Ok(());
@@ -232,25 +251,22 @@ impl Database {
                 let words = "the lease was lost for a moment, and another process has begun to read: begin again";
                 Err(Error::conflict(words).with_source(error))
             }
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(self.stop(error)),
             locked => locked,
         }
     }
 
-    /// The writer is done, or has given up. Where its lease stays for something else, others are let in again.
-    pub(super) async fn end_exclusive_lock(&self) {
-        let locked = {
-            let mut core = self.core();
-            let locked = core.locks.exclusive.take();
-            core.lease.map(|lease| lease.epoch).filter(|epoch| locked == Some(*epoch))
-        };
-        let (Some(epoch), Ok(database)) = (locked, self.id()) else { return };
-        let (unlocked, astray) = self.retry_noting(|| self.fleet.store.unlock_exclusive(database, epoch)).await;
-        if astray {
-            self.core().locks.unlocking = Some(epoch);
+    /// The writer that was alone under an epoch is done, or has given up. Where its lease stays for something else, others are let
+    /// in again.
+    pub(super) async fn end_exclusive_lock(&self, epoch: Epoch) {
+        let Ok(database) = self.id() else { return };
+        if !self.is_current(epoch) {
+            return;
         }
-        match unlocked {
+        match self.once(self.fleet.store.unlock_exclusive(database, epoch)).await {
             // The lease is gone, and the lock with it.
             Err(error) if !matches!(error.kind(), ErrorKind::Fenced | ErrorKind::NotFound) => {
+                self.core().locks.unlocking = Some(epoch);
                 tracing::warn!(database = %self.name, %error, "other processes are kept out for as long as the lease is held");
             }
             _ => {}

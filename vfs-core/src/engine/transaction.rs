@@ -148,17 +148,17 @@ impl Database {
             }
         }
         let now = self.fleet.clock.monotonic();
-        let held = {
+        let (held, locked) = {
             let mut core = self.core();
             core.writer = false;
             core.active = now;
-            core.lease.is_some()
+            (core.lease.is_some(), core.locks.exclusive.take())
         };
         if held && self.lease_mode() == LeaseMode::Transaction {
             self.fleet.bridge.wait(self.give_back());
         }
-        if self.core().locks.exclusive.is_some() {
-            self.fleet.bridge.wait(self.end_exclusive_lock());
+        if let Some(epoch) = locked {
+            self.fleet.bridge.wait(self.end_exclusive_lock(epoch));
         }
     }
 }
