@@ -179,6 +179,12 @@ impl Pool {
         self.run(Asked::This(call, params), true).await
     }
 
+    /// As [`call`](Self::call), but a lost answer is reported, never tried again: the caller must know that the first request may yet
+    /// arrive.
+    pub(crate) async fn call_telling(&self, call: Call, params: &[Param]) -> Outcome<Vec<Row>> {
+        Ok(self.run(Asked::This(call, params), false).await?.rows)
+    }
+
     /// As [`call`](Self::call), but in the form that suits the connection, and a lost answer is reported, never tried again.
     pub(crate) async fn call_once(&self, form: &Form<'_>) -> Outcome<Answered> {
         self.run(Asked::Suited(form), false).await

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use litefleet::store::{HeadReply, SharedLock, SharedLocks, SharedRequest};
-use litefleet::{DatabaseId, DatabaseName, Epoch, Error, Result, SessionId};
+use litefleet::{DatabaseId, DatabaseName, Epoch, Error, ErrorKind, Result, SessionId};
 
 use super::{EmbeddedStore, stored};
 use crate::values::HeadValue;
@@ -80,12 +80,17 @@ impl EmbeddedStore {
 
     /// The locks of sessions that are over, and what is left of exclusive ones.
     pub(super) fn forget_ended_locks(&self) {
-        let mut all = self.locks.lock();
-        all.retain(|database, locks| {
-            locks.forget_ended(|session| self.sessions.live(session));
-            // A head that cannot be read is somebody else's business.
-            self.look(*database).is_ok_and(|(head, _)| !locks.is_unlocked(head.epoch, head.holder))
-        });
+        let databases: Vec<DatabaseId> = self.locks.lock().keys().copied().collect();
+        for database in databases {
+            let mut all = self.locks.lock();
+            if let Some(locks) = all.get_mut(&database) {
+                locks.forget_ended(|session| self.sessions.live(session));
+            }
+            // Where the head cannot be read the rest is left to whoever finds out why.
+            if self.tidy(&mut all, database).is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+                all.remove(&database);
+            }
+        }
     }
 
     fn look(&self, database: DatabaseId) -> Result<(HeadValue, DatabaseName)> {

@@ -212,7 +212,7 @@ impl FdbStore {
             Some(_) | None => self.others(&tx, id, holder).await?,
         };
         // What a session has locked ends with it: then it gets no more. Its end writes the fence.
-        if others.holder.is_none_or(|record| record.ended.is_some()) {
+        if others.holder.is_none_or(|record| record.ended.is_some()) || self.sessions.is_expired_here(holder) {
             return Err(over(holder).into());
         }
         tx.conflict_with_writers(&only(self.keys.session_fence(holder)))?;

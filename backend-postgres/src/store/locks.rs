@@ -27,7 +27,7 @@ impl Inner {
             maybe_bigint(head.epoch.map(Epoch::get)),
             count(head.tail_bytes),
         ];
-        let rows = self.pool.call(Call::LockShared, &params).await?;
+        let rows = self.pool.call_telling(Call::LockShared, &params).await?;
         let first = rows.first().ok_or(Fault::Malformed("no row"))?;
         match column::<i16>(first, 0)? {
             SESSION_OVER => Err(session_over(lock.session).into()),
@@ -38,12 +38,12 @@ impl Inner {
 
     pub(super) async fn unlock_shared(&self, database: DatabaseId, lock: SharedLock) -> Outcome<()> {
         let params = [bigint(database.get()), id(lock.session.bytes()), tag(lock.number)];
-        finished(&self.pool.call(Call::UnlockShared, &params).await?, database, Epoch(0))
+        finished(&self.pool.call_telling(Call::UnlockShared, &params).await?, database, Epoch(0))
     }
 
     pub(super) async fn lock_exclusive(&self, database: DatabaseId, epoch: Epoch) -> Outcome<()> {
         let params = [bigint(database.get()), bigint(epoch.get())];
-        let rows = self.pool.call(Call::LockExclusive, &params).await?;
+        let rows = self.pool.call_telling(Call::LockExclusive, &params).await?;
         match numbers(&rows)?.at(0)? {
             READ => {
                 let row = rows.first().ok_or(Fault::Malformed("no row"))?;
@@ -56,7 +56,7 @@ impl Inner {
 
     pub(super) async fn unlock_exclusive(&self, database: DatabaseId, epoch: Epoch) -> Outcome<()> {
         let params = [bigint(database.get()), bigint(epoch.get())];
-        finished(&self.pool.call(Call::UnlockExclusive, &params).await?, database, epoch)
+        finished(&self.pool.call_telling(Call::UnlockExclusive, &params).await?, database, epoch)
     }
 }
 

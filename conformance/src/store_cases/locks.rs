@@ -271,6 +271,7 @@ pub async fn locks_end_with_their_session(harness: &dyn Harness) {
     let old = Writer::with_session(&store, session(&store, lifetime).await, "b").await;
     old.lock().await.expect("nobody reads");
     pass(harness, lifetime + lifetime / 4).await;
+    refused(old.lock().await, ErrorKind::Fenced, "the exclusive lock of a session that has expired");
     let reader = Reader::new(&old).await;
     for round in 0.. {
         match reader.try_lock(1).await {

@@ -138,8 +138,8 @@ pub trait PageStore: Debug + Send + Sync + 'static {
     /// [`lock_exclusive`](Self::lock_exclusive) is granted (cases: `shared_lock_keeps_the_writer_out`,
     /// `locks_end_with_their_session`). Nothing else asks for
     /// these locks: they are for those who have agreed on them, and no read or commit depends on them (case:
-    /// `locks_bind_those_who_ask_for_them`). Returns the head as [`head`](Self::head) does, as of the grant or later: what was committed
-    /// under an exclusive lock before is in it (cases: `shared_lock_comes_with_the_head`, `head_of_a_shared_lock_stands_still`).
+    /// `locks_bind_those_who_ask_for_them`). Returns the head as [`head`](Self::head) does, as of a moment of the call: what was
+    /// committed under an exclusive lock before the grant is in it (cases: `shared_lock_comes_with_the_head`, `head_of_a_shared_lock_stands_still`).
     ///
     /// - `LeaseHeld` while another session, which lives, has locked exclusively, and the message says who (case:
     ///   `exclusive_lock_keeps_new_readers_out`). But a session that has a shared lock of the database already gets more of them

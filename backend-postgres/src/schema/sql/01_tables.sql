@@ -118,6 +118,7 @@ CREATE UNLOGGED TABLE {schema}.shared_locks (
     number bigint NOT NULL,
     PRIMARY KEY (database, session, number)
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
+CREATE INDEX shared_locks_session ON {schema}.shared_locks (session);
 
 -- The epoch whose holder has locked exclusively, 0 when it has unlocked. It means something while that is the head's, held by a
 -- session that lives: so whatever ends the lease ends the lock. Not in the head, which has one version for each commit.

@@ -101,11 +101,19 @@ BEGIN
     GET DIAGNOSTICS gone = ROW_COUNT;
     removed := removed + gone;
     IF removed >= most THEN RETURN; END IF;
-    -- Locks of sessions that are over. One that has just expired may have a renewal under way, which counts.
+    -- Locks of sessions that are over, found session by session: those that live may have many. One that has just expired may
+    -- have a renewal under way, which counts.
+    WITH RECURSIVE lockers (session) AS (
+        (SELECT l.session FROM {schema}.shared_locks l ORDER BY l.session LIMIT 1)
+        UNION ALL
+        SELECT (SELECT l.session FROM {schema}.shared_locks l WHERE l.session > o.session ORDER BY l.session LIMIT 1)
+        FROM lockers o WHERE o.session IS NOT NULL
+    ), gone AS (
+        SELECT o.session FROM lockers o LEFT JOIN {schema}.sessions s ON s.id = o.session
+        WHERE o.session IS NOT NULL AND (s.id IS NULL OR s.ended OR s.expires < clock_timestamp() - interval '1 hour')
+    )
     DELETE FROM {schema}.shared_locks l WHERE (l.database, l.session, l.number) IN (
-        SELECT k.database, k.session, k.number
-        FROM {schema}.shared_locks k LEFT JOIN {schema}.sessions s ON s.id = k.session
-        WHERE s.id IS NULL OR s.ended OR s.expires < clock_timestamp() - interval '1 hour'
+        SELECT k.database, k.session, k.number FROM gone g JOIN {schema}.shared_locks k ON k.session = g.session
         LIMIT most - removed FOR UPDATE OF k SKIP LOCKED);
     GET DIAGNOSTICS gone = ROW_COUNT;
     removed := removed + gone;

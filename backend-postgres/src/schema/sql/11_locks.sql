@@ -2,9 +2,9 @@
 --
 -- Of a reader and a writer that ask at the same time, each takes one advisory lock first, readers together and the writer alone.
 -- So one waits for the other's end; each statement after that has a snapshot of its own (READ COMMITTED), which has what the
--- other did. The lock of the head's row would do as well and cost others: FOR UPDATE waits for every piece of a checkpoint, and
--- FOR KEY SHARE writes into the row for each reader, where commits meet it. As it is nobody here waits for a commit, nor a
--- commit for anybody here.
+-- other did. Whoever locks the head does so before that, and rows of sessions after it. The lock of the head's row would do as well and cost others: FOR UPDATE waits for every piece of a checkpoint, and
+-- FOR KEY SHARE writes into the row for each reader, where commits meet it. As it is nobody here waits for a commit,
+-- nor a commit for anybody here, but for a reader that asks how an epoch ended.
 
 -- Whether a session is over; then it is so for good, also if the server's clock is set back. A renewal that is under way is
 -- waited for, and counts.
@@ -24,6 +24,10 @@ BEGIN
     IF pg_is_in_recovery() THEN
         RAISE read_only_sql_transaction USING MESSAGE = 'locks are taken on the primary alone';
     END IF;
+    -- A snapshot from before the advisory lock would show nobody.
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE invalid_transaction_state USING MESSAGE = 'locks need READ COMMITTED';
+    END IF;
 END $$;
 
 -- The rows are those of head(), read when the lock is there; refusals are those of open().
@@ -37,16 +41,17 @@ DECLARE
     this record;
 BEGIN
     PERFORM {schema}.refuse_standby();
+    IF epoch IS NOT NULL THEN PERFORM FROM {schema}.heads h WHERE h.id = wanted FOR NO KEY UPDATE; END IF;
     PERFORM pg_advisory_xact_lock_shared(hashtextextended('litefleet.locks.{schema}', wanted));
     -- The exclusive lock of another session: that of the head's own epoch, while somebody holds it.
-    SELECT n.name AS called, {schema}.session_lives(lock_shared.session) AS lives, s.id AS writer, s.label INTO this
+    SELECT n.name AS called, s.id AS writer, s.label INTO this
     FROM {schema}.heads h JOIN {schema}.names n ON n.database = h.id
         LEFT JOIN {schema}.exclusive_locks e ON e.database = h.id AND e.epoch = h.epoch
         LEFT JOIN {schema}.sessions s ON s.id = h.holder AND s.id <> lock_shared.session AND e.database IS NOT NULL
     WHERE h.id = wanted;
     IF NOT FOUND THEN
         sort := 10;
-    ELSIF NOT this.lives THEN
+    ELSIF {schema}.session_is_over(lock_shared.session) THEN
         sort := 11;
     ELSIF this.writer IS NOT NULL
         AND NOT EXISTS (SELECT FROM {schema}.shared_locks l WHERE l.database = wanted AND l.session = lock_shared.session)
@@ -90,9 +95,11 @@ BEGIN
     -- A grant waits, or is waited for.
     SELECT * INTO head FROM {schema}.heads h WHERE h.id = wanted FOR KEY SHARE;
     outcome := {schema}.fence(head, lock_exclusive.epoch);
-    IF outcome = 0 AND {schema}.session_is_over(head.holder) THEN outcome := 19; END IF;
     IF outcome = 0 THEN
         PERFORM pg_advisory_xact_lock(hashtextextended('litefleet.locks.{schema}', wanted));
+        IF {schema}.session_is_over(head.holder) THEN outcome := 19; END IF;
+    END IF;
+    IF outcome = 0 THEN
         INSERT INTO {schema}.exclusive_locks AS e VALUES (wanted, lock_exclusive.epoch)
         ON CONFLICT (database) DO UPDATE SET epoch = excluded.epoch WHERE e.epoch <> excluded.epoch;
         FOR reader IN
