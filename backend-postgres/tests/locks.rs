@@ -10,7 +10,7 @@ use std::time::Duration;
 use litefleet::store::{HeadRequest, PageStore as _, SessionRequest, SharedLock, SharedRequest};
 use litefleet::{ErrorKind, Result, SessionId, Txid};
 use litefleet_postgres::PostgresConfig;
-use litefleet_postgres::testing::{Server, ServerOptions, wait_until};
+use litefleet_postgres::testing::{Cut, Proxy, Server, ServerOptions, wait_until};
 use support::writer::Writer;
 use support::{connect, fresh_schema, server, synchronous_pair};
 use tokio_postgres::{Client, NoTls};
@@ -45,6 +45,11 @@ impl Place {
     fn request(&self, session: SessionId, number: u64) -> SharedRequest {
         let head = HeadRequest { database: self.writer.database, known: Txid(0), epoch: None, tail_bytes: 1 << 20 };
         SharedRequest { lock: SharedLock { session, number }, head }
+    }
+
+    fn look(&self) -> Result<()> {
+        let head = self.request(self.reader, 0).head;
+        self.writer.runtime.block_on(self.writer.store.head(head)).map(drop)
     }
 
     fn lock_shared(&self, number: u64) -> Result<()> {
@@ -101,6 +106,29 @@ impl Place {
 
     fn shared_locks(&self) -> String {
         self.sql("SELECT count(*) FROM S.shared_locks")
+    }
+}
+
+/// The pool sent the call again on another connection, and whoever had asked did not know that the first might yet arrive: after the
+/// second was refused, or what it had locked given back.
+#[test]
+fn a_call_without_an_answer_is_told_and_not_made_again() {
+    let proxy = Proxy::start(server().port());
+    let writer = Writer::new(connect(&proxy.url(), &fresh_schema(), |config| config), "a");
+    let reader = Place::session(&writer);
+    let place = Place { schema: String::new(), writer, reader };
+    let calls: [fn(&Place) -> Result<()>; 4] =
+        [|place| place.lock_shared(1), |place| place.unlock_shared(1), Place::lock_exclusive, Place::unlock_exclusive];
+    for (index, call) in calls.into_iter().enumerate() {
+        for cut in [Cut::Before, Cut::After] {
+            // On a connection that was used before.
+            place.look().unwrap();
+            let fired = proxy.fired();
+            proxy.arm(cut, "", 0, 1);
+            let told = call(&place).map_err(|error| error.kind());
+            assert_eq!((told, proxy.fired() - fired), (Err(ErrorKind::Unavailable), 1), "call {index}, {cut:?}");
+        }
+        call(&place).unwrap();
     }
 }
 
