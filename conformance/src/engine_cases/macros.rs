@@ -72,6 +72,7 @@ macro_rules! __each_engine_case {
             modes::failed_transaction_of_several_without_journal_leaves_nothing
             modes::commit_that_fails_after_one_of_several_without_journal_is_only_that
             modes::failed_transaction_without_journal_leaves_nothing
+            modes::undone_commit_that_made_the_file_smaller_loses_nothing
             modes::failed_shrinking_commit_under_exclusive_loses_nothing
             opening::bad_parameters_are_refused
             opening::misspelt_parameters_are_refused

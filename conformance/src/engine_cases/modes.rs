@@ -334,6 +334,48 @@ pub fn commit_that_fails_after_one_of_several_without_journal_is_only_that(harne
     bench.check("a");
 }
 
+/// SQLite cuts the file only when its journal is gone, and so has not journaled what is beyond the new end: undoing a commit that had
+/// made the file smaller, it left zeros there. SQLite's own pagerfault.test found it.
+pub fn undone_commit_that_made_the_file_smaller_loses_nothing(harness: &dyn EngineHarness) {
+    use litefleet::store::{Effect, Operation};
+    let bench = Bench::keeping(harness);
+    run(&bench.open("b"), "CREATE TABLE t(v)");
+    for (name, vacuum, shrink) in [
+        ("full", "FULL", "DELETE FROM main.t WHERE k > 30"),
+        ("incremental", "INCREMENTAL", "DELETE FROM main.t WHERE k > 30; PRAGMA main.incremental_vacuum"),
+        ("most", "FULL", "DELETE FROM main.t"),
+    ] {
+        for journal in ["MEMORY", "DELETE"] {
+            let name = format!("{name}-{journal}");
+            let connection = bench.open(&name);
+            run(&connection, &format!("PRAGMA auto_vacuum={vacuum}"));
+            fill(&connection, "t", 100, 3000);
+            // Without a super-journal each commits by itself, and SQLite undoes the first when the second fails.
+            run(&connection, &format!("ATTACH '{}' AS b; PRAGMA main.synchronous=OFF", bench.uri("b", "")));
+            run(&connection, &format!("PRAGMA main.journal_mode={journal}; PRAGMA b.journal_mode=MEMORY"));
+            let before = dump(&connection);
+            run(&connection, &format!("BEGIN; INSERT INTO b.t VALUES(1); {shrink}"));
+            bench.arm(Operation::Commit, 1, 1, Effect::Full);
+            assert_eq!(code(&connection, "COMMIT"), 13, "{name}: SQLITE_FULL");
+            bench.faults.disarm();
+            assert_eq!(text(&connection, "PRAGMA main.integrity_check"), "ok", "{name}");
+            assert!(dump(&connection) == before, "{name}");
+            run(&connection, &format!("BEGIN; INSERT INTO b.t VALUES(1); {shrink}; COMMIT"));
+            assert_eq!(text(&connection, "PRAGMA main.integrity_check"), "ok", "{name}");
+            // What was kept for that is given up, also where SQLite keeps its lock.
+            assert!(text(&connection, "PRAGMA litefleet_status").contains("snapshots: 0"), "{name}");
+            run(
+                &connection,
+                "PRAGMA main.locking_mode=EXCLUSIVE; INSERT INTO main.t(k, v) VALUES(1000, zeroblob(90000))",
+            );
+            run(&connection, "DELETE FROM main.t WHERE k = 1000; PRAGMA main.incremental_vacuum");
+            assert!(text(&connection, "PRAGMA litefleet_status").contains("snapshots: 1"), "{name}");
+            drop(connection);
+            bench.check(&name);
+        }
+    }
+}
+
 /// A commit under EXCLUSIVE that fails at its commit point is rolled back by SQLite itself, and what a shrinking file
 /// would have lost is still there.
 pub fn failed_shrinking_commit_under_exclusive_loses_nothing(harness: &dyn EngineHarness) {

@@ -64,8 +64,8 @@ impl Drop for Flight<'_> {
 }
 
 impl Database {
-    /// Commits what the buffer holds, durably, and begins a new transaction on top of it. Without a change it does
-    /// nothing. After an error nothing was committed, unless the database has stopped, and the buffer is empty: SQLite
+    /// Commits what the buffer holds, durably, and begins a new transaction on top of it. Returns its snapshot, pinned in place
+    /// of the one before; where the file is smaller now, that one stays pinned as well. Without a change it does nothing. After an error nothing was committed, unless the database has stopped, and the buffer is empty: SQLite
     /// rolls back, and what it plays back equals what is stored.
     pub fn commit(&self, buffer: &mut TransactionBuffer, pinned: Snapshot) -> Result<Snapshot> {
         self.commit_in(buffer, pinned, Room::Needed)
@@ -95,7 +95,10 @@ impl Database {
             }
             Ok(Some(snapshot)) => {
                 metrics::histogram!("litefleet_commit_seconds").record(taken.as_secs_f64());
-                self.go_on(buffer, pinned, snapshot);
+                self.go_on(buffer, snapshot);
+                if snapshot.size >= pinned.size {
+                    self.unpin(pinned);
+                }
                 Ok(snapshot)
             }
             Err(error) => {
@@ -115,10 +118,9 @@ impl Database {
         buffer.reset(buffer.base, buffer.base_size);
     }
 
-    /// After a commit of its own a connection goes on from it. The commit has pinned its snapshot.
-    pub fn go_on(&self, buffer: &mut TransactionBuffer, pinned: Snapshot, committed: Snapshot) {
+    /// After a commit of its own a connection goes on from it.
+    pub fn go_on(&self, buffer: &mut TransactionBuffer, committed: Snapshot) {
         buffer.reset(committed.txid, committed.size);
-        self.unpin(pinned);
     }
 
     /// Prepares a commit that is made together with those of other databases.

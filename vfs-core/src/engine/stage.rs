@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::TransactionBuffer;
 use super::buffer::Source;
-use super::database::Database;
+use super::database::{Database, Snapshot};
 use crate::codec::{StagedPages, encode_image, encode_zero};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::store::{DiscardRequest, PageRow, StageRequest};
@@ -22,6 +22,8 @@ const CHUNK: usize = 256;
 
 /// A transaction goes on while at least so many pages are on their way; for fewer it waits.
 const WORTH_GOING_ON: usize = 64;
+/// Bytes that are written back at once.
+const BACK_AT_ONCE: usize = 64 * PAGE_SIZE;
 
 impl Database {
     /// Writes into an open transaction.
@@ -31,6 +33,19 @@ impl Database {
         buffer.write(offset, bytes, &present)?;
         if buffer.weight() > self.settings().transaction_bytes {
             self.fleet.bridge.wait(self.spill(buffer)).context(self.words("write"))?;
+        }
+        Ok(())
+    }
+
+    /// Writes what was in the file beyond its present end, as of an older snapshot, which is pinned.
+    pub fn write_back(&self, buffer: &mut TransactionBuffer, before: Snapshot) -> Result<()> {
+        let mut bytes = vec![0; BACK_AT_ONCE];
+        while buffer.size < before.size {
+            let offset = buffer.size;
+            let count = usize::try_from(before.size - offset).unwrap_or(usize::MAX).min(BACK_AT_ONCE);
+            let part = bytes.get_mut(..count).unwrap_or_default();
+            self.read(before, offset, part)?;
+            self.write(buffer, offset, part)?;
         }
         Ok(())
     }

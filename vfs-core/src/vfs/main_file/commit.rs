@@ -14,7 +14,9 @@ impl MainFile {
         if let (Some(buffer), Some(snapshot), Some(committed)) =
             (&mut self.buffer, &mut self.snapshot, group.take_snapshot(self.database.name()))
         {
-            self.database.go_on(buffer, *snapshot, committed);
+            self.database.go_on(buffer, committed);
+            // SQLite does not undo it any more.
+            self.database.unpin(*snapshot);
             *snapshot = committed;
             self.as_read = false;
         } else if let Some(buffer) = &mut self.buffer {
@@ -109,9 +111,29 @@ impl MainFile {
         }
     }
 
+    /// What SQLite has cut off, or what it undoes, is not as it was before any more.
+    pub(super) fn forget_uncut(&mut self) {
+        if let Some(before) = self.uncut.take() {
+            self.database.unpin(before);
+        }
+    }
+
+    /// SQLite writes after its commit point: it undoes the commit. What that cut off comes back first.
+    pub(super) fn restore_uncut(&mut self) -> Result<()> {
+        let Some(before) = self.uncut else { return Ok(()) };
+        let database = Arc::clone(&self.database);
+        let restored = self.buffer().and_then(|buffer| database.write_back(buffer, before));
+        self.forget_uncut();
+        restored
+    }
+
     fn commit_buffer(&mut self) -> Result<()> {
         self.vfs.fleet().check_process()?;
         let undoes = self.is_unconfirmed();
+        if undoes {
+            let restored = self.restore_uncut();
+            self.undoing(restored)?;
+        }
         let (Some(buffer), Some(snapshot)) = (&mut self.buffer, self.snapshot) else { return Ok(()) };
         let committed =
             if undoes { self.database.commit_back(buffer, snapshot) } else { self.database.commit(buffer, snapshot) };
@@ -120,6 +142,12 @@ impl MainFile {
             // The second of two commits undoes the first.
             self.unconfirmed = (!undoes).then(|| self.locks.finalised());
             self.as_read = false;
+            if committed.size < snapshot.size {
+                self.uncut = Some(snapshot);
+            }
+            if undoes {
+                self.forget_uncut();
+            }
         }
         self.snapshot = Some(committed);
         Ok(())
@@ -157,6 +185,7 @@ impl MainFile {
             self.commit_buffer().map_err(|error| self.database.stop(error))?;
         }
         self.unconfirmed = None;
+        self.forget_uncut();
         Ok(())
     }
 }

@@ -96,6 +96,7 @@ impl MainFile {
         self.leave_group();
         self.learn_failure();
         self.unconfirmed = None;
+        self.forget_uncut();
         self.forget_refused();
         if level < LockLevel::Reserved {
             self.end_write();

@@ -45,6 +45,9 @@ pub struct MainFile {
     /// A commit was made that SQLite has not confirmed: until it has finalised its journal, and this is no more the number of
     /// that, it may still roll it back, by writing the old pages.
     unconfirmed: Option<u64>,
+    /// What was committed before a commit that has made the file smaller, pinned until SQLite cuts the file itself: to SQLite it is
+    /// as long as before, and should SQLite undo that commit, it has journaled nothing of what lies beyond the new end.
+    uncut: Option<Snapshot>,
     last_error: Option<Error>,
     loans: Loans,
     modes: Modes,
@@ -72,6 +75,7 @@ impl MainFile {
             refused: None,
             late: false,
             unconfirmed: None,
+            uncut: None,
             last_error: None,
             loans: Loans::default(),
             modes: Modes::default(),
@@ -129,11 +133,18 @@ impl MainFile {
         // several databases that this one took part in. What was stored of it stays: SQLite has played back what it could.
         if offset == 24 && out.len() == 16 {
             self.unconfirmed = None;
+            self.forget_uncut();
             if !self.leave_group()
                 && let Some(buffer) = self.buffer.as_mut().filter(|buffer| buffer.is_dirty())
             {
                 self.database.rewind(buffer);
             }
+        }
+        if self
+            .uncut
+            .is_some_and(|before| offset.saturating_add(out.len() as u64) > snapshot.size && offset < before.size)
+        {
+            self.restore_uncut()?;
         }
         match &self.buffer {
             Some(buffer) => self.database.read_buffered(buffer, offset, out),
@@ -176,7 +187,8 @@ impl MainFile {
         self.settle();
         self.late = self.group.is_some();
         let database = Arc::clone(&self.database);
-        let written = self.buffer().and_then(|buffer| database.write(buffer, offset, bytes));
+        let restored = self.restore_uncut();
+        let written = restored.and_then(|()| database.write(self.buffer()?, offset, bytes));
         self.undoing(written)
     }
 
@@ -191,12 +203,13 @@ impl MainFile {
     pub fn truncate(&mut self, size: u64) -> Result<()> {
         self.settle();
         let database = Arc::clone(&self.database);
-        let buffer = self.buffer()?;
         // After its commit point SQLite cuts the file to the size that the commit has taken from page 1 already.
-        if size == buffer.size() {
+        if size == self.buffer()?.size() {
+            self.forget_uncut();
             return Ok(());
         }
-        let cut = database.truncate(buffer, size);
+        let restored = self.restore_uncut();
+        let cut = restored.and_then(|()| database.truncate(self.buffer()?, size));
         self.undoing(cut)
     }
 
@@ -204,7 +217,7 @@ impl MainFile {
     pub fn size(&mut self) -> u64 {
         self.settle();
         match (&self.buffer, self.snapshot) {
-            (Some(buffer), _) => buffer.size(),
+            (Some(buffer), _) => buffer.size().max(self.uncut.map_or(0, |before| before.size)),
             (None, Some(snapshot)) => snapshot.size,
             (None, None) => self.database.status().size,
         }
