@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::MainFile;
-use crate::engine::TransactionBuffer;
+use crate::engine::{Snapshot, TransactionBuffer};
 use crate::error::{Error, Result};
 use crate::vfs::JOURNAL;
 
@@ -135,6 +135,8 @@ impl MainFile {
             self.undoing(restored)?;
         }
         let (Some(buffer), Some(snapshot)) = (&mut self.buffer, self.snapshot) else { return Ok(()) };
+        // As SQLite knows it: a commit may cut off more.
+        let size = buffer.size().min(snapshot.size);
         let committed =
             if undoes { self.database.commit_back(buffer, snapshot) } else { self.database.commit(buffer, snapshot) };
         let committed = self.undoing(committed)?;
@@ -143,9 +145,9 @@ impl MainFile {
             self.unconfirmed = (!undoes).then(|| self.locks.finalised());
             self.as_read = false;
             if committed.size < snapshot.size {
-                self.uncut = Some(snapshot);
+                self.uncut = Some(Snapshot { size, ..snapshot });
             }
-            if undoes {
+            if undoes || committed.size >= size {
                 self.forget_uncut();
             }
         }
