@@ -47,8 +47,8 @@ impl Category {
             Self::Host => "the host's file system, or SQLite's own VFS for it",
             Self::Wal => "write-ahead logging, which a store that is itself a log does not have",
             Self::MultiProcess => {
-                "several processes at one database: an embedded store has one; elsewhere readers of one process do not \
-                 keep the writer of another out"
+                "several processes at one database: an embedded store has one, which others wait for, and one in memory \
+                 is each process's own"
             }
             Self::Snapshot => "a reader that blocks the writer, or the other way round: `locking=snapshot` has neither",
             Self::Refused => "what Litefleet refuses on purpose, and says so",
