@@ -42,6 +42,20 @@ fn count(connection: &Connection) -> i64 {
     connection.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap()
 }
 
+/// What is left of locks goes with the sweep, which comes once a second.
+#[track_caller]
+fn writes_in_time(writer: &Connection) {
+    let mut written = writer.execute_batch("INSERT INTO t VALUES (1)");
+    for _ in 0..600 {
+        if written.is_ok() {
+            break;
+        }
+        pause(Duration::from_millis(20));
+        written = writer.execute_batch("INSERT INTO t VALUES (1)");
+    }
+    written.unwrap();
+}
+
 /// Of three processes one creates the table.
 fn three(store: &Arc<dyn PageStore>) -> [(Process, Connection); 3] {
     let opened = [(); 3].map(|()| {
@@ -202,16 +216,7 @@ fn a_lock_that_was_granted_without_an_answer_is_given_back() {
         assert_eq!(read.is_err(), operation == Operation::LockShared);
         busy(&writer, "INSERT INTO t VALUES (1)");
         plan.disarm();
-        // The sweep comes once a second.
-        let mut written = writer.execute_batch("INSERT INTO t VALUES (1)");
-        for _ in 0..600 {
-            if written.is_ok() {
-                break;
-            }
-            pause(Duration::from_millis(20));
-            written = writer.execute_batch("INSERT INTO t VALUES (1)");
-        }
-        written.unwrap();
+        writes_in_time(&writer);
     }
 }
 
@@ -228,15 +233,7 @@ fn a_lock_whose_way_back_panicked_is_given_back() {
     let _ended = reader.execute_batch("COMMIT");
     assert!(!watch.is_waiting());
     drop(reader);
-    let mut written = writer.execute_batch("INSERT INTO t VALUES (1)");
-    for _ in 0..600 {
-        if written.is_ok() {
-            break;
-        }
-        pause(Duration::from_millis(20));
-        written = writer.execute_batch("INSERT INTO t VALUES (1)");
-    }
-    written.unwrap();
+    writes_in_time(&writer);
 }
 
 /// A way back that arrives late takes nobody's lock.

@@ -65,8 +65,9 @@ impl Drop for Flight<'_> {
 
 impl Database {
     /// Commits what the buffer holds, durably, and begins a new transaction on top of it. Returns its snapshot, pinned in place
-    /// of the one before; where the file is smaller now, that one stays pinned as well. Without a change it does nothing. After an error nothing was committed, unless the database has stopped, and the buffer is empty: SQLite
-    /// rolls back, and what it plays back equals what is stored.
+    /// of the one before; where the file is smaller now, that one stays pinned as well. Without a change it does nothing. After an
+    /// error nothing was committed, unless the database has stopped, and the buffer is empty: SQLite rolls back, and what it plays
+    /// back equals what is stored.
     pub fn commit(&self, buffer: &mut TransactionBuffer, pinned: Snapshot) -> Result<Snapshot> {
         self.commit_in(buffer, pinned, Room::Needed)
     }

@@ -144,6 +144,7 @@ impl MainFile {
             // The second of two commits undoes the first.
             self.unconfirmed = (!undoes).then(|| self.locks.finalised());
             self.as_read = false;
+            self.forget_uncut();
             if committed.size < snapshot.size {
                 self.uncut = Some(Snapshot { size, ..snapshot });
             }
