@@ -36,17 +36,23 @@ pub(super) enum Whose {
     Database(DatabaseId),
     /// The one that was opened by this name, without an answer.
     Named(DatabaseName),
-    /// No lease, but the shared lock of a database that has this number.
+}
+
+/// One that is to be given back.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Held {
+    Lease(Whose),
+    /// The shared lock of a database that has this number.
     Lock(DatabaseId, u64),
 }
 
-/// What is to be given back: whose lease, under which session, and how often nothing must be found before it is forgotten.
+/// What is to be given back, under which session, and how often nothing must be found before it is forgotten.
 #[derive(Debug, Default)]
 pub(super) struct Unreturned(Mutex<List>);
 
 #[derive(Debug, Default)]
 struct List {
-    leases: BTreeMap<(Whose, SessionId), u32>,
+    held: BTreeMap<(Held, SessionId), u32>,
     /// A session of which there were too many.
     overflowed: Option<SessionId>,
 }
@@ -58,24 +64,24 @@ impl Unreturned {
 
     /// A lease could not be given back.
     pub(super) fn kept(&self, database: DatabaseId, session: SessionId) {
-        self.note(Whose::Database(database), session, 1);
+        self.note(Held::Lease(Whose::Database(database)), session, 1);
     }
 
     /// A lease was asked for, and there was no answer: also where it was asked for again, and granted. The first request may be
     /// granted once more when that one has been given back.
     pub(super) fn perhaps_granted(&self, name: &DatabaseName, session: SessionId) {
-        self.note(Whose::Named(name.clone()), session, LOOKS);
+        self.note(Held::Lease(Whose::Named(name.clone())), session, LOOKS);
     }
 
     /// A shared lock was asked for, or given back, and there was no answer: as with leases.
     pub(super) fn perhaps_locked(&self, database: DatabaseId, lock: SharedLock) {
-        self.note(Whose::Lock(database, lock.number), lock.session, LOOKS);
+        self.note(Held::Lock(database, lock.number), lock.session, LOOKS);
     }
 
-    fn note(&self, whose: Whose, session: SessionId, looks: u32) {
+    fn note(&self, held: Held, session: SessionId, looks: u32) {
         let mut list = self.lock();
-        let full = list.leases.len() >= MOST;
-        match list.leases.entry((whose, session)) {
+        let full = list.held.len() >= MOST;
+        match list.held.entry((held, session)) {
             Entry::Occupied(mut old) => *old.get_mut() = looks,
             Entry::Vacant(new) if !full => {
                 new.insert(looks);
@@ -86,23 +92,23 @@ impl Unreturned {
 
     pub(super) fn is_empty(&self) -> bool {
         let list = self.lock();
-        list.leases.is_empty() && list.overflowed.is_none()
+        list.held.is_empty() && list.overflowed.is_none()
     }
 
     /// Forgets those of every session but this one, which alone is renewed. What is left, and whether it is too much.
-    fn of(&self, current: Option<SessionId>) -> (Vec<(Whose, SessionId)>, bool) {
+    fn of(&self, current: Option<SessionId>) -> (Vec<(Held, SessionId)>, bool) {
         let mut list = self.lock();
-        list.leases.retain(|(_, session), _| Some(*session) == current);
+        list.held.retain(|(_, session), _| Some(*session) == current);
         list.overflowed = list.overflowed.filter(|session| Some(*session) == current);
-        (list.leases.keys().cloned().collect(), list.overflowed.is_some())
+        (list.held.keys().cloned().collect(), list.overflowed.is_some())
     }
 
-    fn found_nothing(&self, key: &(Whose, SessionId)) {
+    fn found_nothing(&self, key: &(Held, SessionId)) {
         let mut list = self.lock();
-        if let Some(looks) = list.leases.get_mut(key) {
+        if let Some(looks) = list.held.get_mut(key) {
             *looks = looks.saturating_sub(1);
             if *looks == 0 {
-                list.leases.remove(key);
+                list.held.remove(key);
             }
         }
     }
@@ -122,7 +128,13 @@ impl FleetInner {
         }
         let mut unavailable = 0;
         for key in round {
-            let returned = self.return_lease(&key.0, key.1).await;
+            let (held, session) = &key;
+            let returned = match held {
+                Held::Lease(whose) => self.return_lease(whose, *session).await,
+                Held::Lock(database, number) => {
+                    self.return_lock(*database, SharedLock { session: *session, number: *number }).await
+                }
+            };
             let away = returned.as_ref().is_err_and(|error| error.kind() == ErrorKind::Unavailable);
             unavailable = if away { unavailable + 1 } else { 0 };
             match returned {
@@ -145,13 +157,8 @@ impl FleetInner {
         }
     }
 
-    /// Gives a lease back that is this session's and that nobody here uses, or a lock. False when that cannot be told yet.
+    /// Gives a lease back that is this session's and that nobody here uses. False when that cannot be told yet.
     pub(super) async fn return_lease(&self, whose: &Whose, session: SessionId) -> Result<bool> {
-        // A lock has its own number, and nobody uses one that is written down here.
-        if let Whose::Lock(database, number) = *whose {
-            let unlocked = self.store.unlock_shared(database, SharedLock { session, number }).await;
-            return unlocked.or_else(|error| unless_gone(error).map(|_: Option<()>| ())).map(|()| true);
-        }
         let Some((database, head)) = self.look_at(whose).await? else { return Ok(true) };
         if head.holder.is_none_or(|holder| holder.session != session) {
             return Ok(true);
@@ -159,9 +166,15 @@ impl FleetInner {
         self.release_unused(database, head.epoch, None).await
     }
 
+    /// Gives a lock back. It has a number of its own, and nobody uses one that is written down here.
+    async fn return_lock(&self, database: DatabaseId, lock: SharedLock) -> Result<bool> {
+        let unlocked = self.store.unlock_shared(database, lock).await;
+        unlocked.or_else(|error| unless_gone(error).map(|_: Option<()>| ())).map(|()| true)
+    }
+
     async fn look_at(&self, whose: &Whose) -> Result<Option<(DatabaseId, Head)>> {
         let database = match whose {
-            Whose::Database(database) | Whose::Lock(database, _) => *database,
+            Whose::Database(database) => *database,
             Whose::Named(name) => {
                 let (create, lease, known, tail_bytes) = (false, None, None, 0);
                 let request = OpenRequest { name: name.clone(), create, lease, known, tail_bytes };

@@ -40,7 +40,7 @@ fn visit(fleet: &Fleet, name: &DatabaseName, create: bool) -> Result<()> {
 }
 
 fn noted(fleet: &Fleet) -> usize {
-    fleet.inner.unreturned.lock().leases.len()
+    fleet.inner.unreturned.lock().held.len()
 }
 
 fn spoil(plan: &FaultPlan, operation: Operation, effect: Effect) {

@@ -12,6 +12,8 @@ use crate::vfs::LockLevel;
 
 /// A crash does not change bytes next to a write: the store only ever holds committed states. Whole appends and ordered writes
 /// are as true, but save SQLite only syncs of journals, which do nothing here; and promised, they would change what it writes.
+/// That parts of a page can be read is true too, but with `SQLITE_IOCAP_SUBPAGE_READ` SQLite would read overflow pages past its
+/// own cache, the same one again for each column: a round trip each where the page cache here does not keep it.
 const CHARACTERISTICS: c_int = POWERSAFE_OVERWRITE;
 const POWERSAFE_OVERWRITE: c_int = 0x1000;
 /// The page of the store.
