@@ -117,8 +117,10 @@ unsafe extern "C" fn x_truncate(file: *mut sqlite::sqlite3_file, size: sqlite::s
 /// Durability came with the commit point, and journals need none.
 unsafe extern "C" fn x_sync(file: *mut sqlite::sqlite3_file, _: c_int) -> c_int {
     let body = |kind: &mut FileKind| {
-        if let FileKind::Main(file) = kind {
-            file.commit_late_writes()?;
+        match kind {
+            FileKind::Main(file) => file.commit_late_writes()?,
+            FileKind::Journal(_) => {}
+            FileKind::SuperJournal(group) => group.check()?,
         }
         Ok(codes::OK)
     };

@@ -33,6 +33,8 @@ struct State {
     name: String,
     vfs: Weak<Vfs>,
     content: Vec<u8>,
+    /// All that it names stands or falls with it.
+    checked: bool,
     /// The transactions that it lists, each until it is over.
     listed: Vec<Weak<()>>,
     prepared: Vec<(Arc<Database>, Prepared)>,
@@ -64,34 +66,52 @@ impl SuperGroup {
         count
     }
 
-    /// Writes the super-journal. `Invalid` when it then names a journal that would not stand or fall with it: this comes
-    /// before the first participant's commit point, after which a foreign one that rolls back takes itself for committed.
+    /// Writes the super-journal.
     pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         let start = usize::try_from(offset).map_err(|_| Error::full("a super-journal of that size"))?;
-        let (name, vfs, listed) = {
+        let vfs = {
             let mut state = self.lock();
             let end = start + bytes.len();
             if state.content.len() < end {
                 state.content.resize(end, 0);
             }
             state.content[start..end].copy_from_slice(bytes);
-            (state.name.clone(), state.vfs.upgrade(), names(&state.content))
+            state.checked = false;
+            state.vfs.upgrade()
         };
         let Some(vfs) = vfs else { return Ok(()) };
         for journal in names(bytes) {
+            let transaction = journal.strip_suffix(JOURNAL).and_then(|name| vfs.commit_with_others(name));
+            self.lock().listed.extend(transaction);
+        }
+        Ok(())
+    }
+
+    /// `Invalid` when it names a journal that would not stand or fall with it. SQLite syncs it when all names are written, and
+    /// before the first participant's commit point, after which a foreign one that rolls back takes itself for committed. Not
+    /// when they are written: a VFS on top that simulates a crash writes anything, and then the process is to end.
+    pub fn check(&self) -> Result<()> {
+        let (name, vfs, listed) = {
+            let state = self.lock();
+            match state.vfs.upgrade() {
+                Some(vfs) if !state.checked => (state.name.clone(), vfs, names(&state.content)),
+                _ => return Ok(()),
+            }
+        };
+        for journal in &listed {
             // A name alone does not tell whose journal it is: a database may have the path of a file for its name, and one of two
             // of a name is none of ours.
-            let ours = journal.strip_suffix(JOURNAL).filter(|name| vfs.is_writing(name));
-            let alone = listed.iter().filter(|other| **other == journal).count() == 1;
-            if is_written(&journal) || !(ours.is_some() && alone || is_idle(&journal)) {
+            let ours = journal.strip_suffix(JOURNAL).is_some_and(|name| vfs.is_writing(name));
+            let alone = listed.iter().filter(|other| *other == journal).count() == 1;
+            if is_written(journal) || !(ours && alone || is_idle(journal)) {
                 let error = Error::invalid(format!(
                     "{journal} belongs to a database outside this VFS: a transaction over both cannot be atomic"
                 ));
                 vfs.super_journals().note_failure(&name, &error, &|name| vfs.participant(name));
                 return Err(error);
             }
-            self.lock().listed.extend(ours.and_then(|name| vfs.commit_with_others(name)));
         }
+        self.lock().checked = true;
         Ok(())
     }
 
@@ -356,6 +376,36 @@ mod tests {
             file.unlock(LockLevel::None);
             assert!(!vfs.exists(&name).unwrap());
             assert_eq!(vfs.super_journals().lock().len(), 1);
+        }
+    }
+
+    /// SQLite's crash.test found it: the crash that it simulates writes anything into the super-journal, and could not go on to
+    /// end the process. So what is written is looked at when it is synced, or at the commit point where it is not.
+    #[test]
+    fn names_are_looked_at_when_all_are_written() {
+        const NAME: &str = "a-mj000000900";
+        let vfs = Vfs::new(Fleet::builder(Arc::new(MemoryStore::default())).build().unwrap());
+        let mut file = vfs.open(&DatabaseName::new("a").unwrap(), OpenMode::Create, []).unwrap();
+        for is_synced in [true, false] {
+            file.lock(LockLevel::Shared).unwrap();
+            file.lock(LockLevel::Exclusive).unwrap();
+            file.write(0, b"bytes").unwrap();
+            let group = vfs.open_super_journal(NAME, true);
+            group.write(0, &[0xa5; 512]).unwrap();
+            if is_synced {
+                assert_eq!(group.check().unwrap_err().kind(), ErrorKind::Invalid);
+                group.truncate(0);
+                group.write(0, b"a-journal\0").unwrap();
+                group.check().unwrap();
+                group.write(10, b"b-journal\0").unwrap();
+                assert_eq!(group.check().unwrap_err().kind(), ErrorKind::Invalid, "nobody writes it");
+            }
+            assert_eq!(file.commit_point(Some(NAME)).unwrap_err().kind(), ErrorKind::Invalid);
+            drop(group);
+            assert!(vfs.exists(NAME).unwrap() || !is_synced, "the rollback looks for it");
+            file.commit_point(None).unwrap();
+            file.unlock(LockLevel::None);
+            assert_eq!(file.database().status().size, 0, "nothing was committed");
         }
     }
 

@@ -87,6 +87,8 @@ impl MainFile {
         // Whatever comes now, this one takes part: if it fails, all do.
         self.late = false;
         self.group = Some(Arc::clone(&group));
+        // A VFS on top may keep syncs to itself.
+        group.check().inspect_err(|_| group.abort())?;
         let Some(buffer) = &mut self.buffer else { return Ok(()) };
         let prepared = self.vfs.fleet().wait(self.database.prepare_with_others(buffer));
         match prepared {
