@@ -26,6 +26,7 @@ use crate::directory::{Directory, free_bytes, sync_directories, sync_directory};
 use crate::error::{Fault, Outcome, engine_error, io_error};
 use crate::journal::{self, Marks};
 use crate::keys::{self, Kind, Table};
+use crate::versions;
 use crate::view::{Changes, Durability, Moment, Purpose, View};
 
 /// One leaves compactions to the other, so that flushes never wait behind them.
@@ -35,6 +36,9 @@ const JOURNALS_BYTES: u64 = 1 << 40;
 /// A table that was written to is flushed at the latest after so many bytes of journal: journals are of 64 MiB, and the
 /// oldest goes when every table has been flushed since.
 const JOURNAL_SPAN_BYTES: u64 = 48 << 20;
+/// Journals are emptied when the store is closed, where they hold so much less than `memtable_bytes` or more. The engine needs
+/// some 25 ms for each MiB of small rows of a journal when it is opened.
+const LONG_JOURNALS: u64 = 2;
 /// Below the 20 at which the engine slows writers down by itself, and the 30 at which it stops them.
 const RUNS: usize = 16;
 /// How much more than `memtable_bytes` a table other than that of the pages may take while its last is flushed.
@@ -76,6 +80,7 @@ impl Engine {
         let data = directory.data();
         let marks = Marks::new(directory.id());
         journal::check(&data, marks)?;
+        versions::check(&data)?;
         let what = format!("cannot open the store in {}", directory.path().display());
         let failed = |error| engine_error(&what, error);
         let database = Database::builder(&data)
@@ -266,6 +271,39 @@ impl Engine {
         let (batch, _) = changes.into_parts();
         batch.durability(Some(PersistMode::SyncData)).commit().map_err(write_fault)?;
         self.find_failed_sync()
+    }
+
+    /// Writes what is in memory out to tables, where the journals have got long: then nothing that is in them is needed any more,
+    /// and true is returned. Nobody may be writing.
+    pub(crate) fn write_out(&self) -> Outcome<bool> {
+        let journals = journal::bytes(&self.data).map_err(|error| {
+            Error::from(io_error(&format!("cannot read the journals in {}", self.data.display()), error))
+        })?;
+        if journals < self.memtable_bytes / LONG_JOURNALS {
+            return Ok(false);
+        }
+        self.check_room(Purpose::Grow)?;
+        self.await_tables()?;
+        // As ever before a table is sealed.
+        self.database.persist(PersistMode::SyncData).map_err(write_fault)?;
+        for table in Table::ALL {
+            if let Err(error) = self.table(table).rotate_memtable() {
+                // It is sealed by then.
+                tracing::warn!(%error, table = table.name(), "an old journal could not be removed");
+            }
+        }
+        self.await_tables()?;
+        self.find_failed_sync()?;
+        Ok(Table::ALL.into_iter().all(|table| self.table(table).tree.active_memtable().is_empty()))
+    }
+
+    /// Waits until what is sealed is in tables, and durable.
+    fn await_tables(&self) -> Outcome<()> {
+        while Table::ALL.into_iter().any(|table| self.table(table).sealed_memtable_count() > 0) {
+            self.check_running()?;
+            pause();
+        }
+        Ok(())
     }
 
     /// A worker's fsync may have failed just before one that was made here, which is told nothing of it.

@@ -121,6 +121,8 @@ fn engine_kind(error: &fjall::Error) -> ErrorKind {
 
 fn table_kind(error: &fjall::LsmError) -> ErrorKind {
     match error {
+        // A place that no file has, read from a damaged one.
+        fjall::LsmError::Io(error) if error.kind() == io::ErrorKind::InvalidInput => ErrorKind::Corrupt,
         fjall::LsmError::Io(error) => io_kind(error),
         // All the others are about bytes that are not what was written.
         _ => ErrorKind::Corrupt,

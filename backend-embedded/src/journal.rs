@@ -119,6 +119,33 @@ pub(crate) fn rewrite(data: &Path) -> Result<()> {
         .map_err(|error| io_error(&format!("cannot write the journals in {} again", data.display()), error))
 }
 
+/// How much the journals hold, about. Not how long they are: the engine sets much aside when it begins one.
+pub(crate) fn bytes(data: &Path) -> io::Result<u64> {
+    list(data)?.iter().try_fold(0, |sum, path| Ok(sum + allocated(&fs::metadata(path)?)))
+}
+
+#[cfg(unix)]
+fn allocated(file: &fs::Metadata) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    file.blocks() * 512
+}
+
+#[cfg(not(unix))]
+fn allocated(file: &fs::Metadata) -> u64 {
+    file.len()
+}
+
+/// Empties the journal, of which nothing is needed any more: all is in the engine's tables, and durable. Whatever of that is done
+/// when the power fails does no harm. The engine must be closed. Where there are several it has its reasons, and they stay.
+pub(crate) fn empty(data: &Path) -> io::Result<()> {
+    if let [path] = list(data)?.as_slice() {
+        let file = OpenOptions::new().write(true).open(path)?;
+        file.set_len(0)?;
+        file.sync_all()?;
+    }
+    Ok(())
+}
+
 fn write_again(path: &Path) -> io::Result<()> {
     const BLOCK: usize = 4096;
     let mut file = OpenOptions::new().read(true).write(true).open(path)?;

@@ -50,6 +50,7 @@ mod seal;
 mod sessions;
 mod store;
 mod values;
+mod versions;
 mod view;
 
 pub use config::EmbeddedConfig;

@@ -9,7 +9,7 @@ use litefleet::{Error, ErrorKind, Result};
 use crate::config::EmbeddedConfig;
 use crate::directory::Directory;
 use crate::engine::Engine;
-use crate::error::{Fault, Outcome};
+use crate::error::{Fault, Outcome, io_error};
 use crate::journal;
 use crate::release::await_release;
 
@@ -125,6 +125,27 @@ impl Slot {
         place.open(&self.directory, &self.config).map_err(Fault::Closed)
     }
 
+    /// Closes the engine for good. Where its journals have got long, they are emptied, so that the next open need not read them.
+    /// What fails then only leaves them as they are.
+    pub(crate) fn close(&mut self) {
+        let place = self.place.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let Some(engine) = place.engine.take() else { return };
+        let written = guarded(|| engine.write_out());
+        drop(engine);
+        let emptied = match written {
+            Ok(false) => return,
+            Ok(true) => {
+                let data = self.directory.data();
+                let failed = |error| io_error(&format!("cannot empty the journal in {}", data.display()), error);
+                await_release(&data).and_then(|()| journal::empty(&data).map_err(failed))
+            }
+            Err(fault) => Err(fault.into()),
+        };
+        if let Err(error) = emptied {
+            tracing::warn!(%error, "the journal could not be emptied: the next open reads it, which takes longer");
+        }
+    }
+
     /// Lets the engine be, open as it is: for a process that was forked from the one that has opened it. Closing would
     /// wait for workers that are not here, and give up the other's lock.
     pub(crate) fn leak(&mut self) {
@@ -160,6 +181,8 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::keys::Table;
+    use crate::view::{Durability, Purpose};
 
     /// What somebody else has open is not written again under his hands.
     #[test]
@@ -189,5 +212,47 @@ mod tests {
         }
         drop(journal);
         slot.with(|_| Ok(())).unwrap();
+    }
+
+    /// It was read at each open, a second or two of it, also after each process before had closed the store well.
+    #[test]
+    fn a_long_journal_is_emptied_when_the_store_is_closed() {
+        const ROW: usize = 4 << 10;
+        let folder = tempfile::tempdir().unwrap();
+        let config = EmbeddedConfig::new(folder.path()).memtable_bytes(1 << 20);
+        let length = || fs::metadata(folder.path().join("data/0.jnl")).unwrap().len();
+        let mut written = 0_u32;
+        for (rounds, is_emptied) in [(200, true), (1, false), (1, false), (300, true), (0, true)] {
+            let mut slot = Slot::open(config.clone()).unwrap();
+            let seen = |slot: &Slot, table| {
+                let read = |engine: &Engine| {
+                    let there = |row: &u32| {
+                        let value = engine.view().get(table, &row.to_be_bytes()).unwrap();
+                        value.is_some_and(|value| value.len() == ROW && value.ends_with(&row.to_be_bytes()))
+                    };
+                    Ok((0..=written).filter(there).count())
+                };
+                slot.with(read).unwrap()
+            };
+            for table in Table::ALL {
+                assert_eq!(seen(&slot, table), written as usize, "{table:?}");
+            }
+            for _ in 0..rounds {
+                let put = |engine: &Engine| {
+                    let mut changes = engine.changes();
+                    let mut value = vec![7; ROW];
+                    value[ROW - 4..].copy_from_slice(&written.to_be_bytes());
+                    for table in Table::ALL {
+                        changes.put(table, &written.to_be_bytes(), &value);
+                    }
+                    engine.apply(changes, Purpose::Grow, Durability::Now)
+                };
+                slot.with(put).unwrap();
+                written += 1;
+            }
+            slot.with(Engine::mark_end).unwrap();
+            slot.close();
+            assert_eq!(length() == 0, is_emptied, "{rounds}");
+        }
     }
 }

@@ -152,6 +152,7 @@ impl Drop for EmbeddedStore {
                 "the store is closed after an error: what was not acknowledged may be lost"
             );
         }
+        self.slot.close();
     }
 }
 
