@@ -36,8 +36,8 @@ const JOURNALS_BYTES: u64 = 1 << 40;
 /// A table that was written to is flushed at the latest after so many bytes of journal: journals are of 64 MiB, and the
 /// oldest goes when every table has been flushed since.
 const JOURNAL_SPAN_BYTES: u64 = 48 << 20;
-/// Journals are emptied when the store is closed, where they hold so much less than `memtable_bytes` or more. The engine needs
-/// some 25 ms for each MiB of small rows of a journal when it is opened.
+/// Journals are emptied when the store is closed, where they hold so much less than `memtable_bytes` or more. When the
+/// engine is opened it needs a second or two for a whole journal of small rows.
 const LONG_JOURNALS: u64 = 2;
 /// Below the 20 at which the engine slows writers down by itself, and the 30 at which it stops them.
 const RUNS: usize = 16;

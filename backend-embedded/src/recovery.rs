@@ -139,7 +139,12 @@ impl Slot {
                 let failed = |error| io_error(&format!("cannot empty the journal in {}", data.display()), error);
                 await_release(&data).and_then(|()| journal::empty(&data).map_err(failed))
             }
-            Err(fault) => Err(fault.into()),
+            Err(fault) => {
+                if fault.needs_reopening() {
+                    place.suspect(&self.directory);
+                }
+                Err(fault.into())
+            }
         };
         if let Err(error) = emptied {
             tracing::warn!(%error, "the journal could not be emptied: the next open reads it, which takes longer");
