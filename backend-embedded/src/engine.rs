@@ -36,7 +36,7 @@ const JOURNALS_BYTES: u64 = 1 << 40;
 /// A table that was written to is flushed at the latest after so many bytes of journal: journals are of 64 MiB, and the
 /// oldest goes when every table has been flushed since.
 const JOURNAL_SPAN_BYTES: u64 = 48 << 20;
-/// Journals are emptied when the store is closed, where they hold so much less than `memtable_bytes` or more. When the
+/// The journal is shortened when the store is closed, where it holds this part of `memtable_bytes` or more. When the
 /// engine is opened it needs a second or two for a whole journal of small rows.
 const LONG_JOURNALS: u64 = 2;
 /// Below the 20 at which the engine slows writers down by itself, and the 30 at which it stops them.
@@ -62,6 +62,8 @@ pub(crate) struct Engine {
     unsealed: [AtomicU64; 3],
     /// Bytes written to the journal since each table was sealed.
     journaled: [AtomicU64; 3],
+    /// Bytes that were in the journals when it was opened, and those written since.
+    journal: AtomicU64,
     /// Whether anything was written since it was opened.
     written: AtomicBool,
     /// As of the end of the newest write, or of the opening.
@@ -79,7 +81,7 @@ impl Engine {
     pub(crate) fn open(directory: &Directory, config: &EmbeddedConfig) -> Result<Self> {
         let data = directory.data();
         let marks = Marks::new(directory.id());
-        journal::check(&data, marks)?;
+        let journal = journal::check(&data, marks)?;
         versions::check(&data)?;
         let what = format!("cannot open the store in {}", directory.path().display());
         let failed = |error| engine_error(&what, error);
@@ -127,9 +129,14 @@ impl Engine {
             synced: AtomicU64::new(synced),
             unsealed: recovered.map(AtomicU64::new),
             journaled: Default::default(),
+            journal: AtomicU64::new(journal),
             written: AtomicBool::new(false),
             settled,
         })
+    }
+
+    pub(crate) fn marks(&self) -> Marks {
+        self.marks
     }
 
     pub(crate) fn instance(&self) -> u64 {
@@ -208,6 +215,7 @@ impl Engine {
         }
         self.settle();
         let journal: u64 = bytes.iter().sum();
+        self.journal.fetch_add(journal, Ordering::Relaxed);
         for (table, bytes) in Table::ALL.into_iter().zip(bytes) {
             counter(&self.unsealed, table).fetch_add(bytes, Ordering::Relaxed);
             counter(&self.journaled, table).fetch_add(journal, Ordering::Relaxed);
@@ -263,9 +271,10 @@ impl Engine {
     /// Marks the end of what was written, before the engine is closed: damage to the last commit can then be told from a
     /// torn end.
     pub(crate) fn mark_end(&self) -> Outcome<()> {
-        if !self.written.load(Ordering::Relaxed) {
-            return Ok(());
-        }
+        if self.written.load(Ordering::Relaxed) { self.write_end_mark() } else { Ok(()) }
+    }
+
+    fn write_end_mark(&self) -> Outcome<()> {
         let mut changes = self.changes();
         self.put_mark(&mut changes, self.synced.load(Ordering::Relaxed) + 1);
         let (batch, _) = changes.into_parts();
@@ -273,13 +282,10 @@ impl Engine {
         self.find_failed_sync()
     }
 
-    /// Writes what is in memory out to tables, where the journals have got long: then nothing that is in them is needed any more,
-    /// and true is returned. Nobody may be writing.
+    /// Writes what is in memory out to tables, where the journals have got long: then nothing of them is needed any more but the last
+    /// batch, a mark, and true is returned. Nobody may be writing.
     pub(crate) fn write_out(&self) -> Outcome<bool> {
-        let journals = journal::bytes(&self.data).map_err(|error| {
-            Error::from(io_error(&format!("cannot read the journals in {}", self.data.display()), error))
-        })?;
-        if journals < self.memtable_bytes / LONG_JOURNALS {
+        if self.journal.load(Ordering::Relaxed) < self.memtable_bytes / LONG_JOURNALS {
             return Ok(false);
         }
         self.check_room(Purpose::Grow)?;
@@ -293,8 +299,9 @@ impl Engine {
             }
         }
         self.await_tables()?;
-        self.find_failed_sync()?;
-        Ok(Table::ALL.into_iter().all(|table| self.table(table).tree.active_memtable().is_empty()))
+        let all = Table::ALL.into_iter().all(|table| self.table(table).tree.active_memtable().is_empty());
+        self.write_end_mark()?;
+        Ok(all)
     }
 
     /// Waits until what is sealed is in tables, and durable.

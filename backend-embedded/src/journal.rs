@@ -13,6 +13,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use litefleet::{Error, Result};
@@ -58,8 +59,9 @@ impl Marks {
     }
 }
 
-/// Checks the journals in the engine's directory, oldest first, and cuts a torn end off the newest that holds anything.
-pub(crate) fn check(data: &Path, marks: Marks) -> Result<()> {
+/// Checks the journals in the engine's directory, oldest first, and cuts a torn end off the newest that holds anything. Returns
+/// how many bytes of batches they hold.
+pub(crate) fn check(data: &Path, marks: Marks) -> Result<u64> {
     let failed = |error| io_error(&format!("cannot read the journals in {}", data.display()), error);
     let mut journals = list(data).map_err(failed)?;
     // The engine may begin a journal after a write to the one before has failed in its middle, and then writes nothing
@@ -71,20 +73,23 @@ pub(crate) fn check(data: &Path, marks: Marks) -> Result<()> {
     }
     let newest = journals.pop();
     let mut last = None;
+    let mut held = 0;
     for path in journals {
         let walk = Walk::over(&path, marks, last).map_err(failed)?;
         last = walk.last_mark;
         let valid = walk.valid;
+        held += valid;
         if !walk.rest_is_zero().map_err(failed)? {
             return Err(damaged(&path, valid));
         }
     }
-    let Some(path) = newest else { return Ok(()) };
+    let Some(path) = newest else { return Ok(held) };
     let walk = Walk::over(&path, marks, last).map_err(failed)?;
     let length = walk.length;
     let valid = walk.valid;
+    held += valid;
     if valid == length {
-        return Ok(());
+        return Ok(held);
     }
     if walk.something_durable_is_behind().map_err(failed)? {
         return Err(damaged(&path, valid));
@@ -94,7 +99,8 @@ pub(crate) fn check(data: &Path, marks: Marks) -> Result<()> {
         file.set_len(valid)?;
         file.sync_all()
     };
-    cut().map_err(failed)
+    cut().map_err(failed)?;
+    Ok(held)
 }
 
 /// Writes what the journals show once more, where it stands, and syncs it. After an fsync has failed the operating system
@@ -119,31 +125,25 @@ pub(crate) fn rewrite(data: &Path) -> Result<()> {
         .map_err(|error| io_error(&format!("cannot write the journals in {} again", data.display()), error))
 }
 
-/// How much the journals hold, about. Not how long they are: the engine sets much aside when it begins one.
-pub(crate) fn bytes(data: &Path) -> io::Result<u64> {
-    list(data)?.iter().try_fold(0, |sum, path| Ok(sum + allocated(&fs::metadata(path)?)))
-}
-
-#[cfg(unix)]
-fn allocated(file: &fs::Metadata) -> u64 {
-    use std::os::unix::fs::MetadataExt as _;
-    file.blocks() * 512
-}
-
-#[cfg(not(unix))]
-fn allocated(file: &fs::Metadata) -> u64 {
-    file.len()
-}
-
-/// Empties the journal, of which nothing is needed any more: all is in the engine's tables, and durable. Whatever of that is done
-/// when the power fails does no harm. The engine must be closed. Where there are several it has its reasons, and they stay.
-pub(crate) fn empty(data: &Path) -> io::Result<()> {
-    if let [path] = list(data)?.as_slice() {
-        let file = OpenOptions::new().write(true).open(path)?;
-        file.set_len(0)?;
-        file.sync_all()?;
-    }
-    Ok(())
+/// Cuts all but the last batch off the journal, which is nothing but a mark: of the others nothing is needed any more, since all is
+/// in the engine's tables, and durable. The mark stays, so that damage to what comes after it is told from a torn end.
+///
+/// Whatever of that is done when the power fails does no harm: what is replayed is in the tables already. The engine must be
+/// closed. Where there are several journals it has its reasons, and they stay.
+pub(crate) fn shorten(data: &Path, marks: Marks) -> io::Result<()> {
+    let journals = list(data)?;
+    let [path] = journals.as_slice() else { return Ok(()) };
+    let Some(last) = Walk::over(path, marks, None)?.last else { return Ok(()) };
+    let mut file = OpenOptions::new().read(true).write(true).open(path)?;
+    let mut batch = Vec::new();
+    file.seek(SeekFrom::Start(last.start))?;
+    Read::by_ref(&mut file).take(last.end - last.start).read_to_end(&mut batch)?;
+    file.set_len(0)?;
+    // What is written next must not stand before what was cut off.
+    file.sync_all()?;
+    file.seek(SeekFrom::Start(0))?;
+    file.write_all(&batch)?;
+    file.sync_all()
 }
 
 fn write_again(path: &Path) -> io::Result<()> {
@@ -216,15 +216,18 @@ struct Walk {
     valid: u64,
     /// The newest mark in whole batches.
     last_mark: Option<u64>,
+    /// Where the last whole batch is.
+    last: Option<Range<u64>>,
 }
 
 impl Walk {
     fn over(path: &Path, marks: Marks, last_mark: Option<u64>) -> io::Result<Self> {
         let file = File::open(path)?;
         let length = file.metadata()?.len();
-        let mut walk =
-            Self { reader: BufReader::with_capacity(BUFFER, file), marks, length, position: 0, valid: 0, last_mark };
+        let reader = BufReader::with_capacity(BUFFER, file);
+        let mut walk = Self { reader, marks, length, position: 0, valid: 0, last_mark, last: None };
         while let Some(mark) = walk.batch()? {
+            walk.last = Some(walk.valid..walk.position);
             walk.valid = walk.position;
             walk.last_mark = mark.or(walk.last_mark);
         }

@@ -125,29 +125,33 @@ impl Slot {
         place.open(&self.directory, &self.config).map_err(Fault::Closed)
     }
 
-    /// Closes the engine for good. Where its journals have got long, they are emptied, so that the next open need not read them.
+    /// Closes the engine for good. Where its journal has got long, it is shortened, so that the next open need not replay it.
     /// What fails then only leaves them as they are.
     pub(crate) fn close(&mut self) {
         let place = self.place.get_mut().unwrap_or_else(PoisonError::into_inner);
         let Some(engine) = place.engine.take() else { return };
         let written = guarded(|| engine.write_out());
+        let marks = engine.marks();
         drop(engine);
-        let emptied = match written {
+        let (shortened, is_doubtful) = match written {
             Ok(false) => return,
             Ok(true) => {
                 let data = self.directory.data();
-                let failed = |error| io_error(&format!("cannot empty the journal in {}", data.display()), error);
-                await_release(&data).and_then(|()| journal::empty(&data).map_err(failed))
+                let failed = |error| io_error(&format!("cannot shorten the journal in {}", data.display()), error);
+                let shortened = await_release(&data).and_then(|()| journal::shorten(&data, marks).map_err(failed));
+                let is_doubtful = shortened.as_ref().is_err_and(may_be_the_disk);
+                (shortened, is_doubtful)
             }
             Err(fault) => {
-                if fault.needs_reopening() {
-                    place.suspect(&self.directory);
-                }
-                Err(fault.into())
+                let is_doubtful = fault.needs_reopening();
+                (Err(fault.into()), is_doubtful)
             }
         };
-        if let Err(error) = emptied {
-            tracing::warn!(%error, "the journal could not be emptied: the next open reads it, which takes longer");
+        if let Err(error) = shortened {
+            tracing::warn!(%error, "the journal could not be shortened: the next open replays it, which takes longer");
+        }
+        if is_doubtful {
+            place.suspect(&self.directory);
         }
     }
 
@@ -219,45 +223,86 @@ mod tests {
         slot.with(|_| Ok(())).unwrap();
     }
 
-    /// It was read at each open, a second or two of it, also after each process before had closed the store well.
+    const ROW: usize = 4 << 10;
+
+    /// Puts so many rows into each table, durably, one after the other.
+    fn put(slot: &Slot, rows: std::ops::Range<u32>) {
+        for row in rows {
+            let put = |engine: &Engine| {
+                let mut changes = engine.changes();
+                for table in Table::ALL {
+                    changes.put(table, &row.to_be_bytes(), &value(row));
+                }
+                engine.apply(changes, Purpose::Grow, Durability::Now)
+            };
+            slot.with(put).unwrap();
+        }
+    }
+
+    fn value(row: u32) -> Vec<u8> {
+        let words =
+            (0..ROW as u64 / 8).flat_map(|word| xxhash_rust::xxh3::xxh3_64_with_seed(b"row", word).to_le_bytes());
+        words.chain(row.to_be_bytes()).collect()
+    }
+
+    /// How many of the first rows are there, in each table.
+    fn seen(slot: &Slot, rows: u32) -> [usize; 3] {
+        let read = |engine: &Engine| {
+            let there = |table, row: u32| {
+                engine.view().get(table, &row.to_be_bytes()).unwrap().is_some_and(|it| *it == value(row))
+            };
+            Ok(Table::ALL.map(|table| (0..rows).filter(|row| there(table, *row)).count()))
+        };
+        slot.with(read).unwrap()
+    }
+
+    fn close(mut slot: Slot) {
+        slot.with(Engine::mark_end).unwrap();
+        slot.close();
+    }
+
+    /// It was replayed at each open, a second or two of it, also after each process before had closed the store well.
     #[test]
-    fn a_long_journal_is_emptied_when_the_store_is_closed() {
-        const ROW: usize = 4 << 10;
+    fn a_long_journal_is_shortened_when_the_store_is_closed() {
         let folder = tempfile::tempdir().unwrap();
         let config = EmbeddedConfig::new(folder.path()).memtable_bytes(1 << 20);
         let length = || fs::metadata(folder.path().join("data/0.jnl")).unwrap().len();
-        let mut written = 0_u32;
-        for (rounds, is_emptied) in [(200, true), (1, false), (1, false), (300, true), (0, true)] {
-            let mut slot = Slot::open(config.clone()).unwrap();
-            let seen = |slot: &Slot, table| {
-                let read = |engine: &Engine| {
-                    let there = |row: &u32| {
-                        let value = engine.view().get(table, &row.to_be_bytes()).unwrap();
-                        value.is_some_and(|value| value.len() == ROW && value.ends_with(&row.to_be_bytes()))
-                    };
-                    Ok((0..=written).filter(there).count())
-                };
-                slot.with(read).unwrap()
-            };
-            for table in Table::ALL {
-                assert_eq!(seen(&slot, table), written as usize, "{table:?}");
-            }
-            for _ in 0..rounds {
-                let put = |engine: &Engine| {
-                    let mut changes = engine.changes();
-                    let mut value = vec![7; ROW];
-                    value[ROW - 4..].copy_from_slice(&written.to_be_bytes());
-                    for table in Table::ALL {
-                        changes.put(table, &written.to_be_bytes(), &value);
-                    }
-                    engine.apply(changes, Purpose::Grow, Durability::Now)
-                };
-                slot.with(put).unwrap();
-                written += 1;
-            }
-            slot.with(Engine::mark_end).unwrap();
-            slot.close();
-            assert_eq!(length() == 0, is_emptied, "{rounds}");
+        let mut written = 0;
+        for (rounds, is_short) in [(200, true), (1, false), (1, false), (300, true), (0, true)] {
+            let slot = Slot::open(config.clone()).unwrap();
+            assert_eq!(seen(&slot, written + 1), [written as usize; 3]);
+            put(&slot, written..written + rounds);
+            written += rounds;
+            close(slot);
+            assert_eq!(length() < 400, is_short, "{rounds}: {}", length());
+            assert!(length() > 0, "the mark stays");
         }
+    }
+
+    /// Without a mark in the journal, what was written since could not be told from a torn end: an acknowledged change was cut off
+    /// without a word.
+    #[test]
+    fn damage_behind_a_shortened_journal_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = EmbeddedConfig::new(folder.path()).memtable_bytes(1 << 20);
+        let path = folder.path().join("data/0.jnl");
+        let slot = Slot::open(config.clone()).unwrap();
+        put(&slot, 0..200);
+        close(slot);
+        let first = fs::metadata(&path).unwrap().len();
+        let slot = Slot::open(config.clone()).unwrap();
+        put(&slot, 200..201);
+        let second = fs::metadata(&path).unwrap().len();
+        close(slot);
+        let whole = fs::read(&path).unwrap();
+        // In the middle, and in its mark: 16 bytes before the 13 that end a batch.
+        for at in [first, second - 20] {
+            let mut bytes = whole.clone();
+            bytes[usize::try_from(at).unwrap()] ^= 1;
+            fs::write(&path, bytes).unwrap();
+            assert_eq!(Slot::open(config.clone()).unwrap_err().kind(), ErrorKind::Corrupt, "{at}");
+        }
+        fs::write(&path, whole).unwrap();
+        assert_eq!(seen(&Slot::open(config).unwrap(), 202), [201; 3]);
     }
 }

@@ -47,7 +47,7 @@ fn parse(current: &[u8]) -> Option<Named> {
     let (version, rest) = current.split_first_chunk()?;
     let (checksum, rest) = rest.split_first_chunk()?;
     let named = Named { version: u64::from_le_bytes(*version), checksum: u128::from_le_bytes(*checksum) };
-    (rest == [XXH3]).then_some(named)
+    (rest.first() == Some(&XXH3)).then_some(named)
 }
 
 fn damaged(path: &Path) -> Error {

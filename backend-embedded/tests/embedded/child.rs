@@ -53,13 +53,17 @@ fn the_child() {
             }
         }
         "record" => {
-            // Small tables, so that flushes and compactions happen meanwhile.
+            // Small tables, so that flushes and compactions happen meanwhile; and several openings, each of which leaves a
+            // shortened journal to the next.
+            const OPENINGS: u64 = 8;
             let config = EmbeddedConfig::new(path.join("store")).memtable_bytes(256 << 10);
             let mut acks = std::fs::File::create(path.join("acks")).expect("a file");
-            let store = Arc::new(EmbeddedStore::open(config).expect("the store opens"));
-            let mut workload = Workload::start(store, seed);
-            for _ in 0..rounds {
-                workload.round(&mut |line| say(&mut acks, line));
+            for opening in 0..OPENINGS {
+                let store = Arc::new(EmbeddedStore::open(config.clone()).expect("the store opens"));
+                let mut workload = Workload::start(store, seed + opening);
+                for _ in 0..rounds / OPENINGS {
+                    workload.round(&mut |line| say(&mut acks, line));
+                }
             }
         }
         "failed-sync" => crate::failed_sync::child(&path, seed),

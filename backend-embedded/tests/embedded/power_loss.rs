@@ -293,7 +293,17 @@ fn power_failures_lose_nothing_that_was_acknowledged() {
         (0..images).map(|n| random.random_range(0..if n % 10 == 0 { 200 } else { events.len() })).collect();
     moments.sort_unstable();
     let syncs = events.iter().filter(|event| matches!(event, Event::Sync(_))).count();
-    println!("{} events, {syncs} of them fsyncs", events.len());
+    let journals: Vec<u64> = events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Create(path, inode) if Path::new(path).extension().is_some_and(|it| it == "jnl") => Some(*inode),
+            _ => None,
+        })
+        .collect();
+    let is_shortened = |event: &&Event| matches!(event, Event::Truncate(inode, 0) if journals.contains(inode));
+    let shortened = events.iter().filter(is_shortened).count();
+    println!("{} events, {syncs} of them fsyncs; the journal was shortened {shortened} times", events.len());
+    assert!(shortened > 4, "as the store was closed");
     let mut disk = Disk::default();
     let mut acks = String::new();
     let mut acks_inode = None;

@@ -69,21 +69,13 @@ impl SuperGroup {
     /// Writes the super-journal.
     pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         let start = usize::try_from(offset).map_err(|_| Error::full("a super-journal of that size"))?;
-        let vfs = {
-            let mut state = self.lock();
-            let end = start + bytes.len();
-            if state.content.len() < end {
-                state.content.resize(end, 0);
-            }
-            state.content[start..end].copy_from_slice(bytes);
-            state.checked = false;
-            state.vfs.upgrade()
-        };
-        let Some(vfs) = vfs else { return Ok(()) };
-        for journal in names(bytes) {
-            let transaction = journal.strip_suffix(JOURNAL).and_then(|name| vfs.commit_with_others(name));
-            self.lock().listed.extend(transaction);
+        let mut state = self.lock();
+        let end = start + bytes.len();
+        if state.content.len() < end {
+            state.content.resize(end, 0);
         }
+        state.content[start..end].copy_from_slice(bytes);
+        state.checked = false;
         Ok(())
     }
 
@@ -101,15 +93,16 @@ impl SuperGroup {
         for journal in &listed {
             // A name alone does not tell whose journal it is: a database may have the path of a file for its name, and one of two
             // of a name is none of ours.
-            let ours = journal.strip_suffix(JOURNAL).is_some_and(|name| vfs.is_writing(name));
+            let ours = journal.strip_suffix(JOURNAL).filter(|name| vfs.is_writing(name));
             let alone = listed.iter().filter(|other| *other == journal).count() == 1;
-            if is_written(journal) || !(ours && alone || is_idle(journal)) {
+            if is_written(journal) || !(ours.is_some() && alone || is_idle(journal)) {
                 let error = Error::invalid(format!(
                     "{journal} belongs to a database outside this VFS: a transaction over both cannot be atomic"
                 ));
                 vfs.super_journals().note_failure(&name, &error, &|name| vfs.participant(name));
                 return Err(error);
             }
+            self.lock().listed.extend(ours.and_then(|name| vfs.commit_with_others(name)));
         }
         self.lock().checked = true;
         Ok(())
@@ -166,6 +159,7 @@ impl SuperGroup {
     /// Commits what was prepared. One that is listed and has not joined changed nothing: SQLite sends no commit point to a
     /// database whose write transaction wrote nothing.
     fn commit(&self) -> Result<()> {
+        self.check().inspect_err(|_| self.abort())?;
         let prepared = {
             let mut state = self.lock();
             if !matches!(state.progress, Progress::Open) {
@@ -371,6 +365,7 @@ mod tests {
             let group = vfs.open_super_journal(&name, true);
             assert!(vfs.exists(&name).unwrap(), "it is open");
             group.write(0, b"a-journal\0").unwrap();
+            group.check().unwrap();
             drop(group);
             assert!(vfs.exists(&name).unwrap(), "the rollback looks for it");
             file.unlock(LockLevel::None);
