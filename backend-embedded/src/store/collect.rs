@@ -57,9 +57,11 @@ fn raise_horizon(
     head: &mut HeadValue,
 ) -> Outcome<()> {
     let id = request.database;
+    let before = head.horizon;
     let last = keys::checkpoint(id, request.at_most);
-    // The horizon itself may be among them: it is no reason to look further.
-    let mut first = keys::checkpoint(id, head.horizon);
+    // The horizon itself may be among them: it is no reason to look further. Those below it were forgotten when it was raised, and
+    // the engine would walk over what is left of each.
+    let first = keys::checkpoint(id, head.horizon);
     for entry in view.range(Table::Heads, &first, &last).rev() {
         let (key, value) = entry?;
         let what = format!("a checkpoint of database {id}");
@@ -70,9 +72,8 @@ fn raise_horizon(
             break;
         }
     }
-    first = keys::checkpoint(id, Txid(0));
-    if let Some(below) = head.horizon.get().checked_sub(1) {
-        let last = keys::checkpoint(id, Txid(below));
+    if head.horizon > before {
+        let last = keys::checkpoint(id, Txid(head.horizon.get() - 1));
         for entry in view.range(Table::Heads, &first, &last) {
             changes.remove(Table::Heads, &entry?.0);
         }
