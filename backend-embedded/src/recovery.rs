@@ -126,7 +126,7 @@ impl Slot {
     }
 
     /// Closes the engine for good. Where its journal has got long, it is shortened, so that the next open need not replay it.
-    /// What fails then only leaves them as they are.
+    /// What fails then only leaves it as it is.
     pub(crate) fn close(&mut self) {
         let place = self.place.get_mut().unwrap_or_else(PoisonError::into_inner);
         let Some(engine) = place.engine.take() else { return };
