@@ -174,6 +174,8 @@ macro_rules! __each_store_case {
                 checkpoint::late_piece_of_an_attempt_is_refused
                 checkpoint::rows_that_cannot_be_are_invalid
                 collect::horizon_never_falls
+                collect::horizon_is_found_among_many_checkpoints
+                collect::horizon_rises_past_checkpoints_of_a_wrong_clock
                 collect::read_below_the_horizon_fails
                 collect::rows_come_with_their_horizon
                 reads::rows_come_with_their_checkpoint

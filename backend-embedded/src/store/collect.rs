@@ -56,29 +56,49 @@ fn raise_horizon(
     request: &CollectRequest,
     head: &mut HeadValue,
 ) -> Outcome<()> {
-    let id = request.database;
     let before = head.horizon;
-    let last = keys::checkpoint(id, request.at_most);
-    // The horizon itself may be among them: it is no reason to look further. Those below it were forgotten when it was raised, and
-    // the engine would walk over what is left of each.
-    let first = keys::checkpoint(id, head.horizon);
-    for entry in view.range(Table::Heads, &first, &last).rev() {
-        let (key, value) = entry?;
-        let what = format!("a checkpoint of database {id}");
-        let time = stored::number(&what, &key, &value)?;
-        let txid = Txid(keys::last_number(&key).unwrap_or_default());
-        if time <= request.completed_before.get() && txid > head.horizon {
-            head.horizon = txid;
-            break;
-        }
-    }
-    if head.horizon > before {
-        let last = keys::checkpoint(id, Txid(head.horizon.get() - 1));
-        for entry in view.range(Table::Heads, &first, &last) {
-            changes.remove(Table::Heads, &entry?.0);
-        }
+    let Some(horizon) = allowed(view, request, head)? else { return Ok(()) };
+    head.horizon = horizon;
+    // Those below the horizon as it was are forgotten, and the engine would walk over what is left of each.
+    let first = keys::checkpoint(request.database, before);
+    let last = keys::checkpoint(request.database, Txid(horizon.get() - 1));
+    for entry in view.range(Table::Heads, &first, &last) {
+        changes.remove(Table::Heads, &entry?.0);
     }
     Ok(())
+}
+
+/// The largest checkpoint above the horizon within both bounds. Found by bisection, since a database that is opened and
+/// closed often has thousands within its retention, and each close collects. Where clocks made times fall, it may be a
+/// smaller one, or none, until more checkpoints are made.
+fn allowed(view: &View<'_>, request: &CollectRequest, head: &HeadValue) -> Outcome<Option<Txid>> {
+    let mut found = None;
+    // What is larger than what was found is from `low` to `high`. The first look is at the newest.
+    let mut low = head.horizon.next();
+    let mut high = request.at_most.min(head.checkpoint);
+    let mut at = high;
+    while low <= at {
+        match newest_checkpoint(view, request.database, low, at)? {
+            Some((txid, time)) if time <= request.completed_before.get() => {
+                found = Some(txid);
+                low = at.next();
+            }
+            Some((txid, _)) => high = Txid(txid.get() - 1),
+            None => low = at.next(),
+        }
+        at = Txid(u64::midpoint(low.get(), high.get()));
+    }
+    Ok(found)
+}
+
+/// The newest checkpoint between two txids, and when it was completed.
+fn newest_checkpoint(view: &View<'_>, id: DatabaseId, low: Txid, at: Txid) -> Outcome<Option<(Txid, u64)>> {
+    let (first, last) = (keys::checkpoint(id, low), keys::checkpoint(id, at));
+    let Some(entry) = view.range(Table::Heads, &first, &last).next_back() else { return Ok(None) };
+    let (key, value) = entry?;
+    let what = format!("a checkpoint of database {id}");
+    let time = stored::number(&what, &key, &value)?;
+    Ok(Some((Txid(keys::last_number(&key).unwrap_or_default()), time)))
 }
 
 /// The rows of one page as they are met.

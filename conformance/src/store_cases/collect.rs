@@ -56,6 +56,52 @@ pub async fn horizon_never_falls(harness: &dyn Harness) {
     assert_eq!(next.head().await.horizon, Txid(8), "also for the next");
 }
 
+/// So it is where there are many checkpoints, of which neither all commits have one nor all were made at times of their own.
+pub async fn horizon_is_found_among_many_checkpoints(harness: &dyn Harness) {
+    const COMMITS: u64 = 90;
+    let store = harness.store().await;
+    let mut writer = Writer::new(&store, "a").await;
+    writer.commit_up_to(COMMITS).await;
+    let time = |txid: u64| txid / 5 * 5;
+    let completed: Vec<u64> = (3..COMMITS - 2).filter(|txid| txid % 4 != 0 && !(30..50).contains(txid)).collect();
+    for txid in &completed {
+        writer.try_checkpoint(*txid, &[], true, time(*txid)).await.expect("the holder can");
+    }
+    let mut expected = 0;
+    for (at_most, before) in
+        (0..COMMITS).flat_map(|at| [(at, 0), (at, at / 2), (at / 2, at), (at, at.saturating_sub(7))])
+    {
+        let mut request = writer.collect_request(at_most, Vec::new());
+        request.completed_before = UnixMillis(before);
+        let allowed = completed.iter().rfind(|txid| **txid <= at_most && time(**txid) <= before);
+        expected = expected.max(allowed.copied().unwrap_or_default());
+        let reply = store.collect(request).await.expect("the holder can");
+        assert_eq!(reply.horizon, Txid(expected), "{at_most}, {before}");
+    }
+    assert!(expected > 80, "{expected}");
+}
+
+/// A clock that ran ahead for a while, or was set back, does not hold the horizon back for good.
+pub async fn horizon_rises_past_checkpoints_of_a_wrong_clock(harness: &dyn Harness) {
+    for wrong in [&[3_u64, 4, 5][..], &[9, 10], &[20], &[3, 12, 21]] {
+        let store = harness.store().await;
+        let mut writer = Writer::new(&store, "a").await;
+        writer.commit_up_to(40).await;
+        let time = |txid: u64| if wrong.contains(&txid) { u64::MAX / 8 } else { txid };
+        let mut before = 0;
+        for txid in 2..=40 {
+            writer.try_checkpoint(txid, &[], true, time(txid)).await.expect("the holder can");
+            let mut request = writer.collect_request(txid, Vec::new());
+            request.completed_before = UnixMillis(txid.saturating_sub(6));
+            let horizon = store.collect(request).await.expect("the holder can").horizon.get();
+            assert!(horizon >= before && horizon <= txid.saturating_sub(6), "{horizon} at {txid}");
+            assert!(horizon < 2 || !wrong.contains(&horizon), "{horizon} was completed later than that");
+            before = horizon;
+        }
+        assert_eq!(before, 34, "{wrong:?}");
+    }
+}
+
 /// A snapshot below the horizon cannot be read, whether its rows are still there or not; one at it can.
 pub async fn read_below_the_horizon_fails(harness: &dyn Harness) {
     let writer = with_checkpoints(harness).await;

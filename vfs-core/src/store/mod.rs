@@ -280,7 +280,9 @@ pub trait PageStore: Debug + Send + Sync + 'static {
     /// pages given, and log records. Returns the horizon.
     ///
     /// - The horizon becomes the largest completed checkpoint that is at most `at_most`, was completed at or before
-    ///   `completed_before`, and is not above a pin; it never falls (case: `horizon_never_falls`).
+    ///   `completed_before`, and is not above a pin; it never falls (cases: `horizon_never_falls`,
+    ///   `horizon_is_found_among_many_checkpoints`). Where clocks made the times of checkpoints fall, it may be a smaller one,
+    ///   until more checkpoints are made (case: `horizon_rises_past_checkpoints_of_a_wrong_clock`).
     /// - A row is dead when a newer row of its page has a txid at or below the horizon, and no row that is kept is
     ///   based on it; a zero row that is the newest at or below the horizon is dead with those before it, unless one of
     ///   those is kept as a base and would be read in its place (cases: `dead_rows_are_collected`,
