@@ -286,3 +286,32 @@ fn garbage_of_earlier_checkpoints_is_collected_at_close() {
         assert_eq!((head.checkpoint.get(), head.horizon.get()), (round + 1, round), "the one before is old enough");
     }
 }
+
+/// Each close looked for dead rows among all that are still readable: thousands, in a database that is opened and closed all the
+/// time. What is garbage waits now until it is a part of them that pays.
+#[test]
+fn a_close_collects_when_it_pays() {
+    let clock = Arc::new(ManualClock::default());
+    let store = Arc::new(MemoryStore::new(Arc::<ManualClock>::clone(&clock)));
+    let process = Process::with_clock(store, small(), Arc::<ManualClock>::clone(&clock));
+    let name = litefleet::DatabaseName::new("a").unwrap();
+    let numbers = Numbers::default();
+    metrics::with_local_recorder(&numbers, || {
+        process.open("a", "").execute_batch("CREATE TABLE t (v)").unwrap();
+        for _ in 0..200 {
+            clock.advance(Duration::from_secs(1));
+            process.open("a", "").execute_batch("INSERT INTO t VALUES (1)").unwrap();
+        }
+    });
+    let horizon = process.fleet().info(&name).unwrap().head.horizon.get();
+    assert_eq!(horizon, 141, "the newest that was 60 s old, of 201");
+    let (looked, records) = (
+        numbers.get("litefleet_store_seconds{operation=read_log}"),
+        numbers.get("litefleet_collected_records_total{}"),
+    );
+    // 60 are readable.
+    assert!((10..=horizon / 7).contains(&looked), "{looked} looks for {records} records");
+    assert!(records > horizon - 8 && records < horizon, "{records} records are gone");
+    let rest = process.fleet().collect(&name, false).unwrap().records;
+    assert_eq!(records + rest, horizon, "who asks for it gets all");
+}

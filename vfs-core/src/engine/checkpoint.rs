@@ -75,6 +75,9 @@ pub(super) enum For {
     /// Nobody: it is done under the lease that is held, and not without one. One that was given back meanwhile, by a
     /// pragma or when the fleet was shut down, would be taken again and kept.
     Background,
+    /// The last connection as it closes, or the fleet as it is shut down: as for a caller, but what it does not pay to collect
+    /// is left for later.
+    Closing,
 }
 
 /// The last whole image of a page in the store.
@@ -162,20 +165,20 @@ impl Database {
     /// Whether there is a lease to work under.
     pub(super) async fn lease_for(&self, who: For) -> Result<bool> {
         match who {
-            For::Caller => self.ensure_lease().await.map(|()| true),
+            For::Caller | For::Closing => self.ensure_lease().await.map(|()| true),
             For::Background => self.has_lease(),
         }
     }
 
     /// Before the lease is given back: a checkpoint, when there is something for it, and then what an older one has made
-    /// garbage. Without this a database that is only ever open for a short time would never be collected.
+    /// garbage, when it pays. Without this a database that is only ever open for a short time would never be collected.
     pub(super) async fn checkpoint_at_close(&self) -> Result<()> {
         let collect = {
             let core = self.core();
             core.head > core.checkpoint && core.checkpoint > core.horizon
         };
         self.checkpoint().await?;
-        if collect { self.collect().await.map(|_| ()) } else { Ok(()) }
+        if collect { self.collect_for(For::Closing).await.map(|_| ()) } else { Ok(()) }
     }
 
     /// Writes a checkpoint at the present head. Returns its txid.
