@@ -36,9 +36,9 @@ const JOURNALS_BYTES: u64 = 1 << 40;
 /// A table that was written to is flushed at the latest after so many bytes of journal: journals are of 64 MiB, and the
 /// oldest goes when every table has been flushed since.
 const JOURNAL_SPAN_BYTES: u64 = 48 << 20;
-/// The journal is shortened when the store is closed, where it holds this part of `memtable_bytes` or more. When the
-/// engine is opened it needs a second or two for a whole journal of small rows.
-const LONG_JOURNALS: u64 = 2;
+/// From so many bytes on the journal is shortened when the store is closed. It is replayed at each open, and shortening it costs
+/// some fsyncs: a process that is there for a few small transactions should pay for neither much.
+const LONG_JOURNAL_BYTES: u64 = 256 << 10;
 /// Below the 20 at which the engine slows writers down by itself, and the 30 at which it stops them.
 const RUNS: usize = 16;
 /// How much more than `memtable_bytes` a table other than that of the pages may take while its last is flushed.
@@ -285,7 +285,7 @@ impl Engine {
     /// Writes what is in memory out to tables, where the journals have got long: then nothing of them is needed any more but the last
     /// batch, a mark, and true is returned. Nobody may be writing.
     pub(crate) fn write_out(&self) -> Outcome<bool> {
-        if self.journal.load(Ordering::Relaxed) < self.memtable_bytes / LONG_JOURNALS {
+        if self.journal.load(Ordering::Relaxed) < LONG_JOURNAL_BYTES {
             return Ok(false);
         }
         self.check_room(Purpose::Grow)?;

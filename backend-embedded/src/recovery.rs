@@ -261,7 +261,7 @@ mod tests {
         slot.close();
     }
 
-    /// It was replayed at each open, a second or two of it, also after each process before had closed the store well.
+    /// It was replayed at each open, also after each process before had closed the store well.
     #[test]
     fn a_long_journal_is_shortened_when_the_store_is_closed() {
         let folder = tempfile::tempdir().unwrap();
