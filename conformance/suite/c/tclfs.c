@@ -17,12 +17,15 @@ struct Channel {
   Tcl_WideInt at;
   int mode; /* TCL_READABLE, TCL_WRITABLE */
   int append;
+  int descriptor; /* Of nothing: a script may open files until there are none left. */
   char path[PATH_ROOM];
 };
 
 static int channel_close(ClientData data, Tcl_Interp *interp) {
+  struct Channel *channel = data;
   (void)interp;
-  free(data);
+  close(channel->descriptor);
+  free(channel);
   return 0;
 }
 
@@ -152,6 +155,12 @@ static Tcl_Channel fs_open(Tcl_Interp *interp, Tcl_Obj *path, int mode, int perm
   }
   channel = calloc(1, sizeof(*channel));
   if (!channel) return NULL;
+  channel->descriptor = open("/dev/null", O_RDONLY | O_CLOEXEC);
+  if (channel->descriptor < 0) {
+    if (interp) Tcl_SetObjResult(interp, Tcl_ObjPrintf("couldn't open \"%s\": %s", Tcl_GetString(path), Tcl_PosixError(interp)));
+    free(channel);
+    return NULL;
+  }
   channel->mode = access == O_RDONLY ? TCL_READABLE : access == O_WRONLY ? TCL_WRITABLE : TCL_READABLE | TCL_WRITABLE;
   channel->append = (mode & O_APPEND) != 0;
   strcpy(channel->path, name);

@@ -328,6 +328,8 @@ static int vfs_open(sqlite3_vfs *self, const char *path, sqlite3_file *file, int
   int code;
   (void)self;
   file->pMethods = NULL;
+  /* SQLite's own looks at the file of the database for it, which the host does not have. */
+  if (path && (flags & JOURNALS) && in_root(path) && is_folder(path)) return SQLITE_CANTOPEN;
   if (!path || !(flags & OURS) || !in_root(path) || is_folder(path)) {
     return host->xOpen(host, path, file, flags, out_flags);
   }

@@ -28,6 +28,8 @@ pub(crate) enum Category {
     Refused,
     /// Tests journals left behind by a crash: the store holds only committed states, so there are none.
     Journal,
+    /// Goes round as often as there are calls that can fail, or as chance has it.
+    Rounds,
 }
 
 impl Category {
@@ -39,6 +41,7 @@ impl Category {
             Self::Snapshot => "snapshot",
             Self::Refused => "refused",
             Self::Journal => "journal",
+            Self::Rounds => "rounds",
         }
     }
 
@@ -53,6 +56,10 @@ impl Category {
             Self::Snapshot => "a reader that blocks the writer, or the other way round: `locking=snapshot` has neither",
             Self::Refused => "what Litefleet refuses on purpose, and says so",
             Self::Journal => "journals as files: ours are memory, and after a crash the store needs none",
+            Self::Rounds => {
+                "loops that let each allocation, or each call of the VFS, fail in turn: with fewer of them there are fewer rounds, \
+                 and some of each loop ran"
+            }
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::outcome::Outcome;
 use crate::run::Outcomes;
 
 /// Raised with what an outcome means.
-const FORM: u32 = 2;
+const FORM: u32 = 3;
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Kept<T> {

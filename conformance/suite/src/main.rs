@@ -23,6 +23,7 @@ mod source;
 mod stores;
 mod verdict;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -59,6 +60,10 @@ struct Arguments {
     /// Run each file with SQLite's own VFS again, also where a run of it is known: times can then be compared.
     #[arg(long)]
     stock_anew: bool,
+    /// Run only the files that the report of such a run finds not as expected, and put what comes of them in it: the report says
+    /// which they are. For files that were not done in time, or whose defect is mended.
+    #[arg(long, conflicts_with = "page_only")]
+    again: bool,
     /// Where to keep the source and what is built. Default: suite in Cargo's target folder.
     #[arg(long)]
     cache: Option<PathBuf>,
@@ -167,25 +172,34 @@ fn suite(arguments: &Arguments) -> Result<bool> {
             return page_of_programs(arguments, &cache).map(|()| good);
         }
         let programs = programs::build(&workspace, &cache, &tree)?;
-        let files = selection::files(&arguments.selection, &programs, &tree, &cache)?;
         let differences = differences::load(&workspace)?;
-        let stock = run::stock(&programs, &tree, &files, &settings, &cache)?;
-        let start = clock::now();
-        let ours = run::ours(&programs, &tree, &files, &stock, &settings)?;
-        let seconds = start.elapsed().as_secs_f64();
-        let verdict = verdict::judge(&files, &stock, &ours, &differences, &settings);
-        let run = report::Run {
+        let mut run = report::Run {
             selection: arguments.selection.join(" "),
             store: settings.store.name().into(),
             locking: settings.locking.name().into(),
             sqlite: tree.version.clone(),
             newest: arguments.sqlite == source::Release::Newest,
             date: clock::today(),
-            seconds,
+            seconds: 0.0,
             jobs: settings.jobs,
+            again: BTreeSet::new(),
         };
-        let report = report::Report::new(run, verdict);
-        let path = arguments.report.clone().unwrap_or_else(|| cache.join(report.file_name()));
+        let path = arguments.report.clone().unwrap_or_else(|| cache.join(run.file_name()));
+        let before = if arguments.again { Some(report::Report::to_mend(&path, &run, &differences)?) } else { None };
+        let files = match &before {
+            Some(report) => report.unexpected(),
+            None => selection::files(&arguments.selection, &programs, &tree, &cache)?,
+        };
+        let stock = run::stock(&programs, &tree, &files, &settings, &cache)?;
+        let start = clock::now();
+        let ours = run::ours(&programs, &tree, &files, &stock, &settings)?;
+        let seconds = start.elapsed().as_secs_f64();
+        let verdict = verdict::judge(&files, &stock, &ours, &differences, &settings);
+        run.seconds = seconds;
+        let report = match before {
+            Some(report) => report.mended(verdict, seconds),
+            None => report::Report::new(run, verdict),
+        };
         report.write(&path)?;
         report.print();
         eprintln!("report: {}", path.display());

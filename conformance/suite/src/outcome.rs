@@ -173,7 +173,8 @@ impl Outcome {
 
 /// The name of a case that a line begins with; what came of it, or nothing yet, follows.
 fn case(line: &str) -> Option<&str> {
-    let (name, rest) = line.split_once("...")?;
+    // Threads of a script may write dots meanwhile.
+    let (name, rest) = line.trim_start_matches('.').split_once("...")?;
     let is_name = !name.is_empty() && (!name.contains(' ') || rest.is_empty() || rest == " Ok");
     is_name.then_some(name)
 }
@@ -273,6 +274,18 @@ mod tests {
                     1 errors out of 3 tests on host\n!Failures on these tests: a-1\n";
         let outcome = read(text, &End::Exit(1));
         assert_eq!((outcome.ran["a-1"], outcome.failed["a-1"]), (2, 1));
+    }
+
+    /// As thread002.test does: cases that its dots hid had not run.
+    #[test]
+    fn dots_before_a_name_are_none_of_it() {
+        let outcome = read(
+            "a-1... Ok\n...a-2... Ok\n.....\n....a-3...\n! a-3 expected: [1]\n! a-3 got:      [2]\n\
+                    1 errors out of 4 tests on host\n!Failures on these tests: a-3\n",
+            &End::Exit(1),
+        );
+        assert_eq!(outcome.ran.keys().collect::<Vec<_>>(), ["a-1", "a-2", "a-3"]);
+        assert_eq!(names(&outcome), [("a-3", 1)]);
     }
 
     #[test]

@@ -9,7 +9,6 @@ use crate::Result;
 use crate::differences::{Category, Difference};
 use crate::report::{Report, Run, UNLISTED};
 use crate::selection::{PERMUTATION, PERMUTATIONS};
-use crate::verdict::passing;
 
 /// What stands before the figures.
 const INTRODUCTION: &str = include_str!("../page.md");
@@ -18,7 +17,7 @@ const MOST_NAMES: usize = 12;
 
 /// Writes the page from the reports in the cache.
 pub(crate) fn write(path: &Path, cache: &Path, differences: &[Difference]) -> Result<()> {
-    let reports: Vec<Report> = reports(cache)?.into_iter().map(|report| explain(report, differences)).collect();
+    let reports: Vec<Report> = reports(cache)?.into_iter().map(|report| report.judged(differences)).collect();
     let mut text = INTRODUCTION.to_owned();
     runs(&mut text, &reports);
     categories(&mut text, &reports);
@@ -45,23 +44,13 @@ fn reports(cache: &Path) -> Result<Vec<Report>> {
     Ok(reports)
 }
 
-/// Judges what differs by the list as it is now.
-fn explain(mut report: Report, differences: &[Difference]) -> Report {
-    let run = &report.run;
-    for file in &mut report.files {
-        let is_for = |d: &&Difference| {
-            d.file == file.file && d.is_for(&run.store, &run.locking, run.release(), run.permutation())
-        };
-        let listed: Vec<&Difference> = differences.iter().filter(is_for).collect();
-        for case in &mut file.differing {
-            let entry = listed.iter().find(|d| d.excuses(&case.case, case.count, &case.got));
-            case.category = entry.map(|d| d.category.name().to_owned());
-            case.reason = entry.map(|d| d.reason.clone());
-        }
-        let must = listed.into_iter().filter(|d| d.is_binding(run.permutation()));
-        file.passing = passing(must, &file.differing);
+/// How many files were run again.
+fn again(run: &Run) -> String {
+    match run.again.len() {
+        0 => String::new(),
+        1 => "; 1 file again".to_owned(),
+        files => format!("; {files} files again"),
     }
-    Report::new(report.run, report.files)
 }
 
 /// Writing to a string cannot fail.
@@ -81,11 +70,12 @@ fn runs(text: &mut String, reports: &[Report]) {
         let differing: usize = totals.differing.values().sum();
         line!(
             text,
-            "| {} | {}, {}, `locking={}` | {} | {} | {} of {} | {} | {}, {} | {} | {} | {} | {} |",
+            "| {} | {}, {}, `locking={}`{} | {} | {} | {} of {} | {} | {}, {} | {} | {} | {} | {} |",
             index + 1,
             run.selection,
             run.store,
             run.locking,
+            again(run),
             run.date,
             run.sqlite,
             totals.whole,
@@ -104,7 +94,7 @@ fn runs(text: &mut String, reports: &[Report]) {
         "\nFiles without cases: they test what this build of SQLite does not have, and are in no other figure, unless something \
          fails in them, which is not as expected. Cases that differ: those that fail, and those that did not run. Files not as \
          expected: something fails that is not listed, or passes that is, or the run with SQLite's own VFS did not end by its own \
-         summary; such a run is a failed one. Fail with stock: they fail with SQLite's own VFS as well, and are not counted.\n\n\
+         summary; such a run is a failed one. Files again: they were not as expected, and were run again later, with `--again`; the first run does not count. Fail with stock: they fail with SQLite's own VFS as well, and are not counted.\n\n\
          Time is the sum over all files, each alone in its process, for ours as for stock's; two run at a time. How many times \
          stock's ours is stands where both were measured in one run, stock's first. Else stock's is kept from an earlier run, \
          which may have found the machine busier."
@@ -215,6 +205,8 @@ fn counts(reports: &[Report], file: &str, cases: &BTreeMap<usize, usize>) -> Str
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::verdict::{Differing, FileVerdict};
 
@@ -243,6 +235,7 @@ mod tests {
             date: "today".into(),
             seconds: 9.0,
             jobs: 2,
+            again: BTreeSet::new(),
         };
         let first = FileVerdict { differing: differing.collect(), ..file("test/a.test", stock_cases) };
         Report::new(run, vec![first, file("test/idle.test", 0)])
@@ -259,6 +252,14 @@ mod tests {
         let row = written(runs, &[report("1", 12, &[("a-1", 1)])]);
         let expected = "| 1 | veryquick, embedded, `locking=sqlite` | today | 1 | 0 of 1 | 1 | 12, 12 | 1 | 0 | 0 | 6 s, 2 s: 3.0 times |";
         assert!(row.contains(expected), "{row}");
+    }
+
+    #[test]
+    fn files_that_are_run_again_are_told() {
+        let first = report("1", 12, &[("a-1", 1)]);
+        let again = FileVerdict { differing: Vec::new(), cases: 13, ..first.files[0].clone() };
+        let row = written(runs, &[first.mended(vec![again], 3.0)]);
+        assert!(row.contains("`locking=sqlite`; 1 file again | today | 1 | 1 of 1 | 1 | 13, 12 | 0 | 0 |"), "{row}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The report of a run, as JSON and in a few lines.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
@@ -8,9 +8,10 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
+use crate::differences::Difference;
 use crate::selection::PERMUTATION;
 use crate::source::Release;
-use crate::verdict::{Differing, FileVerdict};
+use crate::verdict::{Differing, FileVerdict, passing};
 
 /// What was run.
 #[derive(Debug, Serialize, Deserialize)]
@@ -24,6 +25,9 @@ pub(crate) struct Run {
     pub(crate) date: String,
     pub(crate) seconds: f64,
     pub(crate) jobs: usize,
+    /// Files that were run again later, by `--again`.
+    #[serde(default)]
+    pub(crate) again: BTreeSet<String>,
 }
 
 impl Run {
@@ -35,6 +39,17 @@ impl Run {
     pub(crate) fn permutation(&self) -> Option<&str> {
         let (word, name) = self.selection.split_once(' ')?;
         (word == PERMUTATION && !name.contains(' ')).then_some(name)
+    }
+
+    pub(crate) fn file_name(&self) -> String {
+        let selection = self.selection.replace(' ', "-");
+        let name = match selection.as_str() {
+            name @ ("veryquick" | "full" | "short" | "processes") => name,
+            name if self.permutation().is_some() => name,
+            _ => "named",
+        };
+        let newest = if self.newest { "-newest" } else { "" };
+        format!("report-{name}-{}-{}{newest}.json", self.store, self.locking)
     }
 }
 
@@ -143,15 +158,56 @@ impl Report {
         self.totals.unexpected == 0
     }
 
-    pub(crate) fn file_name(&self) -> String {
-        let selection = self.run.selection.replace(' ', "-");
-        let name = match selection.as_str() {
-            name @ ("veryquick" | "full" | "short" | "processes") => name,
-            name if self.run.permutation().is_some() => name,
-            _ => "named",
-        };
-        let newest = if self.run.newest { "-newest" } else { "" };
-        format!("report-{name}-{}-{}{newest}.json", self.run.store, self.run.locking)
+    /// The report of a run like this one, of which some files are to be run again, by the list as it is now.
+    pub(crate) fn to_mend(path: &Path, run: &Run, differences: &[Difference]) -> Result<Self> {
+        let place = path.display();
+        let found = Self::read(path)?.ok_or_else(|| format!("{place}: there is no report of such a run"))?;
+        let same = |of: fn(&Run) -> &str| of(&found.run) == of(run);
+        if !(same(|run| &run.selection)
+            && same(|run| &run.sqlite)
+            && same(|run| &run.store)
+            && same(|run| &run.locking))
+        {
+            let Run { selection, sqlite, store, locking, .. } = &found.run;
+            return Err(format!("{place} is of another run: {selection} of {sqlite} on {store}, locking={locking}"));
+        }
+        Ok(found.judged(differences))
+    }
+
+    /// Judges what differs by a list that may be newer than the report.
+    pub(crate) fn judged(mut self, differences: &[Difference]) -> Self {
+        let run = &self.run;
+        for file in &mut self.files {
+            let is_for = |d: &&Difference| {
+                d.file == file.file && d.is_for(&run.store, &run.locking, run.release(), run.permutation())
+            };
+            let listed: Vec<&Difference> = differences.iter().filter(is_for).collect();
+            for case in &mut file.differing {
+                let entry = listed.iter().find(|d| d.excuses(&case.case, case.count, &case.got));
+                case.category = entry.map(|d| d.category.name().to_owned());
+                case.reason = entry.map(|d| d.reason.clone());
+            }
+            let must = listed.into_iter().filter(|d| d.is_binding(run.permutation()));
+            file.passing = passing(must, &file.differing);
+        }
+        Self::new(self.run, self.files)
+    }
+
+    /// The files that are not as expected.
+    pub(crate) fn unexpected(&self) -> Vec<String> {
+        self.files.iter().filter(|file| !file.is_expected()).map(|file| file.file.clone()).collect()
+    }
+
+    /// With files that were run again.
+    pub(crate) fn mended(mut self, files: Vec<FileVerdict>, seconds: f64) -> Self {
+        for again in files {
+            self.run.again.insert(again.file.clone());
+            if let Some(file) = self.files.iter_mut().find(|file| file.file == again.file) {
+                *file = again;
+            }
+        }
+        self.run.seconds += seconds;
+        Self::new(self.run, self.files)
     }
 
     pub(crate) fn write(&self, path: &Path) -> Result<()> {
