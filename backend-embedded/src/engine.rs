@@ -36,9 +36,11 @@ const JOURNALS_BYTES: u64 = 1 << 40;
 /// A table that was written to is flushed at the latest after so many bytes of journal: journals are of 64 MiB, and the
 /// oldest goes when every table has been flushed since.
 const JOURNAL_SPAN_BYTES: u64 = 48 << 20;
-/// From so many bytes on the journal is shortened when the store is closed. It is replayed at each open, and shortening it costs
-/// some fsyncs: a process that is there for a few small transactions should pay for neither much.
+/// From so many bytes on the journal is shortened when the store is closed: it is replayed at each open, and shortening it costs some
+/// fsyncs. In a large store only from one part in so many of what is in tables on, since they may be merged with it; at half of
+/// `memtable_bytes` at the latest.
 const LONG_JOURNAL_BYTES: u64 = 256 << 10;
+const LONG_JOURNAL_PART: u64 = 64;
 /// Below the 20 at which the engine slows writers down by itself, and the 30 at which it stops them.
 const RUNS: usize = 16;
 /// How much more than `memtable_bytes` a table other than that of the pages may take while its last is flushed.
@@ -285,7 +287,9 @@ impl Engine {
     /// Writes what is in memory out to tables, where the journals have got long: then nothing of them is needed any more but the last
     /// batch, a mark, and true is returned. Nobody may be writing.
     pub(crate) fn write_out(&self) -> Outcome<bool> {
-        if self.journal.load(Ordering::Relaxed) < LONG_JOURNAL_BYTES {
+        let stored: u64 = Table::ALL.into_iter().map(|table| self.table(table).disk_space()).sum();
+        let long = (stored / LONG_JOURNAL_PART).min(self.memtable_bytes / 2).max(LONG_JOURNAL_BYTES);
+        if self.journal.load(Ordering::Relaxed) < long {
             return Ok(false);
         }
         self.check_room(Purpose::Grow)?;

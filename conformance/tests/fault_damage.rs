@@ -61,8 +61,7 @@ fn start(folder: &TempDir) -> Process {
     Process::new(Arc::new(EmbeddedStore::open(config(folder)).unwrap()), FleetSettings::default())
 }
 
-/// The databases `a` and `b` as after a crash, without a checkpoint of `a`. Returns its blobs. What was written last is in
-/// the journal alone.
+/// The databases `a` and `b` as after a crash, without a checkpoint of `a`. Returns its blobs.
 fn crashed(folder: &TempDir, random: &mut StdRng) -> Vec<Vec<u8>> {
     let plan = Arc::new(FaultPlan::default());
     let store = FaultLayer::new(Arc::new(EmbeddedStore::open(config(folder)).unwrap()), Arc::clone(&plan));

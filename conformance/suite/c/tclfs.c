@@ -143,24 +143,25 @@ static int fs_access(Tcl_Obj *path, int mode) {
 static Tcl_Channel fs_open(Tcl_Interp *interp, Tcl_Obj *path, int mode, int permissions) {
   struct Channel *channel;
   const char *name = text(path);
-  int access = mode & O_ACCMODE;
+  int access = mode & O_ACCMODE, descriptor;
   static int number;
   char handle[40];
   Tcl_Channel made;
   (void)permissions;
-  if (!name || ((mode & O_TRUNC) && bridge_truncate(name, 0))) {
-    if (interp) Tcl_SetObjResult(interp, Tcl_ObjPrintf("couldn't open \"%s\"", Tcl_GetString(path)));
-    errno = EIO;
+  descriptor = open("/dev/null", O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) {
+    if (interp) Tcl_SetObjResult(interp, Tcl_ObjPrintf("couldn't open \"%s\": %s", Tcl_GetString(path), Tcl_PosixError(interp)));
     return NULL;
   }
   channel = calloc(1, sizeof(*channel));
-  if (!channel) return NULL;
-  channel->descriptor = open("/dev/null", O_RDONLY | O_CLOEXEC);
-  if (channel->descriptor < 0) {
-    if (interp) Tcl_SetObjResult(interp, Tcl_ObjPrintf("couldn't open \"%s\": %s", Tcl_GetString(path), Tcl_PosixError(interp)));
+  if (!channel || !name || ((mode & O_TRUNC) && bridge_truncate(name, 0))) {
+    if (interp) Tcl_SetObjResult(interp, Tcl_ObjPrintf("couldn't open \"%s\"", Tcl_GetString(path)));
+    close(descriptor);
     free(channel);
+    errno = EIO;
     return NULL;
   }
+  channel->descriptor = descriptor;
   channel->mode = access == O_RDONLY ? TCL_READABLE : access == O_WRONLY ? TCL_WRITABLE : TCL_READABLE | TCL_WRITABLE;
   channel->append = (mode & O_APPEND) != 0;
   strcpy(channel->path, name);

@@ -33,6 +33,9 @@ pub(crate) enum Category {
 }
 
 impl Category {
+    pub(crate) const ALL: &[Self] =
+        &[Self::Host, Self::Wal, Self::MultiProcess, Self::Journal, Self::Refused, Self::Rounds, Self::Snapshot];
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Host => "host",
@@ -57,8 +60,8 @@ impl Category {
             Self::Refused => "what Litefleet refuses on purpose, and says so",
             Self::Journal => "journals as files: ours are memory, and after a crash the store needs none",
             Self::Rounds => {
-                "loops that let each allocation, or each call of the VFS, fail in turn: with fewer of them there are fewer rounds, \
-                 and some of each loop ran"
+                "loops that go round as often as there are allocations, or calls of the VFS, that can fail, or as chance has it: \
+                 there were fewer rounds"
             }
         }
     }

@@ -23,7 +23,7 @@ mod source;
 mod stores;
 mod verdict;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -149,6 +149,9 @@ fn suite(arguments: &Arguments) -> Result<bool> {
         Some("programs-short") => Some(others::Extent::Short),
         _ => None,
     };
+    if arguments.again && programs.is_some() {
+        return Err("--again is for test files, not for programs".into());
+    }
     if !arguments.page_only {
         run::limit_open_files()?;
         let tree = source::fetch(&cache, arguments.sqlite)?;
@@ -182,7 +185,7 @@ fn suite(arguments: &Arguments) -> Result<bool> {
             date: clock::today(),
             seconds: 0.0,
             jobs: settings.jobs,
-            again: BTreeSet::new(),
+            again: BTreeMap::new(),
         };
         let path = arguments.report.clone().unwrap_or_else(|| cache.join(run.file_name()));
         let before = if arguments.again { Some(report::Report::to_mend(&path, &run, &differences)?) } else { None };

@@ -259,6 +259,19 @@ mod tests {
     }
 
     #[test]
+    fn what_a_case_would_have_taken_is_not_what_it_got() {
+        let grave = |result: &str| {
+            let text = format!(
+                "a-1...\n! a-1 expected: [0 ok]\n! a-1 got:      [1 {{nfail=0 rc={result} list={{0 7}} {{1 {{disk I/O error}}}}}}]\n\
+                 1 errors out of 2 tests on host\n!Failures on these tests: a-1\n"
+            );
+            read(&text, &End::Exit(1)).grave.into_values().flatten().collect::<Vec<_>>()
+        };
+        assert!(grave("0 result=delete").is_empty());
+        assert_eq!(grave("1 result=disk I/O error"), [Grave::IoError]);
+    }
+
+    #[test]
     fn how_a_script_stopped_is_seen() {
         let grave = |text, end| read(text, &end).grave.into_values().flatten().collect::<Vec<_>>();
         let stopped = "a-1... Ok\n./testfixture: database disk image is malformed\n    while executing\n";

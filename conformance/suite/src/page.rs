@@ -20,6 +20,7 @@ pub(crate) fn write(path: &Path, cache: &Path, differences: &[Difference]) -> Re
     let reports: Vec<Report> = reports(cache)?.into_iter().map(|report| report.judged(differences)).collect();
     let mut text = INTRODUCTION.to_owned();
     runs(&mut text, &reports);
+    before(&mut text, &reports);
     categories(&mut text, &reports);
     files(&mut text, &reports);
     fs::write(path, text).map_err(|e| format!("{}: {e}", path.display()))
@@ -94,7 +95,8 @@ fn runs(text: &mut String, reports: &[Report]) {
         "\nFiles without cases: they test what this build of SQLite does not have, and are in no other figure, unless something \
          fails in them, which is not as expected. Cases that differ: those that fail, and those that did not run. Files not as \
          expected: something fails that is not listed, or passes that is, or the run with SQLite's own VFS did not end by its own \
-         summary; such a run is a failed one. Files again: they were not as expected, and were run again later, with `--again`; the first run does not count. Fail with stock: they fail with SQLite's own VFS as well, and are not counted.\n\n\
+         summary; such a run is a failed one. Files again: they were not as expected, and were run again later, with `--again`, the others not; what came of them before stands \
+         below. Fail with stock: they fail with SQLite's own VFS as well, and are not counted.\n\n\
          Time is the sum over all files, each alone in its process, for ours as for stock's; two run at a time. How many times \
          stock's ours is stands where both were measured in one run, stock's first. Else stock's is kept from an earlier run, \
          which may have found the machine busier."
@@ -103,6 +105,20 @@ fn runs(text: &mut String, reports: &[Report]) {
 
 fn heading(run: &Run) -> String {
     format!("{}, {}, `{}`, {}", run.selection, run.store, run.locking, run.sqlite)
+}
+
+/// What came of files that were run again, before.
+fn before(text: &mut String, reports: &[Report]) {
+    for (index, Report { run, .. }) in reports.iter().enumerate().filter(|(_, report)| !report.run.again.is_empty()) {
+        let files: Vec<String> =
+            run.again.iter().map(|(file, before)| format!("{file} ({})", before.join("; then "))).collect();
+        line!(
+            text,
+            "\nFiles of run {} that were run again, and what came of them before: {}.",
+            index + 1,
+            files.join(", ")
+        );
+    }
 }
 
 fn categories(text: &mut String, reports: &[Report]) {
@@ -115,15 +131,7 @@ fn categories(text: &mut String, reports: &[Report]) {
         rule += "---|";
     }
     line!(text, "{header}\n{rule}");
-    let all = [
-        Category::Host,
-        Category::Wal,
-        Category::MultiProcess,
-        Category::Journal,
-        Category::Refused,
-        Category::Snapshot,
-    ];
-    let names = all.iter().map(|category| (category.name(), category.words()));
+    let names = Category::ALL.iter().map(|category| (category.name(), category.words()));
     for (name, words) in names.chain([(UNLISTED, "fails the run")]) {
         let cell = |report: &Report| {
             let cases = report.totals.differing.get(name).copied().unwrap_or_default();
@@ -205,8 +213,6 @@ fn counts(reports: &[Report], file: &str, cases: &BTreeMap<usize, usize>) -> Str
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
     use crate::verdict::{Differing, FileVerdict};
 
@@ -235,7 +241,7 @@ mod tests {
             date: "today".into(),
             seconds: 9.0,
             jobs: 2,
-            again: BTreeSet::new(),
+            again: BTreeMap::new(),
         };
         let first = FileVerdict { differing: differing.collect(), ..file("test/a.test", stock_cases) };
         Report::new(run, vec![first, file("test/idle.test", 0)])
@@ -256,10 +262,17 @@ mod tests {
 
     #[test]
     fn files_that_are_run_again_are_told() {
-        let first = report("1", 12, &[("a-1", 1)]);
+        let mut first = report("1", 12, &[("a-1", 1)]);
         let again = FileVerdict { differing: Vec::new(), cases: 13, ..first.files[0].clone() };
-        let row = written(runs, &[first.mended(vec![again], 3.0)]);
+        first.files[0].end = Some("not done after 7 s".into());
+        let mended = first.mended(vec![again], 3.0);
+        let row = written(runs, std::slice::from_ref(&mended));
         assert!(row.contains("`locking=sqlite`; 1 file again | today | 1 | 1 of 1 | 1 | 13, 12 | 0 | 0 |"), "{row}");
+        let told = written(before, &[mended]);
+        assert!(
+            told.contains("run 1 that were run again, and what came of them before: test/a.test (not done after 7 s)."),
+            "{told}"
+        );
     }
 
     #[test]
@@ -276,6 +289,16 @@ mod tests {
         report.files[0].passing = vec!["a-1".into()];
         let row = written(runs, &[Report::new(report.run, report.files)]);
         assert!(row.contains("| 12, 12 | 0 | 1 | 0 |"), "{row}");
+    }
+
+    #[test]
+    fn every_category_has_its_line() {
+        let mut report = report("1", 12, &[("a-1", 1)]);
+        let one = report.files[0].differing[0].clone();
+        let of = |category: &Category| Differing { category: Some(category.name().into()), ..one.clone() };
+        report.files[0].differing = Category::ALL.iter().map(of).collect();
+        let text = written(categories, &[Report::new(report.run, report.files)]);
+        assert_eq!(text.matches("| 1 (1) |").count(), Category::ALL.len(), "{text}");
     }
 
     #[test]

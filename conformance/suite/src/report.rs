@@ -1,6 +1,6 @@
 //! The report of a run, as JSON and in a few lines.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
@@ -25,9 +25,9 @@ pub(crate) struct Run {
     pub(crate) date: String,
     pub(crate) seconds: f64,
     pub(crate) jobs: usize,
-    /// Files that were run again later, by `--again`.
+    /// Files that were run again later, by `--again`, and what came of each before.
     #[serde(default)]
-    pub(crate) again: BTreeSet<String>,
+    pub(crate) again: BTreeMap<String, Vec<String>>,
 }
 
 impl Run {
@@ -201,8 +201,12 @@ impl Report {
     /// With files that were run again.
     pub(crate) fn mended(mut self, files: Vec<FileVerdict>, seconds: f64) -> Self {
         for again in files {
-            self.run.again.insert(again.file.clone());
             if let Some(file) = self.files.iter_mut().find(|file| file.file == again.file) {
+                let before = self.run.again.entry(file.file.clone()).or_default();
+                let words = file.unexpected();
+                if before.last() != Some(&words) {
+                    before.push(words);
+                }
                 *file = again;
             }
         }

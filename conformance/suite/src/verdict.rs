@@ -76,6 +76,24 @@ impl FileVerdict {
         self.differing.is_empty() && self.stock_end.is_none()
     }
 
+    /// What is not as expected, in a few words.
+    pub(crate) fn unexpected(&self) -> String {
+        const MOST: usize = 3;
+        if let Some(end) = &self.stock_end {
+            return format!("with SQLite's own VFS: {end}");
+        }
+        if let Some(end) = &self.end {
+            return end.clone();
+        }
+        let unlisted = self.differing.iter().filter(|case| case.category.is_none()).map(Differing::words);
+        let passing = self.passing.iter().map(|case| format!("{case} is listed and passes"));
+        let mut all: Vec<String> = unlisted.chain(passing).collect();
+        let more = all.len().saturating_sub(MOST);
+        all.truncate(MOST);
+        let words = all.join(", ");
+        if more > 0 { format!("{words} and {more} more") } else { words }
+    }
+
     /// What differs is in the list, and what is in the list differs.
     pub(crate) fn is_expected(&self) -> bool {
         self.differing.iter().all(|case| case.category.is_some()) && self.passing.is_empty() && self.stock_end.is_none()
