@@ -95,8 +95,8 @@ fn runs(text: &mut String, reports: &[Report]) {
         "\nFiles without cases: they test what this build of SQLite does not have, and are in no other figure, unless something \
          fails in them, which is not as expected. Cases that differ: those that fail, and those that did not run. Files not as \
          expected: something fails that is not listed, or passes that is, or the run with SQLite's own VFS did not end by its own \
-         summary; such a run is a failed one. Files again: they were not as expected, and were run again later, with `--again`, the others not; what came of them before stands \
-         below. Fail with stock: they fail with SQLite's own VFS as well, and are not counted.\n\n\
+         summary; such a run is a failed one. Files again: they were not as expected, and were \
+         run again later, with `--again`, the others not; what came of them before stands below. Fail with stock: they fail with SQLite's own VFS as well, and are not counted.\n\n\
          Time is the sum over all files, each alone in its process, for ours as for stock's; two run at a time. How many times \
          stock's ours is stands where both were measured in one run, stock's first. Else stock's is kept from an earlier run, \
          which may have found the machine busier."
