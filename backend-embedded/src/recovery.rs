@@ -279,6 +279,24 @@ mod tests {
         }
     }
 
+    /// Else each fourth close of a large store would merge 256 KiB with all of it.
+    #[test]
+    fn the_journal_of_a_large_store_may_be_longer() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = EmbeddedConfig::new(folder.path());
+        let length = || fs::metadata(folder.path().join("data/0.jnl")).unwrap().len();
+        let mut written = 0;
+        // A row is of 12 KiB in all, so that a 64th of the store is 375 KiB.
+        for (rounds, is_short) in [(2000, true), (25, false), (20, true)] {
+            let slot = Slot::open(config.clone()).unwrap();
+            put(&slot, written..written + rounds);
+            written += rounds;
+            close(slot);
+            assert_eq!(length() < 400, is_short, "{rounds}: {}", length());
+        }
+        assert_eq!(seen(&Slot::open(config).unwrap(), written + 1), [written as usize; 3]);
+    }
+
     /// Without a mark in the journal, what was written since could not be told from a torn end: an acknowledged change was cut off
     /// without a word.
     #[test]
