@@ -47,6 +47,9 @@ enum What {
         /// Begin with this one, from 0.
         #[arg(long, default_value_t = 0)]
         first: usize,
+        /// Run only this one, as it is named where it differs, such as 'fuzzdata3/1 on 1361'.
+        #[arg(long)]
+        input: Option<String>,
         /// Name each input before it runs.
         #[arg(long)]
         verbose: bool,
@@ -69,6 +72,17 @@ enum Store {
 enum Mode {
     Sqlite,
     Snapshot,
+}
+
+impl Store {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Embedded => "embedded",
+            #[cfg(feature = "servers")]
+            Self::Postgres => "Postgres",
+        }
+    }
 }
 
 /// Makes stores; what they need is gone with this value.
@@ -129,11 +143,12 @@ fn run(arguments: &Arguments) -> Result<usize, String> {
             };
             run_logic(&stores, *from..from.saturating_add(*seeds), &modes, scripts.as_deref())
         }
-        What::Corpora { files, every, first, verbose, page } => {
-            let (rows, failed) = run_corpora(&stores, files, *every, *first, *verbose)?;
+        What::Corpora { files, every, first, input, verbose, page } => {
+            let (rows, failed) = run_corpora(&stores, files, *every, *first, input.as_deref(), *verbose)?;
             if let Some(page) = page {
                 let part = format!("\nThis run took one of {every} inputs of each corpus.\n");
-                let text = format!("{PAGE}{rows}{}", if *every > 1 { part.as_str() } else { "" });
+                let of = format!("\nThe {} store, SQLite {}.\n", arguments.store.name(), rusqlite::version());
+                let text = format!("{PAGE}{rows}{of}{}", if *every > 1 { part.as_str() } else { "" });
                 std::fs::write(page, text).map_err(|e| format!("{}: {e}", page.display()))?;
             }
             Ok(failed)
@@ -182,6 +197,7 @@ fn run_corpora(
     files: &[PathBuf],
     every: usize,
     first: usize,
+    only: Option<&str>,
     verbose: bool,
 ) -> Result<(String, usize), String> {
     // The wrapper of SQLite's authorizer panics, and denies, where a name is not UTF-8: on both sides, and often.
@@ -194,7 +210,8 @@ fn run_corpora(
     }));
     let (mut rows, mut sum) = (String::new(), corpora::Tally::default());
     for file in files {
-        let inputs = corpora::inputs(file, every, first)?;
+        let mut inputs = corpora::inputs(file, every, first)?;
+        inputs.retain(|input| only.is_none_or(|only| input.id == only));
         let name = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
         let mut watch = |input: &corpora::Input| {
             if verbose {
@@ -205,16 +222,16 @@ fn run_corpora(
         for difference in &tally.differences {
             eprintln!("  {}: {}", difference.id, difference.words);
         }
-        let corpora::Tally { inputs, left_out, statements, errors, images, cut_short, differences } = &tally;
+        let corpora::Tally { inputs, left_out, statements, errors, images, cut_short, by_chance, differences } = &tally;
         let differ = differences.len();
         eprintln!(
             "{name}: {inputs} inputs ({images} images), {statements} statements, {differ} inputs differ; {left_out} left out, \
-             {cut_short} in part"
+             {cut_short} in part, {by_chance} the same again"
         );
         // Writing to a string cannot fail.
         let _ = writeln!(
             rows,
-            "| `{name}` | {inputs} | {images} | {statements} | {errors} | {left_out} | {cut_short} | {differ} |"
+            "| `{name}` | {inputs} | {images} | {statements} | {errors} | {left_out} | {cut_short} | {by_chance} | {differ} |"
         );
         sum.add(tally);
     }
