@@ -328,7 +328,7 @@ if wanted programs; then
         step programs 900 "programs: SQLite's other programs over the VFS beside its own, embedded store, in part" \
             "${suite[@]}" programs-short
         left_out "programs: the rest of SQLite's other programs, and the stores besides the embedded one" \
-            "they take a quarter of an hour for each store (cargo run -p litefleet-suite -- programs --store postgres)"
+            "they take four to eight minutes for each store (cargo run -p litefleet-suite -- programs --store postgres)"
         # Its tests build the program as well.
         # shellcheck disable=SC2016
         step corpora 600 "corpora: one of $CORPORA_EVERY inputs of SQLite's fuzzers, on the memory store beside files" \

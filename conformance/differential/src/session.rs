@@ -95,6 +95,11 @@ impl Session {
         self.connection.is_autocommit()
     }
 
+    /// Whether it is a statement that changes nothing.
+    pub(crate) fn is_query(&self, sql: &str) -> bool {
+        self.connection.prepare(sql).is_ok_and(|statement| statement.readonly())
+    }
+
     /// Runs one statement to its end.
     pub fn run(&self, sql: &str) -> Result<Answer, Failure> {
         self.answer(sql).map_err(|failure| match failure.code {

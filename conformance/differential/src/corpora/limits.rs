@@ -52,6 +52,8 @@ fn judge(action: &AuthAction<'_>) -> Authorization {
     let denied = match action {
         // VACUUM attaches a database without a name.
         AuthAction::Attach { filename } => !filename.is_empty(),
+        // It has one that is no literal.
+        AuthAction::Unknown { code, .. } => *code == rusqlite::ffi::SQLITE_ATTACH,
         // The store is the log: what WAL is answered with is told in the documentation, and tested elsewhere. Without a
         // journal SQLite's own VFS leaves behind what a transaction that is rolled back has written; ours does not.
         AuthAction::Pragma { pragma_name, pragma_value } if pragma_name.eq_ignore_ascii_case("journal_mode") => {

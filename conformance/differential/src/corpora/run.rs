@@ -1,13 +1,16 @@
 //! Runs inputs on both sides, and compares.
 
+use std::collections::BTreeSet;
 use std::ffi::{CString, c_int};
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::ptr;
+use std::{ptr, thread};
 
 use litefleet::vfs::{LockLevel, MainFile, OpenMode, Vfs};
 use litefleet::{DatabaseName, Fleet};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 
 use crate::place::{Opener, Place};
 use crate::session::{Answer, Session};
@@ -20,11 +23,11 @@ const BYSTANDER: &str = "bystander";
 const MOST_STATEMENTS: usize = 300;
 /// Of one statement: a trigger has many, and what is never complete is a statement to its end.
 const MOST_SEMICOLONS: usize = 100;
-/// What SQLite tells where it reads an overflow page past the end of its file without its cache. With a VFS that does not promise
-/// `SQLITE_IOCAP_SUBPAGE_READ` it reads it through its cache, as zeros.
+/// What SQLite tells where an overflow page that it reads around its cache ends after the file. With a VFS that does not promise
+/// `SQLITE_IOCAP_SUBPAGE_READ` it reads it through its cache, which has zeros for the rest.
 const SHORT_READ: i32 = rusqlite::ffi::SQLITE_IOERR_SHORT_READ;
-/// How often an input runs again that is not the same.
-const TRIES: usize = 5;
+/// How often SQLite's own VFS is asked again where an input is not the same.
+const TRIES: usize = 300;
 /// The bystander is looked at after so many inputs.
 const LOOK: usize = 250;
 
@@ -50,13 +53,14 @@ pub struct Tally {
     pub errors: usize,
     /// Inputs with a database, most of them corrupt.
     pub images: usize,
-    /// Inputs that were compared only up to where SQLite's own rollback has left other bytes in its file, or SQLite's own VFS alone
-    /// is asked for a page past its end. On a database that is whole the bytes are in free pages, and there is no such page; on one
-    /// that is not they may be anywhere. Ours has the bytes from before.
+    /// Inputs that were compared only up to where SQLite's own rollback has left other bytes in its file. On a database that is
+    /// whole these are in free pages; on one that is not they may be anywhere. Ours has the bytes from before.
     pub cut_short: usize,
-    /// Inputs with an image that were not the same, and were when they ran again. For some corrupt databases SQLite's answer depends
-    /// on where its memory is, over its own VFS too.
-    pub by_chance: usize,
+    /// Inputs with a query whose answers were not compared, as SQLite read an overflow page around its cache that the file has in
+    /// part.
+    pub short_reads: usize,
+    /// Inputs with an image to which SQLite's own VFS does not always give the same answers, with what was not the same.
+    pub by_chance: Vec<Difference>,
     /// What was not the same.
     pub differences: Vec<Difference>,
 }
@@ -70,7 +74,8 @@ impl Tally {
         self.errors += other.errors;
         self.images += other.images;
         self.cut_short += other.cut_short;
-        self.by_chance += other.by_chance;
+        self.short_reads += other.short_reads;
+        self.by_chance.extend(other.by_chance);
         self.differences.extend(other.differences);
     }
 }
@@ -80,8 +85,10 @@ impl Tally {
 struct Side {
     answers: Vec<String>,
     errors: usize,
-    /// How many answers had come when a rollback left other bytes in the file, or a page was read past its end.
+    /// How many answers had come when a rollback left other bytes in the file, or a short read ended more than a query.
     cut_at: Option<usize>,
+    /// Queries that a short read ended.
+    short_reads: BTreeSet<usize>,
     /// The file at the end.
     image: Vec<u8>,
 }
@@ -105,11 +112,13 @@ pub fn run(inputs: &[Input], opener: Opener, watch: &mut dyn FnMut(&Input)) -> R
         tally.statements += stock.answers.len();
         tally.errors += stock.errors;
         tally.cut_short += usize::from(stock.cut_at.is_some());
+        tally.short_reads += usize::from(!stock.short_reads.is_empty());
         if let Some(words) = difference(&stock, &ours) {
-            if is_the_same_again(&place, folder.path(), input)? {
-                tally.by_chance += 1;
+            let found = Difference { id: input.id.clone(), words };
+            if is_chance(&stock, input, folder.path(), TRIES)? {
+                tally.by_chance.push(found);
             } else {
-                tally.differences.push(Difference { id: input.id.clone(), words });
+                tally.differences.push(found);
             }
         }
         if tally.inputs % LOOK == 0 && bystander(&place, false)? != before {
@@ -125,14 +134,25 @@ pub fn run(inputs: &[Input], opener: Opener, watch: &mut dyn FnMut(&Input)) -> R
     if report.problems.is_empty() { Ok(tally) } else { Err(format!("bystander: {}", report.problems.join("; "))) }
 }
 
-/// Whether an input with an image, which is not the same on both sides, is so when it runs again.
-fn is_the_same_again(place: &Place, folder: &Path, input: &Input) -> Result<bool, String> {
+/// Whether SQLite's own VFS answers otherwise when it is asked again. For some corrupt databases SQLite's answer depends on what is in
+/// its memory, and where that is: each time it is another thread's, among blocks of other sizes with other bytes.
+fn is_chance(before: &Side, input: &Input, folder: &Path, tries: usize) -> Result<bool, String> {
     if input.image.is_empty() {
         return Ok(false);
     }
-    for _ in 0..TRIES {
-        let (stock, ours) = both(place, folder, input).map_err(|words| format!("{}: {words}", input.id))?;
-        if difference(&stock, &ours).is_none() {
+    let mut random = StdRng::seed_from_u64(1);
+    let mut kept = Vec::new();
+    for _ in 0..tries {
+        let mut blocks: Vec<Vec<u8>> = Vec::new();
+        for _ in 0..random.random_range(0..300) {
+            let mut block = vec![0; random.random_range(1..9000)];
+            random.fill(&mut block[..]);
+            blocks.push(block);
+        }
+        kept.extend(blocks.iter().filter(|block| block.len() % 10 == 0).cloned());
+        drop(blocks);
+        let again = thread::scope(|scope| scope.spawn(|| stock(folder, input)).join());
+        if difference(before, &again.map_err(|_| format!("{}: a panic", input.id))??).is_some() {
             return Ok(true);
         }
     }
@@ -165,24 +185,9 @@ fn bystander(place: &Place, create: bool) -> Result<Vec<Vec<String>>, String> {
 
 fn both(place: &Place, folder: &Path, input: &Input) -> Result<(Side, Side), String> {
     const OURS: &str = "input-of-a-fuzzer";
-    // SQLite's own VFS takes a file of one byte for an empty one, for the sake of a system that cannot have empty files.
-    let image = if input.image.len() == 1 { &[][..] } else { &input.image };
-    // A database whose header says that it has a log beside it is one of rollback mode here. Ours sees to that itself.
-    let mut stock_image = image.to_vec();
-    if let Some(versions) = stock_image.get_mut(18..20).filter(|versions| versions.get(1) == Some(&2)) {
-        versions.iter_mut().filter(|version| **version == 2).for_each(|version| *version = 1);
-    }
-    let file = folder.join("input-of-a-fuzzer");
-    let _none = fs::remove_file(&file);
-    if !image.is_empty() {
-        fs::write(&file, &stock_image).map_err(|e| e.to_string())?;
-    }
-    let path = file.display().to_string();
-    let mut stock = side(&path, &path, &input.sql, Some(&file))?;
-    stock.image = fs::read(&file).unwrap_or_default();
-    let _none = fs::remove_file(folder.join("input-of-a-fuzzer-journal"));
-
+    let stock = stock(folder, input)?;
     let fleet = place.fleet().ok_or("the store is not open")?;
+    let image = image(input);
     if !image.is_empty() {
         import(fleet, &name(OURS)?, image).map_err(|e| e.to_string())?;
     }
@@ -192,6 +197,34 @@ fn both(place: &Place, folder: &Path, input: &Input) -> Result<(Side, Side), Str
         fleet.remove(&name(OURS)?, true).map_err(|e| e.to_string())?;
     }
     Ok((stock, ours))
+}
+
+/// SQLite's own VFS takes a file of one byte for an empty one, for the sake of a system that cannot have empty files.
+fn image(input: &Input) -> &[u8] {
+    if input.image.len() == 1 { &[] } else { &input.image }
+}
+
+/// What SQLite's own VFS says of an input.
+fn stock(folder: &Path, input: &Input) -> Result<Side, String> {
+    // A database whose header says that it has a log beside it is one of rollback mode here. Ours sees to that itself.
+    let mut image = image(input).to_vec();
+    if let Some(versions) = image.get_mut(18..20).filter(|versions| versions.get(1) == Some(&2)) {
+        versions.iter_mut().filter(|version| **version == 2).for_each(|version| *version = 1);
+    }
+    let file = folder.join("input-of-a-fuzzer");
+    let _none = fs::remove_file(&file);
+    if !image.is_empty() {
+        fs::write(&file, &image).map_err(|e| e.to_string())?;
+    }
+    let path = file.display().to_string();
+    let mut stock = side(&path, &path, &input.sql, Some(&file))?;
+    stock.image = fs::read(&file).unwrap_or_default();
+    if let Some(size) = page_size(&stock.image) {
+        // Ours has whole pages.
+        stock.image.resize(stock.image.len().next_multiple_of(size), 0);
+    }
+    let _none = fs::remove_file(folder.join("input-of-a-fuzzer-journal"));
+    Ok(stock)
 }
 
 /// Puts the bytes of a file into a database, whatever they are.
@@ -239,7 +272,11 @@ fn side(place: &str, shown: &str, sql: &str, file: Option<&Path>) -> Result<Side
             committed = now;
         }
         if file.is_some() && answer.as_ref().is_err_and(|failure| failure.code == SHORT_READ) {
-            side.cut_at.get_or_insert(side.answers.len());
+            if session.is_query(sql) {
+                side.short_reads.insert(side.answers.len());
+            } else {
+                side.cut_at.get_or_insert(side.answers.len());
+            }
         }
         side.errors += usize::from(answer.is_err());
         // Only its name tells the one from the other.
@@ -249,7 +286,7 @@ fn side(place: &str, shown: &str, sql: &str, file: Option<&Path>) -> Result<Side
             _ => None,
         }
     };
-    seed_randomness();
+    seed_randomness()?;
     let session = open()?;
     for statement in statements(sql).take(MOST_STATEMENTS) {
         ask(&session, statement);
@@ -309,11 +346,12 @@ fn statements(sql: &str) -> impl Iterator<Item = &str> {
 
 /// Where the largest rowid is taken, SQLite finds a free one by chance: the same on both sides.
 #[expect(unsafe_code, reason = "rusqlite has no wrapper for sqlite3_test_control")]
-fn seed_randomness() {
+fn seed_randomness() -> Result<(), String> {
     let (seed, none): (c_int, *mut rusqlite::ffi::sqlite3) = (1, ptr::null_mut());
-    // SAFETY: this verb takes a number and a connection or none, as they are given.
+    // SAFETY: this verb takes a number and a connection or none, as they are given. It writes to what all threads share, as
+    // `run` may: it asks one side after the other, and nothing of the fleet takes SQLite's random numbers.
     let code = unsafe { rusqlite::ffi::sqlite3_test_control(rusqlite::ffi::SQLITE_TESTCTRL_PRNG_SEED, seed, none) };
-    assert_eq!(code, rusqlite::ffi::SQLITE_OK, "the seed is set");
+    if code == rusqlite::ffi::SQLITE_OK { Ok(()) } else { Err(format!("the seed is not set: {code}")) }
 }
 
 #[expect(unsafe_code, reason = "rusqlite has no wrapper for sqlite3_complete")]
@@ -324,9 +362,13 @@ fn is_complete(sql: &str) -> bool {
 }
 
 fn difference(stock: &Side, ours: &Side) -> Option<String> {
-    let most = stock.cut_at.unwrap_or(usize::MAX);
+    let (most, short_reads) = (stock.cut_at.unwrap_or(usize::MAX), &stock.short_reads);
     for (index, (stock, ours)) in stock.answers.iter().zip(&ours.answers).enumerate().take(most) {
-        if stock != ours {
+        if short_reads.contains(&index) {
+            if is_io_error(ours) {
+                return Some(format!("statement {index}: {ours}"));
+            }
+        } else if stock != ours {
             // From a little before where they part.
             let same = stock.chars().zip(ours.chars()).take_while(|(stock, ours)| stock == ours).count();
             let part = |text: &str| text.chars().skip(same.saturating_sub(100)).take(300).collect::<String>();
@@ -350,16 +392,25 @@ fn difference(stock: &Side, ours: &Side) -> Option<String> {
     Some(format!("the files differ at byte {at}"))
 }
 
+/// Whether an answer is an I/O error, which the store must not have.
+fn is_io_error(answer: &str) -> bool {
+    let code = answer.split_once("Failure { code: ").and_then(|(_, rest)| rest.split(',').next()?.parse::<i32>().ok());
+    code.is_some_and(|code| code & 0xff == rusqlite::ffi::SQLITE_IOERR)
+}
+
+fn page_size(image: &[u8]) -> Option<usize> {
+    match image.get(16..18)?.try_into().map(u16::from_be_bytes).ok()? {
+        1 => Some(65_536),
+        size if size >= 512 && size.is_power_of_two() => Some(usize::from(size)),
+        _ => None,
+    }
+}
+
 /// A file up to the end that its header names, where that counts: what a fuzzer has put behind it stays in SQLite's own
 /// file, which nobody reads, and goes with the first commit of ours.
 fn database(image: &[u8]) -> &[u8] {
     let word = |at: usize| image.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes);
-    let half = image.get(16..18).and_then(|bytes| bytes.try_into().ok()).map(u16::from_be_bytes);
-    let page_size = match half {
-        Some(1) => 65_536,
-        Some(size) if size >= 512 && size.is_power_of_two() => usize::from(size),
-        _ => return image,
-    };
+    let Some(page_size) = page_size(image) else { return image };
     let pages = word(28).and_then(|pages| usize::try_from(pages).ok()).unwrap_or(0);
     let end = pages.saturating_mul(page_size);
     if end > 0 && word(24) == word(92) { image.get(..end).unwrap_or(image) } else { image }
@@ -414,6 +465,31 @@ mod tests {
         drop(guard);
         let tally = ran(&image, "SELECT x FROM t; SELECT y FROM t;");
         assert!(tally.differences.is_empty() && tally.errors > 0, "{tally:?}");
-        assert_eq!(tally.cut_short, 1, "{tally:?}");
+        assert_eq!((tally.short_reads, tally.cut_short), (1, 0), "{tally:?}");
+    }
+
+    #[test]
+    fn no_script_gets_at_another_database() {
+        let tally = ran(&[], "ATTACH 1.5 AS a; ATTACH 'b' AS b; CREATE TABLE a.t(x);");
+        assert!(tally.differences.is_empty() && tally.errors == 3, "{tally:?}");
+        assert!(!Path::new("1.5").exists());
+    }
+
+    #[test]
+    fn a_difference_that_lasts_is_none_by_chance() {
+        let _one = one();
+        let folder = tempfile::tempdir().expect("a folder");
+        let input = Input { id: "made/1".into(), image: vec![0; 1024], sql: "SELECT 1; SELECT * FROM t".into() };
+        let first = stock(folder.path(), &input).expect("answers");
+        assert!(!is_chance(&first, &input, folder.path(), 20).expect("the same answers"));
+        let other = Side { answers: vec!["Ok(Rows([[\"2\"]]))".into()], ..Side::default() };
+        assert!(is_chance(&other, &input, folder.path(), 20).expect("other answers"));
+    }
+
+    #[test]
+    fn an_io_error_is_known_by_its_code() {
+        let told = |code| format!("{:?}", Err::<Answer, _>(crate::session::Failure { code, message: "x, y".into() }));
+        assert!(is_io_error(&told(10)) && is_io_error(&told(522)) && !is_io_error(&told(11)));
+        assert!(!is_io_error("Ok(Changed(10))"));
     }
 }
