@@ -193,7 +193,7 @@ fn both(place: &Place, folder: &Path, input: &Input) -> Result<(Side, Side), Str
     }
     let mut ours = side(&place.uri(OURS), OURS, &input.sql, None)?;
     if fleet.exists(&name(OURS)?).map_err(|e| e.to_string())? {
-        ours.image = export(fleet, &name(OURS)?).map_err(|e| e.to_string())?;
+        ours.image = whole(export(fleet, &name(OURS)?).map_err(|e| e.to_string())?);
         fleet.remove(&name(OURS)?, true).map_err(|e| e.to_string())?;
     }
     Ok((stock, ours))
@@ -218,11 +218,7 @@ fn stock(folder: &Path, input: &Input) -> Result<Side, String> {
     }
     let path = file.display().to_string();
     let mut stock = side(&path, &path, &input.sql, Some(&file))?;
-    stock.image = fs::read(&file).unwrap_or_default();
-    if let Some(size) = page_size(&stock.image) {
-        // Ours has whole pages.
-        stock.image.resize(stock.image.len().next_multiple_of(size), 0);
-    }
+    stock.image = whole(fs::read(&file).unwrap_or_default());
     let _none = fs::remove_file(folder.join("input-of-a-fuzzer-journal"));
     Ok(stock)
 }
@@ -396,6 +392,14 @@ fn difference(stock: &Side, ours: &Side) -> Option<String> {
 fn is_io_error(answer: &str) -> bool {
     let code = answer.split_once("Failure { code: ").and_then(|(_, rest)| rest.split(',').next()?.parse::<i32>().ok());
     code.is_some_and(|code| code & 0xff == rusqlite::ffi::SQLITE_IOERR)
+}
+
+/// Whole pages: one that a file has in part is read as one with zeros behind it, and may have been written as such.
+fn whole(mut image: Vec<u8>) -> Vec<u8> {
+    if let Some(size) = page_size(&image) {
+        image.resize(image.len().next_multiple_of(size), 0);
+    }
+    image
 }
 
 fn page_size(image: &[u8]) -> Option<usize> {
